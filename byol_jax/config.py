@@ -1,0 +1,237 @@
+"""The configuration: every key there is, with its default and its source.
+
+Only base values live here. Scaled learning rates, step counts and per-device
+batches are derived in code, so that an override never leaves a stale number.
+"""
+
+from ml_collections import config_dict
+
+from byol_jax import errors
+
+# [P] Grill et al. 2020 (arXiv 2006.07733v3); [C] deepmind-research/byol.
+
+
+def _view() -> config_dict.ConfigDict:
+  """What the two views of an image have in common ([P] table 6)."""
+  view = config_dict.ConfigDict()
+  view.crop_area = (0.08, 1.0)  # Share of the image's area, drawn uniformly.
+  view.crop_aspect = (3 / 4, 4 / 3)  # Width / height, drawn log-uniformly.
+  view.flip_prob = 0.5
+  view.jitter_prob = 0.8  # One draw for the four colour operations.
+  view.brightness = 0.4  # Added: U(-b, b) on images in [0, 1].
+  view.contrast = 0.4  # Factor U(1 - c, 1 + c) about each channel's mean.
+  view.saturation = 0.2  # Factor U(1 - s, 1 + s) on the S of HSV.
+  view.hue = 0.1  # Shift U(-h, h), in turns of the colour circle.
+  view.grayscale_prob = 0.2
+  view.blur_prob = 1.0
+  view.blur_sigma = (0.1, 2.0)  # Pixels; the kernel spans a tenth of the side.
+  view.solarize_prob = 0.0
+  return view
+
+
+def default_config() -> config_dict.ConfigDict:
+  """Returns the paper's 1000-epoch ResNet-50 run on ImageNet, locked.
+
+  Overriding a key that is not here raises an error that names the close ones.
+  """
+  config = config_dict.ConfigDict()
+  config.seed = 0  # Decides initial weights, data order and augmentations.
+
+  config.data = config_dict.ConfigDict()
+  config.data.dataset = "imagenet2012"  # A name in `datasets.DATASETS`.
+  config.data.data_dir = ""  # Empty: tfds' own default, ~/tensorflow_datasets.
+  config.data.image_size = 224  # Pixels, square. [P] 3
+  # Evaluation sees this share of the short side, from the centre: 224 of 256.
+  config.data.eval_crop = 0.875  # [P] 3
+  # Normalisation, done inside the network ([C] utils/dataset.py; the same for
+  # every data set there, small ones too).
+  config.data.mean = (0.485, 0.456, 0.406)
+  config.data.std = (0.229, 0.224, 0.225)
+  # Undecoded examples among which an epoch is shuffled; at ImageNet's 110 kB
+  # each 1.8 GB. [C] draws from ten batches of 4096.
+  config.data.shuffle_buffer = 16_384
+
+  config.augment = config_dict.ConfigDict()
+  config.augment.view1 = _view()
+  config.augment.view2 = _view()
+  config.augment.view2.blur_prob = 0.1  # [P] table 6, T'
+  config.augment.view2.solarize_prob = 0.2  # [P] table 6, T'
+
+  config.model = config_dict.ConfigDict()
+  config.model.encoder = config_dict.ConfigDict()
+  config.model.encoder.name = "ResNet50"  # A name in `encoders.ENCODERS`.
+  config.model.encoder.width = 1.0  # Multiplies every channel count.
+  config.model.encoder.version = "v1"  # v1: post-activation, v2: pre-. [P] 3.2
+  # imagenet: 7x7 stride 2 and a max-pool; cifar: 3x3 stride 1, for small images.
+  config.model.encoder.stem = "imagenet"
+  config.model.encoder.pooling = "mean"  # Or flatten: keeps where things are.
+  # Start the last scale of each residual block at 0 instead of the paper's 1;
+  # more stable, slightly worse for very large networks ([C] README).
+  config.model.encoder.zero_init_last_scale = False
+  config.model.projector = config_dict.ConfigDict()
+  config.model.projector.hidden_size = 4096  # [P] 3.2
+  config.model.projector.output_size = 256  # [P] 3.2
+  config.model.predictor = config_dict.ConfigDict()
+  config.model.predictor.hidden_size = 4096  # [P] 3.2
+  config.model.batch_norm = config_dict.ConfigDict()
+  config.model.batch_norm.decay_rate = 0.9  # [C] configs/byol.py
+  config.model.batch_norm.eps = 1e-5  # [C] configs/byol.py
+
+  config.ema = config_dict.ConfigDict()
+  config.ema.schedule = "cosine"  # Or constant. [P] 3.2
+  config.ema.base = 0.996  # tau at step 0. [P] 3.2
+
+  config.optimizer = config_dict.ConfigDict()
+  config.optimizer.name = "lars"  # A name in `optimizers.OPTIMIZERS`.
+  config.optimizer.base_learning_rate = 0.2  # At batch 256; scales with it. [P]
+  config.optimizer.weight_decay = 1.5e-6  # [P] 3.2
+  config.optimizer.momentum = 0.9  # [C] configs/byol.py
+  config.optimizer.trust_coefficient = 1e-3  # LARS only. [C] configs/byol.py
+  config.optimizer.warmup_epochs = 10.0  # [P] 3.2
+
+  config.train = config_dict.ConfigDict()
+  config.train.batch_size = 4096  # Over all devices. [P] 3.2
+  config.train.epochs = 1000  # [P] 3.2
+  config.train.steps = config_dict.placeholder(
+    int
+  )  # Overrides epochs when set.
+  # Compiled programs are kept here between runs; empty switches it off.
+  config.train.compilation_cache = "~/.cache/byol_jax"
+
+  config.evaluation = config_dict.ConfigDict()
+  # Names in `evaluation.PROTOCOLS`, run when pretraining ends; () for none.
+  config.evaluation.protocols = ("knn", "linear")
+  config.evaluation.batch_size = 256  # Speed only: no figure depends on it.
+  # The same protocols on raw pixels and on the untrained encoder.
+  config.evaluation.baselines = True
+  config.evaluation.knn = config_dict.ConfigDict()
+  config.evaluation.knn.k = 20  # Wu et al. 2018 as run by DINO's eval_knn.
+  config.evaluation.knn.temperature = 0.07  # Wu et al. 2018
+  config.evaluation.linear = config_dict.ConfigDict()
+  # L2 strengths tried, log-spaced ([P] D.2 tries 45 in [1e-6, 1e5]; fewer here
+  # because one fit on 4,000 digits takes seconds), and the share of train on
+  # which one is chosen; the test split decides nothing.
+  config.evaluation.linear.l2_range = (1e-2, 1e3)
+  config.evaluation.linear.l2_count = 6
+  config.evaluation.linear.holdout = 0.2
+
+  config.checkpoint = config_dict.ConfigDict()
+  config.checkpoint.every_seconds = 300  # 0: never. [C] configs/byol.py
+  config.checkpoint.every_steps = 0  # 0: never.
+  config.checkpoint.keep = 3  # The newest ones.
+
+  config.log = config_dict.ConfigDict()
+  config.log.every_steps = 10
+  config.lock()
+  return config
+
+
+def _require(condition: bool, message: str) -> None:
+  if not condition:
+    raise errors.UserError(message)
+
+
+def _check_view(key: str, view: config_dict.ConfigDict) -> None:
+  """Raises `UserError` if a view's probabilities or ranges make no sense."""
+  for name in (
+    "flip_prob",
+    "jitter_prob",
+    "grayscale_prob",
+    "blur_prob",
+    "solarize_prob",
+  ):
+    _require(
+      0 <= view[name] <= 1, f"{key}.{name}={view[name]} must lie in [0, 1]."
+    )
+  for name, limit in (
+    ("brightness", 1),
+    ("contrast", 1),
+    ("saturation", 1),
+    ("hue", 0.5),
+  ):
+    _require(
+      0 <= view[name] <= limit,
+      f"{key}.{name}={view[name]} must lie in [0, {limit}].",
+    )
+  for name, limit in (
+    ("crop_area", 1),
+    ("crop_aspect", float("inf")),
+    ("blur_sigma", float("inf")),
+  ):
+    value = view[name]
+    _require(
+      len(value) == 2 and 0 < value[0] <= value[1] <= limit,
+      f"{key}.{name}={value} must be (low, high) with 0 < low <= high"
+      + (f" <= {limit}." if limit == 1 else "."),
+    )
+
+
+def validate(config: config_dict.ConfigDict) -> None:
+  """Raises `UserError` for the first value that cannot work whatever the data.
+
+  Names in registries (encoder, data set, optimizer, protocols) are checked by
+  their registries, the batch against the devices by `parallel`.
+  """
+  positive = (
+    "data.image_size",
+    "data.shuffle_buffer",
+    "model.encoder.width",
+    "model.projector.hidden_size",
+    "model.projector.output_size",
+    "model.predictor.hidden_size",
+    "model.batch_norm.eps",
+    "optimizer.trust_coefficient",
+    "train.batch_size",
+    "train.epochs",
+    "evaluation.batch_size",
+    "evaluation.knn.k",
+    "evaluation.knn.temperature",
+    "evaluation.linear.l2_count",
+    "checkpoint.keep",
+    "log.every_steps",
+  )
+  not_negative = (
+    "seed",
+    "optimizer.base_learning_rate",
+    "optimizer.weight_decay",
+    "optimizer.warmup_epochs",
+    "checkpoint.every_seconds",
+    "checkpoint.every_steps",
+  )
+  for key in positive:
+    value = _get(config, key)
+    _require(value > 0, f"{key}={value} must be above 0.")
+  for key in not_negative:
+    value = _get(config, key)
+    _require(value >= 0, f"{key}={value} must not be negative.")
+  _require(
+    config.train.steps is None or config.train.steps > 0,
+    f"train.steps={config.train.steps} must be above 0, or unset to use train.epochs.",
+  )
+  for key in ("optimizer.momentum", "model.batch_norm.decay_rate"):
+    value = _get(config, key)
+    _require(0 <= value < 1, f"{key}={value} must lie in [0, 1).")
+  crop = config.data.eval_crop
+  _require(0 < crop <= 1, f"data.eval_crop={crop} must lie in (0, 1].")
+  _require(
+    0 <= config.ema.base <= 1, f"ema.base={config.ema.base} must lie in [0, 1]."
+  )
+  low, high = config.evaluation.linear.l2_range
+  _require(
+    0 < low <= high,
+    f"evaluation.linear.l2_range={(low, high)} must be (low, high) with 0 < low <= high.",
+  )
+  holdout = config.evaluation.linear.holdout
+  _require(
+    0 < holdout < 1,
+    f"evaluation.linear.holdout={holdout} must lie between 0 and 1.",
+  )
+  _check_view("augment.view1", config.augment.view1)
+  _check_view("augment.view2", config.augment.view2)
+
+
+def _get(config: config_dict.ConfigDict, key: str):
+  """The value at a dotted key."""
+  for part in key.split("."):
+    config = config[part]
+  return config
