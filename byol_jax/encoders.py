@@ -1,0 +1,244 @@
+"""ResNet encoders, with the reference's parameter tree.
+
+Module and parameter names, shapes and the order in which random numbers are
+used are those of deepmind-research/byol/utils/networks.py, so that its
+checkpoints load as they are. The residual blocks are our own because Haiku's
+first version always starts the last scale of a bottleneck block at zero, which
+the paper did not.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import chex
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from byol_jax import errors
+
+
+class Architecture(NamedTuple):
+  """What tells one ResNet from another.
+
+  Attributes:
+    module_name: the root of its parameter names.
+    blocks: how many residual blocks each of the four groups has.
+    channels: the output channels of each group at width 1.
+    bottleneck: whether a block is 1x1-3x3-1x1 rather than 3x3-3x3.
+  """
+
+  module_name: str
+  blocks: Sequence[int]
+  channels: Sequence[int]
+  bottleneck: bool
+
+
+_BASIC = (64, 128, 256, 512)
+_BOTTLENECK = (256, 512, 1024, 2048)
+
+# He et al. 2016; TinyResNet is the reference's, for tests.
+ENCODERS = {
+  "TinyResNet": Architecture("tiny_res_net", (1, 1, 1, 1), (8, 8, 8, 8), False),
+  "ResNet18": Architecture("res_net18", (2, 2, 2, 2), _BASIC, False),
+  "ResNet34": Architecture("res_net34", (3, 4, 6, 3), _BASIC, False),
+  "ResNet50": Architecture("res_net50", (3, 4, 6, 3), _BOTTLENECK, True),
+  "ResNet101": Architecture("res_net101", (3, 4, 23, 3), _BOTTLENECK, True),
+  "ResNet152": Architecture("res_net152", (3, 8, 36, 3), _BOTTLENECK, True),
+  "ResNet200": Architecture("res_net200", (3, 24, 36, 3), _BOTTLENECK, True),
+}
+
+# Kernel, stride and whether a 3x3 max-pool of stride 2 follows.
+_STEMS = {"imagenet": (7, 2, True), "cifar": (3, 1, False)}
+_STEM_CHANNELS = 64
+
+
+def _pool_mean(x: chex.Array) -> chex.Array:
+  return jnp.mean(x, axis=(1, 2))
+
+
+def _pool_flatten(x: chex.Array) -> chex.Array:
+  return x.reshape(x.shape[0], -1)
+
+
+_POOLINGS = {"mean": _pool_mean, "flatten": _pool_flatten}
+
+
+def _conv(channels: int, kernel: int, stride: int, name: str) -> hk.Conv2D:
+  return hk.Conv2D(channels, kernel, stride, with_bias=False, name=name)
+
+
+class _Block(hk.Module):
+  """One residual block, its layers and shortcut built but not yet ordered."""
+
+  def __init__(
+    self,
+    channels: int,
+    stride: int,
+    bottleneck: bool,
+    project: bool,
+    last_scale_init: Any,
+    bn_config: Mapping[str, Any],
+    name: str,
+  ):
+    super().__init__(name=name)
+    if bottleneck:
+      convs = [
+        (channels // 4, 1, 1),
+        (channels // 4, 3, stride),
+        (channels, 1, 1),
+      ]
+    else:
+      convs = [(channels, 3, stride), (channels, 3, 1)]
+    self.shortcut_conv = self.shortcut_norm = None
+    if project:
+      self.shortcut_conv = _conv(channels, 1, stride, "shortcut_conv")
+    self.layers = []
+    for i, (size, kernel, conv_stride) in enumerate(convs):
+      is_last = i == len(convs) - 1
+      norm = hk.BatchNorm(
+        **bn_config,
+        scale_init=last_scale_init if is_last else None,
+        name=f"batchnorm_{i}",
+      )
+      self.layers.append((_conv(size, kernel, conv_stride, f"conv_{i}"), norm))
+
+
+class _BlockV1(_Block):
+  """Convolution, batch norm, ReLU; the last ReLU after the addition."""
+
+  def __init__(self, *, bn_config: Mapping[str, Any], **kwargs):
+    super().__init__(bn_config=bn_config, **kwargs)
+    if self.shortcut_conv is not None:
+      self.shortcut_norm = hk.BatchNorm(**bn_config, name="shortcut_batchnorm")
+
+  def __call__(self, x: chex.Array, is_training: bool) -> chex.Array:
+    shortcut = x
+    if self.shortcut_conv is not None:
+      shortcut = self.shortcut_norm(self.shortcut_conv(x), is_training)
+    for i, (conv, norm) in enumerate(self.layers):
+      x = norm(conv(x), is_training)
+      if i < len(self.layers) - 1:
+        x = jax.nn.relu(x)
+    return jax.nn.relu(x + shortcut)
+
+
+class _BlockV2(_Block):
+  """Batch norm, ReLU, convolution; nothing after the addition."""
+
+  def __call__(self, x: chex.Array, is_training: bool) -> chex.Array:
+    shortcut = x
+    for i, (conv, norm) in enumerate(self.layers):
+      x = jax.nn.relu(norm(x, is_training))
+      if i == 0 and self.shortcut_conv is not None:
+        shortcut = self.shortcut_conv(x)
+      x = conv(x)
+    return x + shortcut
+
+
+_BLOCKS = {"v1": _BlockV1, "v2": _BlockV2}
+
+
+class _BlockGroup(hk.Module):
+  """Blocks of one resolution; the first one strides and projects."""
+
+  def __init__(
+    self, block: type, num_blocks: int, stride: int, name: str, **kwargs
+  ):
+    super().__init__(name=name)
+    self.blocks = [
+      block(
+        stride=stride if i == 0 else 1,
+        project=i == 0,
+        name=f"block_{i}",
+        **kwargs,
+      )
+      for i in range(num_blocks)
+    ]
+
+  def __call__(self, x: chex.Array, is_training: bool) -> chex.Array:
+    for block in self.blocks:
+      x = block(x, is_training)
+    return x
+
+
+class ResNet(hk.Module):
+  """A ResNet without its classifier: images to embeddings."""
+
+  def __init__(
+    self,
+    architecture: Architecture,
+    *,
+    width: float,
+    version: str,
+    stem: str,
+    pooling: str,
+    zero_init_last_scale: bool,
+    bn_config: Mapping[str, Any],
+  ):
+    """Builds the layers; `check` says first whether the names are known.
+
+    Args:
+      architecture: an entry of `ENCODERS`.
+      width: multiplies every channel count, the stem's too.
+      version: v1 (post-activation) or v2 (pre-activation).
+      stem: imagenet (7x7 stride 2, max-pool) or cifar (3x3 stride 1).
+      pooling: mean over positions, or flatten, which keeps them.
+      zero_init_last_scale: start each residual branch at zero.
+      bn_config: keyword arguments of every `hk.BatchNorm`.
+    """
+    super().__init__(name=architecture.module_name)
+    kernel, stride, self.max_pool = _STEMS[stem]
+    self.version = version
+    self.pool = _POOLINGS[pooling]
+    scale_init = jnp.zeros if zero_init_last_scale else None
+    self.initial_conv = _conv(
+      scaled(_STEM_CHANNELS, width), kernel, stride, "initial_conv"
+    )
+    if version == "v1":
+      self.initial_norm = hk.BatchNorm(**bn_config, name="initial_batchnorm")
+    self.groups = [
+      _BlockGroup(
+        _BLOCKS[version],
+        num_blocks=architecture.blocks[i],
+        stride=1 if i == 0 else 2,
+        channels=scaled(architecture.channels[i], width),
+        bottleneck=architecture.bottleneck,
+        last_scale_init=scale_init,
+        bn_config=bn_config,
+        name=f"block_group_{i}",
+      )
+      for i in range(4)
+    ]
+    if version == "v2":
+      self.final_norm = hk.BatchNorm(**bn_config, name="final_batchnorm")
+
+  def __call__(self, images: chex.Array, is_training: bool) -> chex.Array:
+    """Returns [B, D] embeddings of normalised [B, H, W, 3] images."""
+    x = self.initial_conv(images)
+    if self.version == "v1":
+      x = jax.nn.relu(self.initial_norm(x, is_training))
+    if self.max_pool:
+      x = hk.max_pool(x, (1, 3, 3, 1), (1, 2, 2, 1), "SAME")
+    for group in self.groups:
+      x = group(x, is_training)
+    if self.version == "v2":
+      x = jax.nn.relu(self.final_norm(x, is_training))
+    return self.pool(x)
+
+
+def scaled(channels: int, width: float) -> int:
+  """The channel count at a width multiplier, at least 4 (one a bottleneck)."""
+  return max(4, round(channels * width))
+
+
+def check(name: str, version: str, stem: str, pooling: str) -> None:
+  """Raises `UserError` listing the known ones if any of the names is unknown."""
+  for what, value, known in (
+    ("model.encoder.name", name, ENCODERS),
+    ("model.encoder.version", version, _BLOCKS),
+    ("model.encoder.stem", stem, _STEMS),
+    ("model.encoder.pooling", pooling, _POOLINGS),
+  ):
+    if value not in known:
+      raise errors.unknown_name(what, value, known)

@@ -1,0 +1,210 @@
+"""One step of BYOL as pure functions: state and batch in, state out."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import chex
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import optax
+
+from byol_jax import losses, networks, optimizers
+
+Batch = Mapping[str, chex.Array]
+Metrics = dict[str, chex.Array]
+
+
+class TrainState(NamedTuple):
+  """All that training carries from step to step, without a device axis.
+
+  Attributes:
+    step: int32 scalar, how many updates were made.
+    online_params: {module: {name: array}}, what the gradient moves.
+    target_params: the same tree, the moving average.
+    online_state: running batch-norm statistics of the online network.
+    target_state: those of the target network; never averaged.
+    opt_state: the optimizer's.
+  """
+
+  step: chex.Array
+  online_params: hk.Params
+  target_params: hk.Params
+  online_state: hk.State
+  target_state: hk.State
+  opt_state: optax.OptState
+
+
+class Learner(NamedTuple):
+  """The pure functions that train.
+
+  Attributes:
+    init: (key, batch) -> TrainState; only the batch's shapes matter.
+    update: (state, batch, axis_name=None) -> (TrainState, metrics).
+  """
+
+  init: Callable[[chex.PRNGKey, Batch], TrainState]
+  update: Callable[..., tuple[TrainState, Metrics]]
+
+
+def _initialiser(
+  network: hk.TransformedWithState, images: chex.Array
+) -> tuple[Callable[[chex.PRNGKey], hk.Params], hk.State]:
+  """What makes initial parameters, and a zeroed state; runs no network.
+
+  Haiku creates parameters by running the forward pass. Under `jit`, nothing of
+  it survives but the initialisers, as only they lead to the parameters; the
+  state, which would depend on the images, is made from its shapes.
+  """
+  zeros = jnp.zeros((1, *images.shape[-3:]))
+
+  def init(key: chex.PRNGKey) -> tuple[hk.Params, hk.State]:
+    return network.init(key, zeros, is_training=True)
+
+  _, shapes = jax.eval_shape(init, jax.random.key(0))
+  state = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+  return jax.jit(lambda key: init(key)[0]), state
+
+
+def _both_views(
+  network: hk.TransformedWithState,
+  params: hk.Params,
+  state: hk.State,
+  batch: Batch,
+  axis_name: str | None,
+) -> tuple[networks.Outputs, networks.Outputs, hk.State]:
+  """The outputs for view 1 and, after it, view 2, and the state after both."""
+  outputs = []
+  for view in ("view1", "view2"):
+    output, state = network.apply(
+      params, state, batch[view], is_training=True, axis_name=axis_name
+    )
+    outputs.append(output)
+  return *outputs, state
+
+
+def loss_fn(
+  network: hk.TransformedWithState,
+  online_params: hk.Params,
+  state: TrainState,
+  batch: Batch,
+  axis_name: str | None = None,
+) -> tuple[chex.Array, tuple[hk.State, hk.State, Metrics]]:
+  """BYOL's loss plus the online classifier's.
+
+  Each view's prediction by the online network is compared with the other
+  view's projection by the target network, and both directions are added
+  (Grill et al. 2020, eq. 2). The classifier sees view 1 behind a stopped
+  gradient and counts labelled examples only.
+
+  Args:
+    network: from `networks.make_network`.
+    online_params: what the loss is differentiated by; those in `state` are
+      not looked at.
+    state: gives the target network and both batch-norm states.
+    batch: `view1`, `view2` [B, H, W, 3] in [0, 1]; `label` [B], -1 unknown.
+    axis_name: the devices' axis, for batch-norm statistics and the count of
+      labelled examples. The loss itself is this device's share.
+
+  Returns:
+    The scalar loss, and (online_state, target_state, metrics).
+  """
+  online1, online2, online_state = _both_views(
+    network, online_params, state.online_state, batch, axis_name
+  )
+  target1, target2, target_state = _both_views(
+    network, state.target_params, state.target_state, batch, axis_name
+  )
+  stop = jax.lax.stop_gradient
+  repr_loss = jnp.mean(
+    losses.regression_loss(online1.prediction, stop(target2.projection))
+    + losses.regression_loss(online2.prediction, stop(target1.projection))
+  )
+
+  labels = batch["label"]
+  labelled = jnp.mean(labels >= 0)
+  if axis_name is not None:
+    labelled = jax.lax.pmean(labelled, axis_name)
+
+  def mean_of_labelled(values: chex.Array) -> chex.Array:
+    # Divided by the share over all devices: a mean over devices of this mean
+    # is then the mean over all labelled examples. Without any, it is 0.
+    return jnp.mean(values) / jnp.maximum(labelled, 1e-9)
+
+  logits = online1.logits
+  classif_loss = mean_of_labelled(losses.softmax_cross_entropy(logits, labels))
+  loss = repr_loss + classif_loss
+  metrics = dict(
+    loss=loss,
+    repr_loss=repr_loss,
+    classif_loss=classif_loss,
+    top1_accuracy=mean_of_labelled(losses.topk_correct(logits, labels, 1)),
+    top5_accuracy=mean_of_labelled(losses.topk_correct(logits, labels, 5)),
+  )
+  return loss, (online_state, target_state, metrics)
+
+
+def make_learner(
+  network: hk.TransformedWithState,
+  optimizer: optax.GradientTransformation,
+  learning_rate: optimizers.Schedule,
+  tau: optimizers.Schedule,
+) -> Learner:
+  """Builds the pure functions that train BYOL (Grill et al. 2020, alg. 1).
+
+  Args:
+    network: from `networks.make_network`.
+    optimizer: the whole chain, the learning rate included.
+    learning_rate: the schedule the optimizer follows, for the metrics.
+    tau: the target's decay as a function of the step.
+
+  Returns:
+    `init` and `update`. With `axis_name`, `update` averages gradients,
+    metrics and batch-norm statistics over that axis. Metrics are of the state
+    before the update: loss, repr_loss, classif_loss, top1_accuracy,
+    top5_accuracy, tau, learning_rate.
+  """
+
+  def init(key: chex.PRNGKey, batch: Batch) -> TrainState:
+    # Two draws, as in the reference: the target does not start as a copy.
+    online_key, target_key = jax.random.split(key)
+    init_params, state = _initialiser(network, batch["view1"])
+    online_params = init_params(online_key)
+    return TrainState(
+      step=jnp.zeros((), jnp.int32),
+      online_params=online_params,
+      target_params=init_params(target_key),
+      online_state=state,
+      target_state=jax.tree.map(jnp.copy, state),  # Donated apart.
+      opt_state=optimizer.init(online_params),
+    )
+
+  def update(
+    state: TrainState, batch: Batch, axis_name: str | None = None
+  ) -> tuple[TrainState, Metrics]:
+    grads, (online_state, target_state, metrics) = jax.grad(
+      lambda params: loss_fn(network, params, state, batch, axis_name),
+      has_aux=True,
+    )(state.online_params)
+    if axis_name is not None:
+      grads, metrics = jax.lax.pmean((grads, metrics), axis_name)
+
+    updates, opt_state = optimizer.update(
+      grads, state.opt_state, state.online_params
+    )
+    online_params = optax.apply_updates(state.online_params, updates)
+    metrics["tau"] = tau(state.step)
+    metrics["learning_rate"] = learning_rate(state.step)
+    target_params = optimizers.update_target(
+      state.target_params, online_params, metrics["tau"]
+    )
+    return TrainState(
+      step=state.step + 1,
+      online_params=online_params,
+      target_params=target_params,
+      online_state=online_state,
+      target_state=target_state,
+      opt_state=opt_state,
+    ), metrics
+
+  return Learner(init, update)

@@ -1,0 +1,144 @@
+"""The command line: flags, process set-up, dispatch on --mode.
+
+python -m byol_jax.main --config=experiments/NAME.py[:PRESET] --workdir=DIR \
+  [--mode=MODE] [--config.KEY=VALUE ...]
+"""
+
+import os
+
+# TensorFlow only feeds images; what it has to say of its own start is noise.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+
+import jax
+from absl import app, flags
+from ml_collections import config_dict, config_flags
+
+from byol_jax import config as config_lib
+from byol_jax import errors, evaluation, parallel, report, train
+
+_CONFIG = config_flags.DEFINE_config_file(
+  "config", None, "Experiment file, such as experiments/quickstart.py."
+)
+_WORKDIR = flags.DEFINE_string(
+  "workdir", None, "Where all is written; runs/NAME if not given."
+)
+_MODE = flags.DEFINE_string("mode", "pretrain", "What to do.")
+
+
+def _say(message: str) -> None:
+  print(message, flush=True)
+
+
+def _pretrain(run: train.Run) -> None:
+  """Trains, evaluates and draws; each part only if it is not yet there."""
+  evaluation.protocol_names(run)  # Mistakes there must not wait for the end.
+  plan = run.plan
+  _say(
+    f"{plan.total_steps} steps of {run.config.train.batch_size} images"
+    f" ({plan.warmup_steps} of warm-up), {plan.num_examples} images an epoch,"
+    f" {jax.device_count()} {jax.devices()[0].platform} devices."
+  )
+  if plan.warmup_steps >= plan.total_steps:
+    _say(
+      f"Note: optimizer.warmup_epochs={run.config.optimizer.warmup_epochs} is"
+      " longer than the run; the learning rate never reaches its peak."
+    )
+  state, trained = train.pretrain(run)
+  results = evaluation.read_results(run.workdir / "results.json")
+  if not trained and results:
+    _say(f"Already finished: see {run.workdir}.")
+  else:
+    results = evaluation.evaluate(run, state)
+    report.write(run)
+  _summarise(results)
+
+
+def _evaluate(run: train.Run) -> None:
+  """Evaluates the newest checkpoint."""
+  _summarise(evaluation.evaluate(run, train.restore(run)))
+
+
+MODES: dict[str, Callable[[train.Run], None]] = {
+  "pretrain": _pretrain,
+  "evaluate": _evaluate,
+}
+
+
+def _summarise(results: dict) -> None:
+  for name, result in results.items():
+    _say(f"{name:32} {result['value']:.4f}")
+
+
+def _default_workdir() -> pathlib.Path:
+  """runs/imagenet-300 for --config=experiments/imagenet.py:300."""
+  path, _, preset = config_flags.get_config_filename(
+    flags.FLAGS["config"]
+  ).partition(":")
+  return pathlib.Path("runs") / "-".join(
+    filter(None, [pathlib.Path(path).stem, preset])
+  )
+
+
+def _set_up(config: config_dict.ConfigDict) -> None:
+  """What must be decided before JAX is first used."""
+  parallel.use_cpu_cores(config.train.batch_size)
+  if config.train.compilation_cache:
+    jax.config.update(
+      "jax_compilation_cache_dir",
+      os.path.expanduser(config.train.compilation_cache),
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+  """Runs one mode; exits with 0 only if its work was done."""
+  try:
+    if len(argv) > 1:
+      raise errors.UserError(
+        f"{argv[1]!r} is not a flag; write --config=FILE --config.KEY=VALUE."
+      )
+    if _CONFIG.value is None:
+      raise errors.UserError(
+        "--config is missing; try --config=experiments/quickstart.py."
+      )
+    if _MODE.value not in MODES:
+      raise errors.unknown_name("--mode", _MODE.value, MODES)
+    config_lib.validate(_CONFIG.value)
+    _set_up(_CONFIG.value)
+    workdir = pathlib.Path(_WORKDIR.value or _default_workdir())
+    _say(f"Workdir: {workdir}")
+    MODES[_MODE.value](train.prepare(_CONFIG.value, workdir))
+    _say(f"Done: {workdir}")
+  except errors.UserError as error:
+    sys.exit(f"Error: {error}")
+  except train.Interrupted as interrupted:
+    _say(str(interrupted))
+    sys.exit(128 + interrupted.signum)  # As a shell reports a signal.
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+  """absl's parser, with a config's mistakes told in one line."""
+  try:
+    return flags.FLAGS(argv)
+  except (
+    flags.Error,
+    OSError,
+    AttributeError,
+    KeyError,
+    TypeError,
+    ValueError,
+  ) as error:
+    message = " ".join(str(error).split())
+    sys.exit(f"Error: {message}")
+
+
+def run() -> None:
+  """The console command."""
+  app.run(main, flags_parser=_parse_flags)
+
+
+if __name__ == "__main__":
+  run()

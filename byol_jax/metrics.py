@@ -1,0 +1,179 @@
+"""Writers of scalars: JSON lines, TensorBoard and a progress bar.
+
+A training loop holds a list of them: each has `write(step, scalars)`, where
+`scalars` maps flat names such as `train/loss` to numbers, and `close()`.
+"""
+
+import contextlib
+import json
+import math
+import os
+import pathlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from byol_jax import errors
+
+# What the progress bar shows, in this order.
+_SHOWN = {
+  "train/loss": "loss {:.2f}",
+  "train/top1_accuracy": "top-1 {:.1%}",
+  "train/images_per_second": "{:,.0f} img/s",
+  "train/data_wait": "data wait {:.0%}",
+}
+
+
+class JsonlWriter:
+  """One JSON object a line, `{"step": 10, "train/loss": 1.2}`, at `path`.
+
+  A line is in the file when `write` returns. Lines of an earlier run beyond
+  `resume_step`, and torn ones, are dropped, so that every step appears once.
+
+  Raises:
+    UserError: the file cannot be written; from `write` too.
+  """
+
+  def __init__(self, path: str | os.PathLike, resume_step: int):
+    self._path = pathlib.Path(path)
+    with self._write_errors():
+      kept = [r for r in read_jsonl(self._path) if r["step"] <= resume_step]
+      # Replaced in one go: a kill in between loses no line that was kept.
+      rewritten = self._path.with_name(self._path.name + ".tmp")
+      rewritten.write_text("".join(map(_line, kept)))
+      rewritten.replace(self._path)
+      self._file = self._path.open("a")
+
+  def write(self, step: int, scalars: Mapping[str, float]) -> None:
+    """Appends one line; NaN and infinities become null."""
+    row = {name: float(value) for name, value in scalars.items()}
+    with self._write_errors():
+      self._file.write(_line({"step": step, **row}))
+      self._file.flush()
+
+  def close(self) -> None:
+    """Closes the file."""
+    with self._write_errors():
+      self._file.close()
+
+  @contextlib.contextmanager
+  def _write_errors(self) -> Iterator[None]:
+    try:
+      yield
+    except OSError as error:
+      raise errors.UserError(
+        f"Cannot write metrics to {self._path}: {error.strerror}; free space "
+        "there or choose another directory."
+      ) from error
+
+
+class TensorBoardWriter:
+  """An event file in `directory`, for `tensorboard --logdir`."""
+
+  def __init__(self, directory: str | os.PathLike):
+    self._writer = tf.summary.create_file_writer(os.fspath(directory))
+
+  def write(self, step: int, scalars: Mapping[str, float]) -> None:
+    """Adds one point to the curve of each name."""
+    for name, value in scalars.items():
+      self._write(step, name, np.float32(value), "scalars")
+    self._writer.flush()
+
+  def write_text(self, name: str, text: str) -> None:
+    """Shows `text`, read as Markdown, on the tab for texts."""
+    self._write(0, name, text, "text")
+
+  def close(self) -> None:
+    """Writes what is still in memory and closes the file."""
+    self._writer.close()
+
+  def _write(
+    self, step: int, name: str, value: np.float32 | str, plugin: str
+  ) -> None:
+    # What tf.summary.scalar and .text do, without their need for the package
+    # tensorboard where nothing but writing happens.
+    metadata = tf.compat.v1.SummaryMetadata()
+    metadata.plugin_data.plugin_name = plugin
+    metadata.data_class = 1 if plugin == "scalars" else 2  # Scalar, tensor.
+    with self._writer.as_default():
+      tf.summary.write(name, value, step=step, metadata=metadata)
+
+
+class ProgressBar:
+  """Steps done out of `total` on stderr, with the latest scalars beside them.
+
+  On a terminal a bar; anywhere else one line every 30 seconds.
+  """
+
+  def __init__(self, total: int, initial: int):
+    terminal = sys.stderr.isatty()
+    self._bar = tqdm.tqdm(
+      total=total,
+      initial=initial,
+      file=sys.stderr if terminal else _Lines(),
+      mininterval=0.1 if terminal else 30.0,  # Seconds; 0.1 is tqdm's.
+      miniters=1,  # Else tqdm guesses how rarely to look at the clock.
+      dynamic_ncols=terminal,
+      bar_format="{percentage:3.0f}% "
+      + ("|{bar}| " if terminal else "")
+      + "step {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {desc}",
+    )
+
+  def update(self, step: int) -> None:
+    """Moves the bar on to `step` steps done."""
+    self._bar.update(step - self._bar.n)
+
+  def write(self, step: int, scalars: Mapping[str, float]) -> None:
+    """Moves on to `step` and shows those of the scalars that fit a line."""
+    shown = (
+      text.format(float(scalars[name]))
+      for name, text in _SHOWN.items()
+      if name in scalars
+    )
+    self._bar.set_description_str(" | ".join(shown), refresh=False)
+    self.update(step)
+
+  def close(self) -> None:
+    """Leaves the last state on the screen."""
+    self._bar.close()
+
+
+class _Lines:
+  """Stderr for tqdm where nothing is redrawn: each state on its own line."""
+
+  def write(self, text: str) -> None:
+    if text := text.strip():
+      sys.stderr.write(text + "\n")
+
+  def flush(self) -> None:
+    sys.stderr.flush()
+
+
+def mean_of(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+  """Returns the mean of each scalar over `rows`, which name the same ones."""
+  return {
+    name: float(np.mean([row[name] for row in rows], dtype=np.float64))
+    for name in (rows[0] if rows else ())
+  }
+
+
+def read_jsonl(path: str | os.PathLike) -> list[dict[str, float | None]]:
+  """Returns the rows a `JsonlWriter` wrote, without torn ones; [] if no file."""
+  path = pathlib.Path(path)
+  rows = []
+  for line in path.read_text().splitlines() if path.exists() else ():
+    with contextlib.suppress(json.JSONDecodeError):  # Torn by a kill.
+      rows.append(json.loads(line))
+  return rows
+
+
+def _line(row: Mapping[str, float | None]) -> str:
+  """One line of JSON, which knows no NaN."""
+  finite = {
+    name: value if value is None or math.isfinite(value) else None
+    for name, value in row.items()
+  }
+  return json.dumps(finite, allow_nan=False) + "\n"

@@ -1,0 +1,138 @@
+"""The network of BYOL: encoder, projector, predictor, online classifier."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import chex
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from byol_jax import encoders
+
+
+class Outputs(NamedTuple):
+  """What the network says of a batch of images.
+
+  Attributes:
+    embedding: [B, D], the encoder's; what is kept after training.
+    projection: [B, P], the target network's side of the loss.
+    prediction: [B, P], the online network's side of the loss.
+    logits: [B, C], of the online classifier; no gradient reaches the encoder.
+  """
+
+  embedding: chex.Array
+  projection: chex.Array
+  prediction: chex.Array
+  logits: chex.Array
+
+
+class _MLP(hk.Module):
+  """Linear, batch norm, ReLU, linear; nothing on the output (paper, 3.2)."""
+
+  def __init__(
+    self,
+    hidden_size: int,
+    output_size: int,
+    bn_config: Mapping[str, Any],
+    name: str,
+  ):
+    super().__init__(name=name)
+    self._hidden_size = hidden_size
+    self._output_size = output_size
+    self._bn_config = bn_config
+
+  def __call__(self, x: chex.Array, is_training: bool) -> chex.Array:
+    x = hk.Linear(self._hidden_size)(x)
+    x = hk.BatchNorm(**self._bn_config)(x, is_training)
+    x = jax.nn.relu(x)
+    return hk.Linear(self._output_size, with_bias=False)(x)
+
+
+def _per_channel(values: Sequence[float]) -> chex.Array:
+  return jnp.asarray(values, jnp.float32).reshape(1, 1, 1, 3)
+
+
+def make_network(
+  *,
+  encoder: str,
+  width: float = 1.0,
+  version: str = "v1",
+  stem: str = "imagenet",
+  pooling: str = "mean",
+  zero_init_last_scale: bool = False,
+  projector_hidden_size: int,
+  projector_output_size: int,
+  predictor_hidden_size: int,
+  batch_norm_decay_rate: float,
+  batch_norm_eps: float,
+  num_classes: int,
+  mean: Sequence[float],
+  std: Sequence[float],
+) -> hk.TransformedWithState:
+  """Returns the pure functions `init` and `apply` of the whole network.
+
+  `apply(params, state, images, is_training, axis_name=None)` maps one view,
+  [B, H, W, 3] in [0, 1], to `Outputs` and the new batch-norm state. With
+  `axis_name`, batch statistics are those of all devices on that axis. Views
+  are given one at a time: batch statistics are per view, as in the reference.
+
+  Args:
+    encoder: a name in `encoders.ENCODERS`.
+    width: see `encoders.ResNet`, as are version, stem, pooling and
+      zero_init_last_scale.
+    version: v1 or v2.
+    stem: imagenet or cifar.
+    pooling: mean or flatten.
+    zero_init_last_scale: start each residual branch at zero.
+    projector_hidden_size: units of the projector's hidden layer.
+    projector_output_size: units of projection and prediction.
+    predictor_hidden_size: units of the predictor's hidden layer.
+    batch_norm_decay_rate: of the running statistics used in inference.
+    batch_norm_eps: added to variances.
+    num_classes: outputs of the online classifier.
+    mean: [3], subtracted from the images' channels.
+    std: [3], the channels are divided by it.
+
+  Raises:
+    UserError: if a name is unknown.
+  """
+  encoders.check(encoder, version, stem, pooling)
+
+  def forward(
+    images: chex.Array, is_training: bool, axis_name: str | None = None
+  ) -> Outputs:
+    chex.assert_shape(images, (None, None, None, 3))
+    bn_config = dict(
+      create_scale=True,
+      create_offset=True,
+      decay_rate=batch_norm_decay_rate,
+      eps=batch_norm_eps,
+      cross_replica_axis=axis_name,
+    )
+    resnet = encoders.ResNet(
+      encoders.ENCODERS[encoder],
+      width=width,
+      version=version,
+      stem=stem,
+      pooling=pooling,
+      zero_init_last_scale=zero_init_last_scale,
+      bn_config=bn_config,
+    )
+    projector = _MLP(
+      projector_hidden_size, projector_output_size, bn_config, "projector"
+    )
+    predictor = _MLP(
+      predictor_hidden_size, projector_output_size, bn_config, "predictor"
+    )
+    classifier = hk.Linear(num_classes, name="classifier")
+
+    images = (images - _per_channel(mean)) / _per_channel(std)
+    embedding = resnet(images, is_training)
+    projection = projector(embedding, is_training)
+    prediction = predictor(projection, is_training)
+    # Labels must not shape the representation that they are to judge.
+    logits = classifier(jax.lax.stop_gradient(embedding))
+    return Outputs(embedding, projection, prediction, logits)
+
+  return hk.without_apply_rng(hk.transform_with_state(forward))

@@ -1,0 +1,454 @@
+"""Pretraining: from a configuration to a trained state in a workdir."""
+
+import json
+import math
+import pathlib
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import config_dict
+
+from byol_jax import (
+  augment,
+  checkpoints,
+  datasets,
+  errors,
+  input_pipeline,
+  learner,
+  metrics,
+  networks,
+  optimizers,
+  parallel,
+)
+
+# Steps that the device may be behind: enough that it never waits for the host
+# to look at a metric, few enough that the host does not run away.
+_LAG = 2
+
+# Settings of a workdir that a later run may change: they alter no parameter.
+_FREE_KEYS = (
+  "data.data_dir",
+  "train.compilation_cache",
+  "evaluation.",
+  "checkpoint.",
+  "log.",
+)
+
+
+class Interrupted(Exception):
+  """Training was stopped by a signal, after saving; `signum` says which."""
+
+  def __init__(self, signum: int, step: int):
+    super().__init__(
+      f"Stopped by {signal.Signals(signum).name} after step {step}, which is"
+      " saved; run the same command again to go on."
+    )
+    self.signum = signum
+
+
+class Plan(NamedTuple):
+  """How long a run is.
+
+  Attributes:
+    num_examples: images in an epoch.
+    total_steps: updates in the whole run.
+    warmup_steps: updates until the learning rate peaks.
+  """
+
+  num_examples: int
+  total_steps: int
+  warmup_steps: int
+
+
+def make_plan(config: config_dict.ConfigDict, num_examples: int) -> Plan:
+  """Turns epochs into steps as deepmind-research/byol/configs/byol.py does."""
+  batch_size = config.train.batch_size
+  epochs_in_steps = config.train.epochs * num_examples // batch_size
+  return Plan(
+    num_examples=num_examples,
+    total_steps=config.train.steps or max(epochs_in_steps, 1),
+    warmup_steps=int(config.optimizer.warmup_epochs * num_examples)
+    // batch_size,
+  )
+
+
+def build_network(config: config_dict.ConfigDict, num_classes: int):
+  """The network that a configuration describes; `UserError` if unknown."""
+  model = config.model
+  return networks.make_network(
+    encoder=model.encoder.name,
+    width=model.encoder.width,
+    version=model.encoder.version,
+    stem=model.encoder.stem,
+    pooling=model.encoder.pooling,
+    zero_init_last_scale=model.encoder.zero_init_last_scale,
+    projector_hidden_size=model.projector.hidden_size,
+    projector_output_size=model.projector.output_size,
+    predictor_hidden_size=model.predictor.hidden_size,
+    batch_norm_decay_rate=model.batch_norm.decay_rate,
+    batch_norm_eps=model.batch_norm.eps,
+    num_classes=num_classes,
+    mean=config.data.mean,
+    std=config.data.std,
+  )
+
+
+def build_learner(
+  config: config_dict.ConfigDict,
+  *,
+  num_classes: int,
+  total_steps: int,
+  warmup_steps: int,
+) -> learner.Learner:
+  """The one place where a configuration becomes a learner.
+
+  Args:
+    config: a whole configuration.
+    num_classes: outputs of the online classifier.
+    total_steps: where the schedules end.
+    warmup_steps: where the learning rate peaks.
+
+  Returns:
+    Its `init` and `update`.
+
+  Raises:
+    UserError: if the encoder, optimizer or schedule is unknown.
+  """
+  learning_rate = optimizers.learning_rate_schedule(
+    config.optimizer.base_learning_rate,
+    batch_size=config.train.batch_size,
+    total_steps=total_steps,
+    warmup_steps=warmup_steps,
+  )
+  optimizer = optimizers.make_optimizer(
+    config.optimizer.name,
+    learning_rate,
+    weight_decay=config.optimizer.weight_decay,
+    momentum=config.optimizer.momentum,
+    trust_coefficient=config.optimizer.trust_coefficient,
+  )
+  tau = optimizers.tau_schedule(
+    config.ema.schedule, config.ema.base, total_steps
+  )
+  return learner.make_learner(
+    build_network(config, num_classes), optimizer, learning_rate, tau
+  )
+
+
+class Run(NamedTuple):
+  """What pretraining and everything after it needs of a run.
+
+  Attributes:
+    config: the resolved configuration.
+    workdir: where all of it is written.
+    source: the data set.
+    plan: how long it is.
+    learner: its pure functions.
+  """
+
+  config: config_dict.ConfigDict
+  workdir: pathlib.Path
+  source: datasets.Source
+  plan: Plan
+  learner: learner.Learner
+
+  @property
+  def num_classes(self) -> int:
+    """Outputs of the online classifier; one, idle, where nothing is labelled."""
+    return max(self.source.num_classes, 1)
+
+  def initial_state(self) -> learner.TrainState:
+    """The state before the first update; a function of the seed."""
+    side = self.config.data.image_size
+    image = np.zeros((1, side, side, 3), np.float32)
+    return self.learner.init(
+      jax.random.PRNGKey(self.config.seed), {"view1": image, "view2": image}
+    )
+
+  def open_checkpoints(self) -> checkpoints.Checkpoints:
+    """The run's checkpoints."""
+    return checkpoints.Checkpoints(
+      self.workdir / "checkpoints", self.config.checkpoint.keep
+    )
+
+
+def prepare(config: config_dict.ConfigDict, workdir: pathlib.Path) -> Run:
+  """Opens data and workdir, so that mistakes show before any work is done.
+
+  Args:
+    config: a validated configuration.
+    workdir: created if need be; may hold an earlier part of the same run.
+
+  Returns:
+    The run.
+
+  Raises:
+    UserError: if anything named in the configuration is unknown or cannot be
+      had, or the workdir cannot be written or belongs to other settings.
+  """
+  parallel.check_batch_size(config.train.batch_size)
+  source = datasets.load(config.data.dataset, config.data.data_dir)
+  num_examples = datasets.num_examples(source, source.dataset.pretrain)
+  plan = make_plan(config, num_examples)
+  run = Run(
+    config=config,
+    workdir=workdir,
+    source=source,
+    plan=plan,
+    learner=build_learner(
+      config,
+      num_classes=max(source.num_classes, 1),
+      total_steps=plan.total_steps,
+      warmup_steps=plan.warmup_steps,
+    ),
+  )
+  _claim(workdir, config)
+  return run
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+  flat = {}
+  for key, value in config.items():
+    if isinstance(value, dict):
+      flat |= _flat(value, f"{prefix}{key}.")
+    else:
+      flat[prefix + key] = value
+  return flat
+
+
+def _claim(workdir: pathlib.Path, config: config_dict.ConfigDict) -> None:
+  """Writes `config.json`, unless the workdir is of a different run."""
+  path = workdir / "config.json"
+  ours = json.loads(config.to_json_best_effort())
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    theirs = json.loads(path.read_text()) if path.exists() else ours
+    theirs, flat_ours = _flat(theirs), _flat(ours)
+    for key in sorted(theirs.keys() | flat_ours.keys()):
+      there, here = theirs.get(key), flat_ours.get(key)
+      if there != here and not key.startswith(_FREE_KEYS):
+        raise errors.UserError(
+          f"{workdir} holds a run with {key}={there}, not {here}; go on with"
+          " its settings or choose another --workdir."
+        )
+    path.write_text(json.dumps(ours, indent=2) + "\n")
+  except (OSError, json.JSONDecodeError) as error:
+    raise errors.UserError(
+      f"Cannot use --workdir={workdir}: {error}; choose another one."
+    ) from error
+
+
+def _check_space(run: Run, state: learner.TrainState) -> None:
+  """Raises `UserError` if the checkpoints to be kept cannot fit the disk."""
+  size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+  needed = size * (run.config.checkpoint.keep + 1)  # One more while replacing.
+  free = shutil.disk_usage(run.workdir).free
+  if free < needed:
+    raise errors.UserError(
+      f"{run.workdir} has {free / 1e9:.1f} GB free and"
+      f" checkpoint.keep={run.config.checkpoint.keep} checkpoints take"
+      f" {needed / 1e9:.1f} GB; free space or keep fewer."
+    )
+
+
+class _Signals:
+  """Remembers SIGTERM and SIGINT instead of dying of them; a second one kills."""
+
+  def __enter__(self) -> "_Signals":
+    self.received = None
+    self._before = {
+      signum: signal.signal(signum, self._remember)
+      for signum in (signal.SIGTERM, signal.SIGINT)
+    }
+    return self
+
+  def _remember(self, signum: int, frame: Any) -> None:
+    del frame
+    self.received = signum
+    self._restore()
+
+  def _restore(self) -> None:
+    for signum, handler in self._before.items():
+      signal.signal(signum, handler)
+
+  def __exit__(self, *exc_info) -> None:
+    self._restore()
+
+
+class _Meter:
+  """Collects what the device reports and writes it every so many steps."""
+
+  def __init__(self, run: Run, start_step: int):
+    self._batch_size = run.config.train.batch_size
+    self._every_steps = run.config.log.every_steps
+    self._last_step = run.plan.total_steps
+    self._checkpoints = run.workdir / "checkpoints"
+    self._bar = metrics.ProgressBar(run.plan.total_steps, start_step)
+    self._writers = [
+      metrics.JsonlWriter(run.workdir / "metrics.jsonl", start_step),
+      metrics.TensorBoardWriter(run.workdir / "tensorboard"),
+      self._bar,
+    ]
+    self._in_flight = []  # (step, metrics still on the device)
+    self._rows = []  # Of the current interval, on the host.
+    self._since = None  # When the interval began; not before step 1 is done.
+    self._waited = 0.0  # Seconds of it spent on waiting for data.
+
+  def waited(self, seconds: float) -> None:
+    """Counts time spent on waiting for data."""
+    self._waited += seconds
+
+  def add(self, step: int, row: learner.Metrics) -> None:
+    """Takes the metrics of a step without waiting for them."""
+    self._in_flight.append((step, row))
+    if len(self._in_flight) > _LAG:
+      self._fetch()
+
+  def drain(self) -> None:
+    """Waits for all steps; raises `UserError` if a loss is not finite."""
+    while self._in_flight:
+      self._fetch()
+
+  def _fetch(self) -> None:
+    step, row = self._in_flight.pop(0)
+    row = jax.device_get(row)
+    if not math.isfinite(row["loss"]):
+      raise errors.UserError(
+        f"The loss is {row['loss']} at step {step}; the last good checkpoint in"
+        f" {self._checkpoints} is kept: lower optimizer.base_learning_rate or"
+        " raise optimizer.warmup_epochs, in another --workdir."
+      )
+    self._rows.append({f"train/{name}": row[name] for name in row})
+    self._bar.update(step)
+    if self._since is None:
+      self._restart(keep_rows=True)
+    elif step % self._every_steps == 0 or step == self._last_step:
+      self._write(step)
+
+  def _restart(self, keep_rows: bool = False) -> None:
+    self._since = time.monotonic()
+    self._waited = 0.0
+    self._timed_from = len(self._rows) if keep_rows else 0
+    if not keep_rows:
+      self._rows = []
+
+  def _write(self, step: int) -> None:
+    seconds = time.monotonic() - self._since
+    last = self._rows[-1]
+    timed = len(self._rows) - self._timed_from
+    scalars = {
+      **metrics.mean_of(self._rows),
+      "train/tau": last["train/tau"],
+      "train/learning_rate": last["train/learning_rate"],
+      "train/images_per_second": timed * self._batch_size / seconds,
+      "train/data_wait": min(self._waited / seconds, 1.0),
+    }
+    for writer in self._writers:
+      writer.write(step, scalars)
+    self._restart()
+
+  def close(self) -> None:
+    """Closes files and bar."""
+    for writer in self._writers:
+      writer.close()
+
+
+def stream_options(run: Run) -> dict[str, Any]:
+  """What decides a run's images and their views, for `input_pipeline`."""
+  return dict(
+    image_size=run.config.data.image_size,
+    view1=augment.View(**run.config.augment.view1),
+    view2=augment.View(**run.config.augment.view2),
+    seed=run.config.seed,
+    shuffle_buffer=run.config.data.shuffle_buffer,
+  )
+
+
+def _batches(run: Run, start_step: int) -> Iterator[dict[str, jax.Array]]:
+  """The batches from a step on, on the devices ahead of their use."""
+  return parallel.prefetch(
+    input_pipeline.train_batches(
+      run.source,
+      batch_size=run.config.train.batch_size,
+      start_step=start_step,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      **stream_options(run),
+    )
+  )
+
+
+def restore(run: Run) -> learner.TrainState:
+  """The newest checkpoint's state; `UserError` if there is none."""
+  with run.open_checkpoints() as saved:
+    if saved.latest_step() is None:
+      raise errors.UserError(
+        f"{run.workdir} holds no checkpoint yet; pretrain first."
+      )
+    return saved.restore(jax.eval_shape(run.initial_state))
+
+
+def pretrain(run: Run) -> tuple[learner.TrainState, bool]:
+  """Trains to the end of the plan, from the last checkpoint if there is one.
+
+  Args:
+    run: from `prepare`.
+
+  Returns:
+    The final state, which is also the last checkpoint, and whether anything
+    was left to train.
+
+  Raises:
+    Interrupted: by SIGTERM or Ctrl-C, after saving.
+    UserError: if the loss is not finite or nothing can be written.
+  """
+  with run.open_checkpoints() as saved:
+    state = run.initial_state()
+    if saved.latest_step() is not None:
+      state = saved.restore(state)
+    start = int(state.step)
+    if start == run.plan.total_steps:
+      return state, False
+    _check_space(run, state)
+    meter = _Meter(run, start)
+    try:
+      return _loop(run, state, saved, meter), True
+    finally:
+      meter.close()
+
+
+def _loop(
+  run: Run,
+  state: learner.TrainState,
+  saved: checkpoints.Checkpoints,
+  meter: _Meter,
+) -> learner.TrainState:
+  config = run.config.checkpoint
+  update = parallel.pmap_update(run.learner.update)
+  start = int(state.step)
+  batches = _batches(run, start)
+  saved_at = time.monotonic()
+  with _Signals() as signals:
+    for step in range(start + 1, run.plan.total_steps + 1):
+      asked_at = time.monotonic()
+      batch = next(batches)
+      meter.waited(time.monotonic() - asked_at)
+      state, row = update(state, batch)
+      meter.add(step, row)
+
+      is_last = step == run.plan.total_steps
+      overdue = time.monotonic() - saved_at > config.every_seconds > 0
+      due = config.every_steps and step % config.every_steps == 0
+      if is_last or overdue or due or signals.received:
+        meter.drain()  # A state whose loss is not finite is not worth keeping.
+        saved.save(step, state)
+        saved_at = time.monotonic()
+      if signals.received and not is_last:
+        saved.close()
+        raise Interrupted(signals.received, step)
+  return state

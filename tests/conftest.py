@@ -1,0 +1,18 @@
+"""Two CPU devices, strict JAX, and golden arrays for all tests."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import jax
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 2)
+# A shape that only fits by an implicit broadcast is a mistake.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def digits_dir(tmp_path_factory) -> str:
+  """A data_dir of the tests' own, in which the digits are prepared once."""
+  return str(tmp_path_factory.mktemp("digits"))

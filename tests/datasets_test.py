@@ -1,0 +1,192 @@
+"""Data sets by name: the digits that ship, what users prepare, and mistakes."""
+
+import hashlib
+import multiprocessing
+import pathlib
+import socket
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from byol_jax import datasets, errors
+
+
+def read(source, split) -> tuple[np.ndarray, np.ndarray]:
+  examples = list(tfds.as_numpy(source.builder.as_dataset(split=split)))
+  return (
+    np.stack([example["image"] for example in examples]),
+    np.array([example["label"] for example in examples]),
+  )
+
+
+def load_error(name, data_dir) -> str:
+  with pytest.raises(errors.UserError) as info:
+    datasets.load(name, str(data_dir))
+  message = str(info.value)
+  assert "\n" not in message
+  return message
+
+
+def test_digits_are_split_evenly_by_class(digits_dir):
+  source = datasets.load("mnist_digits", digits_dir)
+  assert source.num_classes == 10
+  for split, count in (("train", 400), ("test", 100)):
+    images, labels = read(source, split)
+    assert images.shape == (10 * count, 28, 28, 1)
+    np.testing.assert_array_equal(np.bincount(labels), [count] * 10)
+
+
+def test_digits_of_train_and_test_are_the_5000_without_overlap(digits_dir):
+  source = datasets.load("mnist_digits", digits_dir)
+  train, _ = read(source, "train")
+  test, _ = read(source, "test")
+  found = {image.tobytes() for image in train} | {
+    image.tobytes() for image in test
+  }
+  assert len(found) == 5000
+
+
+def test_split_of_the_digits_never_changes(digits_dir):
+  images, _ = read(datasets.load("mnist_digits", digits_dir), "test")
+  pixels = b"".join(sorted(image.tobytes() for image in images))
+  assert hashlib.sha256(pixels).hexdigest().startswith("15165eac83cfa1db")
+
+
+def test_digits_are_written_once(digits_dir):
+  datasets.load("mnist_digits", digits_dir)
+  folder = pathlib.Path(digits_dir) / "mnist_digits" / "1.0.0"
+  before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+  datasets.load("mnist_digits", digits_dir)
+  assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def _load_digits(data_dir):
+  source = datasets.load("mnist_digits", data_dir)
+  return datasets.num_examples(source, "train")
+
+
+@pytest.mark.slow
+def test_two_processes_may_prepare_at_once(tmp_path):
+  with multiprocessing.get_context("spawn").Pool(2) as pool:
+    counts = pool.map(_load_digits, [str(tmp_path)] * 2, chunksize=1)
+  assert counts == [4000, 4000]
+
+
+def store(data_dir, *, name="fashion_mnist", version="3.0.1", **options):
+  examples = [
+    (i, {"image": np.full((28, 28, 1), i, np.uint8), "label": i})
+    for i in range(6)
+  ]
+  tfds.dataset_builders.store_as_tfds_dataset(
+    name=name,
+    version=version,
+    data_dir=data_dir,
+    features=tfds.features.FeaturesDict(
+      {
+        "image": tfds.features.Image(shape=(28, 28, 1)),
+        "label": tfds.features.ClassLabel(num_classes=7),
+      }
+    ),
+    split_datasets={"train": examples, "test": examples[:2]},
+    **options,
+  )
+
+
+@pytest.mark.parametrize("version", ["3.0.1", "1.2.3", "9.0.0"])
+def test_what_a_user_stored_is_read_as_it_is(tmp_path, version):
+  store(tmp_path, version=version)
+  source = datasets.load("fashion_mnist", str(tmp_path))
+  assert source.num_classes == 7
+  assert datasets.num_examples(source, "train") == 6
+  images, labels = read(source, "train")
+  np.testing.assert_array_equal(images[:, 0, 0, 0], labels)
+
+
+def test_data_set_with_a_configuration_is_found(tmp_path):
+  store(tmp_path, name="imagenette", version="1.0.0", config="160px-v2")
+  source = datasets.load("imagenette", str(tmp_path))
+  assert datasets.num_examples(source, "train") == 6
+
+
+def test_format_that_cannot_be_read_is_refused(tmp_path):
+  store(tmp_path, file_format="array_record")
+  assert "tfrecord" in load_error("fashion_mnist", tmp_path)
+
+
+def test_num_examples_understands_split_expressions(digits_dir):
+  source = datasets.load("mnist_digits", digits_dir)
+  assert datasets.num_examples(source, "train+test") == 5000
+  assert datasets.num_examples(source, "train[:10%]") == 400
+
+
+@pytest.mark.parametrize("split", ["tset", "train[:x]", ""])
+def test_unknown_split_lists_the_known_ones(digits_dir, split):
+  source = datasets.load("mnist_digits", digits_dir)
+  with pytest.raises(errors.UserError, match="one of: test, train") as info:
+    datasets.num_examples(source, split)
+  assert "\n" not in str(info.value)
+
+
+def test_unknown_name_lists_the_known_ones(tmp_path):
+  assert "imagenet2012" in load_error("imagenet", tmp_path)
+
+
+def test_missing_data_dir_is_named(tmp_path):
+  message = load_error("cifar10", tmp_path / "typo")
+  assert str(tmp_path / "typo") in message
+  assert not (tmp_path / "typo").exists()
+
+
+def test_without_a_network_the_message_says_how_to_get_the_data(
+  tmp_path, monkeypatch
+):
+  def fail(*_):
+    raise OSError("no network")
+
+  monkeypatch.setattr(socket, "getaddrinfo", fail)
+  monkeypatch.setattr("urllib.request.getproxies", dict)
+  message = load_error("cifar10", tmp_path)
+  for part in (str(tmp_path), "no network", "tfds build cifar10"):
+    assert part in message
+  assert not list(tmp_path.glob("cifar10/*"))
+
+
+def test_manual_download_says_where_to_put_the_files(tmp_path):
+  message = load_error("imagenet2012", tmp_path)
+  assert str(tmp_path / "downloads" / "manual") in message
+  assert "catalog/imagenet2012" in message
+
+
+def test_interrupted_preparation_leaves_nothing_that_looks_complete(
+  tmp_path, monkeypatch, capfd
+):
+  data_dir = str(tmp_path / "created")
+
+  def broken(self, images, labels, indices):
+    del self, images, labels, indices
+    yield 0, {"image": np.zeros((28, 28, 1), np.uint8), "label": 0}
+    raise OSError("disk full")
+
+  with monkeypatch.context() as patch:
+    patch.setattr(datasets.MnistDigits, "_generate_examples", broken)
+    assert "disk full" in load_error("mnist_digits", data_dir)
+  assert _load_digits(data_dir) == 4000
+  assert "%" not in capfd.readouterr().err  # No progress bars.
+
+
+def test_folder_without_a_description_is_not_taken_for_a_data_set(tmp_path):
+  folder = tmp_path / "mnist_digits" / "1.0.0"
+  folder.mkdir(parents=True)
+  assert f"delete {folder}" in load_error("mnist_digits", tmp_path)
+
+
+def test_folder_that_cannot_be_written_is_a_users_mistake(tmp_path):
+  (tmp_path / "mnist_digits").write_text("a file in the way")
+  assert str(tmp_path) in load_error("mnist_digits", tmp_path)
+
+
+def test_tensorflow_sees_no_accelerator():
+  import tensorflow as tf
+
+  assert not tf.config.get_visible_devices("GPU")

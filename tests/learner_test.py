@@ -1,0 +1,343 @@
+"""The update step against the reference, and the invariants of BYOL."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from byol_jax import learner, networks, optimizers, parallel
+from tests.golden_data import Golden
+
+ONE = Golden("update_steps_1dev")
+TWO = Golden("update_steps_2dev")
+
+# A bias just before batch norm: its exact gradient is zero.
+ROUNDING_ONLY = [("projector/linear", "b"), ("predictor/linear", "b")]
+
+
+@functools.cache
+def make_network():
+  config = ONE.json("config_json")["network_config"]
+  return networks.make_network(
+    encoder=config["encoder_class"],
+    projector_hidden_size=config["projector_hidden_size"],
+    projector_output_size=config["projector_output_size"],
+    predictor_hidden_size=config["predictor_hidden_size"],
+    batch_norm_decay_rate=config["bn_config"]["decay_rate"],
+    batch_norm_eps=config["bn_config"]["eps"],
+    num_classes=10,
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+  )
+
+
+@functools.cache
+def make_learner(tau=None):
+  config = ONE.json("config_json")
+  hparams = config["optimizer_config"]
+  learning_rate = optimizers.learning_rate_schedule(
+    config["lr_schedule_config"]["base_learning_rate"],
+    batch_size=config["batch_size"],
+    total_steps=config["max_steps"],
+    warmup_steps=config["lr_schedule_config"]["warmup_steps"],
+  )
+  optimizer = optimizers.lars(
+    learning_rate,
+    weight_decay=hparams["weight_decay"],
+    momentum=hparams["momentum"],
+    trust_coefficient=hparams["eta"],
+  )
+  if tau is None:
+    schedule = optimizers.tau_schedule(
+      "cosine", config["base_target_ema"], config["max_steps"]
+    )
+  else:
+    schedule = optimizers.tau_schedule("constant", tau, config["max_steps"])
+  return learner.make_learner(
+    make_network(), optimizer, learning_rate, schedule
+  )
+
+
+def golden_batch(step):
+  batch = {view: ONE[f"inputs/{step}/{view}"] for view in ("view1", "view2")}
+  return {**batch, "label": ONE[f"inputs/{step}/labels"]}
+
+
+@functools.cache
+def initial_state():
+  return make_learner().init(jax.random.PRNGKey(42), golden_batch(0))
+
+
+def start_state():
+  names = ("online_params", "target_params", "online_state", "target_state")
+  start = {name: ONE.tree(f"start/{name}") for name in names}
+  return jax.tree.map(jnp.array, initial_state()._replace(**start))
+
+
+def trace(state):
+  return optax.tree.get(state.opt_state, "trace")
+
+
+def assert_trees_agree(actual, expected, rtol):
+  """Each array within `rtol` of the expected one, in the L2 norm."""
+  chex.assert_trees_all_equal_shapes(actual, expected)
+  for module, arrays in expected.items():
+    for name, array in arrays.items():
+      error = np.linalg.norm(np.asarray(actual[module][name] - array))
+      if (module, name) in ROUNDING_ONLY and np.linalg.norm(array) < 1e-5:
+        assert error < 1e-6, (module, name)
+      else:
+        assert error <= rtol * np.linalg.norm(array), (module, name)
+
+
+def in_float64(tree):
+  return jax.tree.map(
+    lambda x: np.asarray(x, np.float64 if x.dtype == np.float32 else x.dtype),
+    tree,
+  )
+
+
+def run_steps(update, state, batches):
+  """States after each step, and metrics, from an update of (state, batch)."""
+  states, metrics = [], []
+  for batch in batches:
+    state, step_metrics = update(state, batch)
+    states.append(jax.device_get(state))
+    metrics.append(jax.device_get(step_metrics))
+  return states, metrics
+
+
+def test_initial_parameters_are_the_references():
+  state = initial_state()
+  assert_trees_agree(state.online_params, ONE.tree("init/online_params"), 1e-6)
+  shapes = jax.tree.map(jnp.shape, ONE.tree("init/online_state"))
+  assert jax.tree.map(jnp.shape, state.online_state) == shapes
+  assert int(state.step) == 0
+
+
+def test_outputs_at_the_start_are_the_references():
+  state = start_state()
+  for network in ("online", "target"):
+    params = getattr(state, f"{network}_params")
+    bn_state = getattr(state, f"{network}_state")
+    for view in ("view1", "view2"):
+      outputs, bn_state = make_network().apply(
+        params, bn_state, golden_batch(0)[view], is_training=True
+      )
+      for name in ("projection", "prediction", "logits"):
+        np.testing.assert_allclose(
+          getattr(outputs, name),
+          ONE[f"fwd0/{network}/{name}_{view}"],
+          rtol=1e-5,
+          atol=1e-5,
+        )
+
+
+def test_gradients_at_the_start_are_the_references():
+  state = start_state()
+  grads, _ = jax.grad(
+    lambda params: learner.loss_fn(
+      make_network(), params, state, golden_batch(0)
+    ),
+    has_aux=True,
+  )(state.online_params)
+  assert_trees_agree(grads, ONE.tree("grads0"), 3e-5)
+
+
+def assert_steps_agree(states, metrics, golden):
+  tolerances = {
+    2: {"online_params": 1e-5, "trace": 6e-5, "online_state": 1e-5},
+    6: {
+      "online_params": 2e-4,
+      "trace": 5e-4,
+      "online_state": 5e-5,
+      "target_params": 3e-6,
+      "target_state": 2e-6,
+    },
+  }
+  for step, names in tolerances.items():
+    state = states[step - 1]
+    assert int(state.step) == step
+    for name, rtol in names.items():
+      if name == "trace":
+        assert_trees_agree(trace(state), golden.tree(f"after{step}/mu"), rtol)
+      else:
+        assert_trees_agree(
+          getattr(state, name), golden.tree(f"after{step}/{name}"), rtol
+        )
+  rtol = {"tau": 1e-7, "learning_rate": 1e-7}
+  for name in (
+    "loss",
+    "repr_loss",
+    "classif_loss",
+    "top1_accuracy",
+    "top5_accuracy",
+    "tau",
+    "learning_rate",
+  ):
+    np.testing.assert_allclose(
+      [m[name] for m in metrics],
+      golden[f"logs/{name}"],
+      rtol=rtol.get(name, 1e-5),
+      atol=1e-7,
+      err_msg=name,
+    )
+
+
+def test_six_steps_on_one_device_are_the_references():
+  # In float64: in float32 a ReLU may fall on the other side of zero by chance,
+  # and eight examples are few enough for one such unit to show.
+  with jax.enable_x64(True):
+    batches = [in_float64(golden_batch(i)) for i in range(6)]
+    update = jax.jit(make_learner().update)
+    states, metrics = run_steps(update, in_float64(start_state()), batches)
+  assert_steps_agree(states, metrics, ONE)
+
+  outputs, _ = make_network().apply(
+    ONE.tree("after6/online_params"),
+    ONE.tree("after6/online_state"),
+    golden_batch(5)["view1"],
+    is_training=False,
+  )
+  for name in ("projection", "prediction", "logits"):
+    np.testing.assert_allclose(
+      getattr(outputs, name), ONE[f"eval_after6/{name}"], atol=1e-3
+    )
+
+
+def test_six_steps_on_two_devices_are_the_references():
+  with jax.enable_x64(True):
+    batches = parallel.prefetch(in_float64(golden_batch(i)) for i in range(6))
+    update = parallel.pmap_update(make_learner().update)
+    states, metrics = run_steps(update, in_float64(start_state()), batches)
+  assert_steps_agree(states, metrics, TWO)
+
+
+def test_two_steps_in_float32_are_the_references():
+  batches = [golden_batch(i) for i in range(2)]
+  states, _ = run_steps(
+    parallel.pmap_update(make_learner().update),
+    start_state(),
+    parallel.prefetch(batches),
+  )
+  assert_trees_agree(trace(states[0]), ONE.tree("after1/mu"), 3e-5)
+  for name, rtol in (
+    ("online_params", 1e-5),
+    ("online_state", 1e-5),
+    ("target_params", 1e-6),
+    ("target_state", 1e-5),
+  ):
+    assert_trees_agree(
+      getattr(states[1], name), TWO.tree(f"after2/{name}"), rtol
+    )
+
+
+def test_one_device_equals_two_with_partly_labelled_batches():
+  def batches():
+    for i in range(2):
+      batch = golden_batch(i)
+      # One labelled example on one device, three on the other.
+      label = np.where(np.isin(np.arange(8), [0, 5, 6, 7]), batch["label"], -1)
+      yield {**batch, "label": label}
+
+  one, metrics_one = run_steps(
+    jax.jit(make_learner().update), start_state(), batches()
+  )
+  two, metrics_two = run_steps(
+    parallel.pmap_update(make_learner().update),
+    start_state(),
+    parallel.prefetch(batches()),
+  )
+  chex.assert_trees_all_close(metrics_one, metrics_two, rtol=2e-5, atol=1e-6)
+  assert_trees_agree(two[1].online_params, one[1].online_params, 1e-5)
+  assert_trees_agree(two[1].online_state, one[1].online_state, 1e-5)
+
+
+def test_no_gradient_reaches_the_target():
+  def loss_of_target(target_params):
+    state = start_state()._replace(target_params=target_params)
+    return learner.loss_fn(
+      make_network(), state.online_params, state, golden_batch(0)
+    )[0]
+
+  grads = jax.grad(loss_of_target)(start_state().target_params)
+  assert all(not np.any(g) for g in jax.tree.leaves(grads))
+
+
+def test_tau_of_one_freezes_the_target():
+  batches = [golden_batch(i) for i in range(3)]
+  states, _ = run_steps(
+    jax.jit(make_learner(tau=1.0).update), start_state(), batches
+  )
+  chex.assert_trees_all_equal(
+    states[-1].target_params, start_state().target_params
+  )
+
+
+def test_tau_of_zero_copies_the_online_network():
+  batches = [golden_batch(i) for i in range(3)]
+  states, _ = run_steps(
+    jax.jit(make_learner(tau=0.0).update), start_state(), batches
+  )
+  chex.assert_trees_all_close(
+    states[-1].target_params, states[-1].online_params, rtol=1e-5, atol=1e-7
+  )
+
+
+def test_an_unknown_label_contributes_nothing():
+  batch = golden_batch(0)
+  unlabelled = {**batch, "label": np.full(8, -1, np.int32)}
+  state = start_state()
+  loss = functools.partial(learner.loss_fn, make_network())
+  grads, (_, _, metrics) = jax.grad(loss, has_aux=True)(
+    state.online_params, state, unlabelled
+  )
+  assert metrics["classif_loss"] == 0
+  assert metrics["top1_accuracy"] == 0
+  np.testing.assert_allclose(metrics["loss"], metrics["repr_loss"])
+  assert not np.any(grads["classifier"]["w"])
+
+  # The labelled half is judged as if it were alone.
+  half = {**batch, "label": np.where(np.arange(8) < 4, batch["label"], -1)}
+  _, (_, _, metrics) = loss(state.online_params, state, half)
+  logits = ONE["fwd0/online/logits_view1"][:4]
+  log_probs = logits - np.log(np.sum(np.exp(logits), axis=1, keepdims=True))
+  expected = -np.mean(log_probs[np.arange(4), batch["label"][:4]])
+  np.testing.assert_allclose(metrics["classif_loss"], expected, rtol=1e-5)
+
+
+def test_the_online_classifier_changes_no_other_gradient():
+  state = start_state()
+  loss = functools.partial(learner.loss_fn, make_network())
+  batch = golden_batch(0)
+  other_labels = {**batch, "label": (batch["label"] + 3) % 10}
+  grad = jax.jit(jax.grad(lambda p, b: loss(p, state, b)[0]))
+  grads, others = (grad(state.online_params, b) for b in (batch, other_labels))
+  assert np.any(grads["classifier"]["w"] != others["classifier"]["w"])
+  for module in grads:
+    if module != "classifier":
+      chex.assert_trees_all_equal(grads[module], others[module])
+
+
+def test_the_loss_sums_both_directions():
+  """Equal networks on swapped views give the same loss; halves would not."""
+  batch = golden_batch(0)
+  swapped = {**batch, "view1": batch["view2"], "view2": batch["view1"]}
+  state = start_state()
+  loss = functools.partial(learner.loss_fn, make_network())
+  first = loss(state.online_params, state, batch)[1][2]["repr_loss"]
+  second = loss(state.online_params, state, swapped)[1][2]["repr_loss"]
+  np.testing.assert_allclose(first, second, rtol=1e-6)
+  assert 0 <= first <= 8
+
+
+@pytest.mark.parametrize("field", ["online_params", "opt_state"])
+def test_the_update_mutates_nothing(field):
+  state = start_state()
+  before = jax.device_get(getattr(state, field))
+  jax.jit(make_learner().update)(state, golden_batch(1))
+  chex.assert_trees_all_equal(jax.device_get(getattr(state, field)), before)

@@ -1,0 +1,116 @@
+"""Figures are drawn from whatever a run has logged so far."""
+
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from matplotlib import figure, image
+
+from byol_jax import report
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+  """The figures that were saved, to look into."""
+  figures = []
+  save = figure.Figure.savefig
+
+  def remember(self, *args, **kwargs):
+    figures.append(self)
+    return save(self, *args, **kwargs)
+
+  monkeypatch.setattr(figure.Figure, "savefig", remember)
+  return figures
+
+
+def _rows(count):
+  rng = np.random.default_rng(0)
+  return [
+    {
+      "step": 10 * (i + 1),
+      "train/repr_loss": 2 + rng.normal(),
+      "train/top1_accuracy": 0.25,
+      "train/top5_accuracy": 0.5,
+      "train/tau": 0.99,
+      "train/learning_rate": 0.1,
+    }
+    for i in range(count)
+  ]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 200])
+def test_curves_are_1200_pixels_wide_with_any_number_of_rows(tmp_path, count):
+  report.draw_curves(_rows(count), tmp_path / "curves.png", 16)
+  assert image.imread(tmp_path / "curves.png").shape == (800, 1200, 4)
+
+
+def test_missing_and_null_metrics_leave_out_points(tmp_path, drawn):
+  rows = [
+    {"step": 10, "train/repr_loss": 3.0},
+    {"step": 20, "train/repr_loss": None},
+    {"step": 30},
+  ]
+  report.draw_curves(rows, tmp_path / "curves.png")
+  loss, accuracy, *_ = drawn[0].axes
+  assert loss.lines[0].get_xydata().tolist() == [[10, 3]]
+  assert accuracy.texts[0].get_text() == "nothing logged yet"
+
+
+def test_raw_values_stay_visible_behind_the_smoothed_ones(tmp_path, drawn):
+  rows = _rows(200)
+  report.draw_curves(rows, tmp_path / "curves.png")
+  raw, smoothed = (line.get_ydata() for line in drawn[0].axes[0].lines)
+  np.testing.assert_array_equal(raw, [row["train/repr_loss"] for row in rows])
+  assert smoothed.std() < raw.std() / 2
+  assert smoothed[100] == pytest.approx(raw[96:105].mean())
+  assert smoothed[0] == pytest.approx(raw[:5].mean())
+
+
+def test_panels_say_what_they_show(tmp_path, drawn):
+  report.draw_curves(_rows(3), tmp_path / "curves.png", steps_per_epoch=5)
+  titles = " ".join(panel.get_title() for panel in drawn[0].axes)
+  for words in ("range 0 to 8", "online classifier", "tau", "Learning rate"):
+    assert words in titles
+  (epochs,) = drawn[0].axes[0].child_axes
+  assert epochs.get_xlim()[1] == drawn[0].axes[0].get_xlim()[1] / 5
+
+
+def test_views_stand_beside_originals_of_any_size_and_type(tmp_path, drawn):
+  originals = [np.zeros((30, 40, 3), np.uint8), np.ones((9, 8, 3), np.float32)]
+  view1 = np.full((2, 6, 6, 3), 0.25, np.float32)
+  view2 = np.full((2, 6, 6, 3), 0.75, np.float32)
+  settings = {
+    "view1": {"crop_area": (0.08, 1.0), "blur_prob": 1.0},
+    "view2": {"crop_area": (0.08, 1.0), "blur_prob": 0.1},
+  }
+  report.draw_views(originals, view1, view2, tmp_path / "views.png", settings)
+  panels = np.reshape(drawn[0].axes, (2, 3))
+  for row, panel_row in enumerate(panels):
+    expected = (originals[row], view1[row], view2[row])
+    for panel, pixels in zip(panel_row, expected, strict=True):
+      np.testing.assert_array_equal(panel.images[0].get_array(), pixels)
+  titles, tables = (
+    [text.get_text() for text in part.texts] for part in drawn[0].subfigs
+  )
+  assert titles == ["original", "view 1", "view 2"]
+  shared, different = tables
+  assert shared.split("\n")[1:] == ["crop_area  0.08 to 1"]
+  assert different.split("\n")[1].split() == ["blur_prob", "1", "0.1"]
+
+
+_NO_PYPLOT = """
+import sys
+from byol_jax import report
+report.draw_curves([], sys.argv[1])
+assert "matplotlib.pyplot" not in sys.modules
+"""
+
+
+def test_drawing_needs_no_display_and_no_global_state(tmp_path):
+  subprocess.run(
+    [sys.executable, "-c", _NO_PYPLOT, tmp_path / "curves.png"],
+    check=True,
+    cwd=pathlib.Path(__file__).parent.parent,
+  )
