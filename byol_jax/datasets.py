@@ -1,5 +1,7 @@
 """The image data sets that are known by name, all of them read through tfds."""
 
+import contextlib
+import io
 import os
 import socket
 import textwrap
@@ -180,7 +182,8 @@ def _prepare(name: str, tfds_name: str, root: str) -> tfds.core.DatasetBuilder:
       )
     elif tfds_name != MnistDigits.name:
       _require_network()
-    builder.download_and_prepare()
+    with contextlib.redirect_stdout(io.StringIO()):  # tfds prints, too.
+      builder.download_and_prepare()
     if not builder.is_prepared():  # To tfds, any folder is a data set.
       raise OSError(f"delete {builder.data_dir}, which is incomplete")
     return builder

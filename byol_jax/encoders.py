@@ -37,9 +37,11 @@ class Architecture(NamedTuple):
 _BASIC = (64, 128, 256, 512)
 _BOTTLENECK = (256, 512, 1024, 2048)
 
-# He et al. 2016; TinyResNet is the reference's, for tests.
+# He et al. 2016. TinyResNet is the reference's, for tests; ResNet10 is ours, the
+# shallowest that keeps the channels, for a machine without an accelerator.
 ENCODERS = {
   "TinyResNet": Architecture("tiny_res_net", (1, 1, 1, 1), (8, 8, 8, 8), False),
+  "ResNet10": Architecture("res_net10", (1, 1, 1, 1), _BASIC, False),
   "ResNet18": Architecture("res_net18", (2, 2, 2, 2), _BASIC, False),
   "ResNet34": Architecture("res_net34", (3, 4, 6, 3), _BASIC, False),
   "ResNet50": Architecture("res_net50", (3, 4, 6, 3), _BOTTLENECK, True),
@@ -90,7 +92,7 @@ class _Block(hk.Module):
       ]
     else:
       convs = [(channels, 3, stride), (channels, 3, 1)]
-    self.shortcut_conv = self.shortcut_norm = None
+    self.shortcut_conv = None
     if project:
       self.shortcut_conv = _conv(channels, 1, stride, "shortcut_conv")
     self.layers = []

@@ -6,16 +6,19 @@ python -m byol_jax.main --config=experiments/NAME.py[:PRESET] --workdir=DIR \
 
 import os
 
-# TensorFlow only feeds images; what it has to say of its own start is noise.
+# TensorFlow only feeds images; what it has to say of its own start is noise,
+# and its optional kernels round differently from machine to machine.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
-from absl import app, flags
-from ml_collections import config_dict, config_flags
+from absl import app, flags, logging
+from ml_collections import config_flags
 
 from byol_jax import config as config_lib
 from byol_jax import errors, evaluation, parallel, report, train
@@ -26,7 +29,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Where all is written; runs/NAME if not given."
 )
-_MODE = flags.DEFINE_string("mode", "pretrain", "What to do.")
+_MODE = flags.DEFINE_string("mode", "pretrain", "What to do: see MODES.")
 
 
 def _say(message: str) -> None:
@@ -34,57 +37,63 @@ def _say(message: str) -> None:
 
 
 def _pretrain(run: train.Run) -> None:
-  """Trains, evaluates and draws; each part only if it is not yet there."""
-  evaluation.protocol_names(run)  # Mistakes there must not wait for the end.
+  """Trains, evaluates and draws, as far as it has not been done before."""
+  evaluation.protocol_names(run)  # A mistake there must not wait for the end.
   plan = run.plan
   _say(
-    f"{plan.total_steps} steps of {run.config.train.batch_size} images"
-    f" ({plan.warmup_steps} of warm-up), {plan.num_examples} images an epoch,"
-    f" {jax.device_count()} {jax.devices()[0].platform} devices."
+    f"{plan.total_steps} steps of {run.config.train.batch_size} images,"
+    f" {plan.warmup_steps} of them warm-up; {plan.num_examples} images an"
+    f" epoch; {jax.device_count()} {jax.devices()[0].platform} devices."
   )
   if plan.warmup_steps >= plan.total_steps:
     _say(
       f"Note: optimizer.warmup_epochs={run.config.optimizer.warmup_epochs} is"
-      " longer than the run; the learning rate never reaches its peak."
+      " longer than the run, so the learning rate never reaches its peak."
     )
-  state, trained = train.pretrain(run)
-  results = evaluation.read_results(run.workdir / "results.json")
-  if not trained and results:
-    _say(f"Already finished: see {run.workdir}.")
+  state, was_finished = train.pretrain(run)
+  if was_finished and evaluation.read_results(run.workdir):
+    _say("This run was already finished.")
   else:
-    results = evaluation.evaluate(run, state)
+    evaluation.evaluate(run, state)
     report.write(run)
-  _summarise(results)
+  _tell_results(run)
 
 
 def _evaluate(run: train.Run) -> None:
   """Evaluates the newest checkpoint."""
-  _summarise(evaluation.evaluate(run, train.restore(run)))
+  evaluation.evaluate(run, train.restore(run))
+  _tell_results(run)
 
 
-MODES: dict[str, Callable[[train.Run], None]] = {
+def _report(run: train.Run) -> None:
+  """Draws the figures of a run, finished or not."""
+  report.write(run)
+
+
+MODES: Mapping[str, Callable[[train.Run], None]] = {
   "pretrain": _pretrain,
   "evaluate": _evaluate,
+  "report": _report,
 }
 
 
-def _summarise(results: dict) -> None:
-  for name, result in results.items():
-    _say(f"{name:32} {result['value']:.4f}")
+def _tell_results(run: train.Run) -> None:
+  for name, result in evaluation.read_results(run.workdir).items():
+    _say(f"  {name:34}{result['value']:.4f}")
 
 
 def _default_workdir() -> pathlib.Path:
   """runs/imagenet-300 for --config=experiments/imagenet.py:300."""
-  path, _, preset = config_flags.get_config_filename(
-    flags.FLAGS["config"]
-  ).partition(":")
-  return pathlib.Path("runs") / "-".join(
-    filter(None, [pathlib.Path(path).stem, preset])
-  )
+  given = config_flags.get_config_filename(flags.FLAGS["config"])
+  path, _, preset = given.partition(":")
+  name = pathlib.Path(path).stem + (f"-{preset}" if preset else "")
+  return pathlib.Path("runs") / name
 
 
-def _set_up(config: config_dict.ConfigDict) -> None:
+def _set_up(config: config_lib.Config) -> None:
   """What must be decided before JAX is first used."""
+  if not flags.FLAGS["verbosity"].present:
+    logging.set_verbosity(logging.WARNING)
   parallel.use_cpu_cores(config.train.batch_size)
   if config.train.compilation_cache:
     jax.config.update(
@@ -120,19 +129,15 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
-  """absl's parser, with a config's mistakes told in one line."""
+  """absl's parser, with a configuration's mistakes told in one line."""
   try:
     return flags.FLAGS(argv)
-  except (
-    flags.Error,
-    OSError,
-    AttributeError,
-    KeyError,
-    TypeError,
-    ValueError,
-  ) as error:
-    message = " ".join(str(error).split())
-    sys.exit(f"Error: {message}")
+  except Exception as error:  # An experiment file can raise anything.
+    sys.exit(f"Error: {_flag_error(error)}")
+
+
+def _flag_error(error: Exception) -> Any:
+  return " ".join(str(error).split()) or repr(error)
 
 
 def run() -> None:

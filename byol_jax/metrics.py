@@ -11,6 +11,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -27,6 +28,16 @@ _SHOWN = {
 }
 
 
+class Writer(Protocol):
+  """What a training loop needs of a writer."""
+
+  def write(self, step: int, scalars: Mapping[str, float]) -> None:
+    """Takes the scalars of a step."""
+
+  def close(self) -> None:
+    """Finishes what was begun."""
+
+
 class JsonlWriter:
   """One JSON object a line, `{"step": 10, "train/loss": 1.2}`, at `path`.
 
@@ -40,7 +51,8 @@ class JsonlWriter:
   def __init__(self, path: str | os.PathLike, resume_step: int):
     self._path = pathlib.Path(path)
     with self._write_errors():
-      kept = [r for r in read_jsonl(self._path) if r["step"] <= resume_step]
+      rows = read_jsonl(self._path)
+      kept = [row for row in rows if (row["step"] or 0) <= resume_step]
       # Replaced in one go: a kill in between loses no line that was kept.
       rewritten = self._path.with_name(self._path.name + ".tmp")
       rewritten.write_text("".join(map(_line, kept)))

@@ -108,7 +108,7 @@ def prefetch(
       array.reshape(len(devices), -1, *array.shape[1:]), sharding
     )
 
-  queue = collections.deque()
+  queue: collections.deque[dict[str, jax.Array]] = collections.deque()
   for batch in batches:
     queue.append(jax.tree.map(place, batch))
     if len(queue) > size:

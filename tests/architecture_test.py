@@ -1,0 +1,106 @@
+"""The layering that docs/architecture.md draws, read off the imports."""
+
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+LAYERS = {
+  "byol_jax.errors": 0,
+  "byol_jax.config": 1,
+  "byol_jax.datasets": 1,
+  "byol_jax.augment": 1,
+  "byol_jax.encoders": 1,
+  "byol_jax.losses": 1,
+  "byol_jax.optimizers": 1,
+  "byol_jax.parallel": 1,
+  "byol_jax.checkpoints": 1,
+  "byol_jax.metrics": 1,
+  "byol_jax.input_pipeline": 2,
+  "byol_jax.networks": 2,
+  "byol_jax.learner": 3,
+  "byol_jax.train": 4,
+  # Inside a package, modules may import its lower ones.
+  "byol_jax.evaluation.features": 5,
+  "byol_jax.evaluation.knn": 6,
+  "byol_jax.evaluation.linear": 6,
+  "byol_jax.evaluation": 7,
+  "byol_jax.report": 7,
+  "byol_jax.main": 8,
+}
+TENSORFLOW = {"datasets", "augment", "input_pipeline", "metrics"}
+
+
+def module_name(path):
+  parts = path.relative_to(ROOT).with_suffix("").parts
+  return ".".join(part for part in parts if part != "__init__")
+
+
+MODULES = {
+  module_name(path): path for path in sorted(ROOT.glob("byol_jax/**/*.py"))
+}
+
+
+def imports_of(path):
+  """Dotted names of all that a file imports, also inside functions."""
+  names = set()
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      names |= {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom):
+      for alias in node.names:
+        inner = f"{node.module}.{alias.name}"
+        names.add(inner if inner in MODULES else node.module)
+  return names
+
+
+def test_every_module_has_a_layer():
+  assert set(MODULES) - {"byol_jax"} == set(LAYERS)
+
+
+@pytest.mark.parametrize("module", LAYERS)
+def test_a_module_imports_only_from_lower_layers(module):
+  for name in imports_of(MODULES[module]):
+    if name in LAYERS:
+      assert LAYERS[name] < LAYERS[module], f"{module} imports {name}"
+
+
+def test_tensorflow_feeds_images_and_writes_events_only():
+  users = {
+    module.split(".")[-1]
+    for module, path in MODULES.items()
+    if any(n.split(".")[0].startswith("tensorflow") for n in imports_of(path))
+  }
+  assert users == TENSORFLOW
+
+
+def test_only_main_reads_flags():
+  users = {m for m, path in MODULES.items() if "absl.flags" in path.read_text()}
+  users |= {
+    m for m, path in MODULES.items() if "import app, flags" in path.read_text()
+  }
+  assert users == {"byol_jax.main"}
+
+
+def test_only_parallel_speaks_of_pmap_or_processes():
+  for module, path in MODULES.items():
+    calls = {
+      ast.unparse(node)
+      for node in ast.walk(ast.parse(path.read_text()))
+      if isinstance(node, ast.Attribute)
+    }
+    if module != "byol_jax.parallel":
+      assert not calls & {"jax.pmap", "jax.distributed"}, module
+
+
+@pytest.mark.parametrize(
+  "path", sorted(ROOT.glob("experiments/*.py")), ids=lambda path: path.stem
+)
+def test_experiments_edit_the_default_configuration(path):
+  ours = {n for n in imports_of(path) if n.startswith("byol_jax")}
+  assert ours <= {"byol_jax.config", "byol_jax.errors"}
+  opening = ast.get_docstring(ast.parse(path.read_text()))
+  assert f"--config=experiments/{path.name}" in opening
+  assert "xpected" in opening

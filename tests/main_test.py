@@ -1,0 +1,147 @@
+"""The command line as users meet it, mistakes included."""
+
+import concurrent.futures
+import json
+
+import numpy as np
+import pytest
+
+from tests import command_line
+
+QUICKSTART = "--config=experiments/quickstart.py"
+
+# What is typed, and what the one line of answer must contain.
+MISTAKES = {
+  "no configuration": ([], ["--config", "experiments/quickstart.py"]),
+  "no such experiment": (
+    ["--config=experiments/quickstrat.py"],
+    ["quickstrat"],
+  ),
+  "misspelt key": (
+    [QUICKSTART, "--config.train.batch_sise=32"],
+    ["batch_sise", "batch_size"],
+  ),
+  "wrong type": (
+    [QUICKSTART, "--config.train.batch_size=many"],
+    ["batch_size", "many"],
+  ),
+  "misspelt flag": ([QUICKSTART, "--wrkdir=x"], ["wrkdir", "workdir"]),
+  "stray argument": ([QUICKSTART, "pretrain"], ["pretrain", "--config"]),
+  "unknown mode": ([QUICKSTART, "--mode=trian"], ["trian", "pretrain"]),
+  "unknown preset": (
+    ["--config=experiments/imagenet.py:200"],
+    ["200", "40, 100, 300, 1000"],
+  ),
+  "impossible value": (
+    [QUICKSTART, "--config.augment.view1.flip_prob=1.5"],
+    ["augment.view1.flip_prob=1.5", "[0, 1]"],
+  ),
+  "unknown encoder": (
+    [QUICKSTART, "--config.model.encoder.name=ResNet19"],
+    ["ResNet19", "ResNet18"],
+  ),
+  "unknown data set": (
+    [QUICKSTART, "--config.data.dataset=mnits"],
+    ["mnits", "mnist_digits"],
+  ),
+  "data that is not there": (
+    ["--config=experiments/imagenet.py", "--config.data.data_dir=/no/where"],
+    ["/no/where", "imagenet2012"],
+  ),
+  "unknown protocol": (
+    [QUICKSTART, "--config.evaluation.protocols=knn,lienar"],
+    ["lienar", "linear"],
+  ),
+  "batch beyond the data": (
+    [QUICKSTART, "--config.train.batch_size=8192"],
+    ["8192", "4000"],
+  ),
+  "odd batch on two devices": (
+    [QUICKSTART, "--config.train.batch_size=33"],
+    ["33", "2 devices", "32 or 34"],
+  ),
+  "evaluating nothing": (
+    [QUICKSTART, "--mode=evaluate"],
+    ["no checkpoint", "pretrain"],
+  ),
+  "unwritable workdir": (
+    [QUICKSTART, "--workdir=/dev/null/run"],
+    ["/dev/null/run", "choose another"],
+  ),
+}
+
+
+@pytest.mark.slow
+def test_every_mistake_gets_one_helpful_line(tmp_path, digits_dir, monkeypatch):
+  monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")
+
+  def make(name):
+    args, _ = MISTAKES[name]
+    workdir = f"--workdir={tmp_path / name.replace(' ', '-')}"
+    return command_line.run(workdir, *args, data_dir=digits_dir)
+
+  with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    for name, done in zip(MISTAKES, pool.map(make, MISTAKES), strict=True):
+      _, expected = MISTAKES[name]
+      assert done.returncode == 1, (name, done.stderr)
+      lines = done.stderr.strip().splitlines()
+      assert len(lines) == 1, (name, done.stderr)
+      assert lines[0].startswith("Error: "), (name, lines)
+      for part in expected:
+        assert part in lines[0], (name, lines)
+
+
+@pytest.mark.slow
+def test_a_run_leaves_the_promised_workdir(tmp_path, digits_dir):
+  done = command_line.run(
+    *command_line.TINY,
+    f"--workdir={tmp_path}",
+    "--config.train.steps=12",
+    data_dir=digits_dir,
+  )
+  assert done.returncode == 0, done.stderr
+  assert "linear/top1" in done.stdout
+
+  config = json.loads((tmp_path / "config.json").read_text())
+  assert config["train"]["steps"] == 12
+  rows = [
+    json.loads(line)
+    for line in (tmp_path / "metrics.jsonl").read_text().splitlines()
+  ]
+  assert [row["step"] for row in rows] == [10, 12]
+  assert {"train/loss", "train/tau", "train/top1_accuracy"} <= rows[-1].keys()
+
+  results = json.loads((tmp_path / "results.json").read_text())
+  assert set(results) == {
+    "knn/top1",
+    "linear/top1",
+    "baseline/pixels_knn_top1",
+    "baseline/pixels_linear_top1",
+    "baseline/random_knn_top1",
+    "baseline/random_linear_top1",
+  }
+  for name, result in results.items():
+    assert 0 <= result["value"] <= 1
+    assert result["examples"] == 1000
+    assert result["split"] == "test"
+    assert result["step"] == (0 if name.startswith("baseline") else 12)
+  assert (tmp_path / "checkpoints" / "12").is_dir()
+  assert list((tmp_path / "tensorboard").iterdir())
+  for figure in ("curves.png", "views.png"):
+    assert (tmp_path / "figures" / figure).stat().st_size > 10_000
+
+  # The same figures again, from the checkpoint and with another batch size.
+  again = command_line.run(
+    *command_line.TINY,
+    f"--workdir={tmp_path}",
+    "--config.train.steps=12",
+    "--mode=evaluate",
+    "--config.evaluation.batch_size=37",
+    data_dir=digits_dir,
+  )
+  assert again.returncode == 0, again.stderr
+  repeated = json.loads((tmp_path / "results.json").read_text())
+  for name, result in results.items():
+    np.testing.assert_allclose(
+      repeated[name]["value"], result["value"], atol=0.003, err_msg=name
+    )

@@ -1,0 +1,160 @@
+"""Encoders and heads: names, shapes, counts, options."""
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from byol_jax import encoders, errors, networks
+from tests import golden_data
+
+TREES = golden_data.param_trees()
+
+
+def make_network(**changes):
+  options = dict(
+    encoder="ResNet18",
+    projector_hidden_size=32,
+    projector_output_size=16,
+    predictor_hidden_size=32,
+    batch_norm_decay_rate=0.9,
+    batch_norm_eps=1e-5,
+    num_classes=10,
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+  )
+  return networks.make_network(**(options | changes))
+
+
+def shapes_of(network, side):
+  images = jnp.zeros((2, side, side, 3))
+  init = lambda key: network.init(key, images, is_training=True)  # noqa: E731
+  return jax.eval_shape(init, jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+  ("tree", "encoder", "width"),
+  [("ResNet50_1x", "ResNet50", 1.0), ("ResNet200_2x", "ResNet200", 2.0)],
+)
+def test_parameter_tree_is_the_references(tree, encoder, width):
+  config = TREES[tree]["config"]
+  network = make_network(
+    encoder=encoder,
+    width=width,
+    projector_hidden_size=config["projector_hidden_size"],
+    projector_output_size=config["projector_output_size"],
+    predictor_hidden_size=config["predictor_hidden_size"],
+    num_classes=1000,
+  )
+  params, state = shapes_of(network, 224)
+  assert {
+    (module, name, *leaf.shape)
+    for module, arrays in params.items()
+    for name, leaf in arrays.items()
+  } == {(module, name, *shape) for module, name, shape in TREES[tree]["params"]}
+  assert {
+    (module, name, *leaf.shape, str(leaf.dtype))
+    for module, arrays in state.items()
+    for name, leaf in arrays.items()
+  } == {
+    (module, name, *shape, dtype)
+    for module, name, shape, dtype in TREES[tree]["state"]
+  }
+  total = TREES[tree]["counts"]["total"]
+  assert hk.data_structures.tree_size(params) == total
+
+
+# Torchvision's counts without the classifier; the reference also projects the
+# first block's shortcut of basic ResNets (64 x 64 and two vectors of 64).
+@pytest.mark.parametrize(
+  ("encoder", "count"),
+  [
+    ("ResNet18", 11_176_512 + 64 * 64 + 128),
+    ("ResNet34", 21_284_672 + 64 * 64 + 128),
+    ("ResNet50", 23_508_032),
+    ("ResNet101", 42_500_160),
+    ("ResNet152", 58_143_808),
+  ],
+)
+def test_encoders_have_the_known_number_of_parameters(encoder, count):
+  params, _ = shapes_of(make_network(encoder=encoder), 64)
+  root = encoders.ENCODERS[encoder].module_name
+  of_encoder = {m: a for m, a in params.items() if m.startswith(root)}
+  assert hk.data_structures.tree_size(of_encoder) == count
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize("stem", ["imagenet", "cifar"])
+@pytest.mark.parametrize(
+  ("pooling", "positions"), [("mean", {1}), ("flatten", {1, 16})]
+)
+def test_every_variant_gives_finite_outputs_of_its_shapes(
+  version, stem, pooling, positions
+):
+  network = make_network(
+    encoder="TinyResNet", version=version, stem=stem, pooling=pooling, width=0.5
+  )
+  images = jax.random.uniform(jax.random.key(0), (2, 32, 32, 3))
+  params, state = network.init(jax.random.key(1), images, is_training=True)
+  outputs, _ = network.apply(params, state, images, is_training=True)
+  assert outputs.embedding.shape[0] == 2
+  assert outputs.embedding.shape[1] // 4 in positions
+  assert outputs.projection.shape == outputs.prediction.shape == (2, 16)
+  assert outputs.logits.shape == (2, 10)
+  assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(outputs))
+
+
+def test_width_multiplies_all_channels_even_by_fractions():
+  network = make_network(width=0.25, stem="cifar")
+  params, _ = shapes_of(network, 32)
+  assert params["res_net18/~/initial_conv"]["w"].shape == (3, 3, 3, 16)
+  last = "res_net18/~/block_group_3/~/block_1/~/conv_1"
+  assert params[last]["w"].shape == (3, 3, 128, 128)
+
+
+@pytest.mark.parametrize(
+  ("encoder", "last"), [("TinyResNet", 1), ("ResNet50", 2)]
+)
+def test_zero_init_silences_each_residual_branch(encoder, last):
+  images = jnp.zeros((1, 32, 32, 3))
+  for zero in (False, True):
+    network = make_network(
+      encoder=encoder, width=0.125, zero_init_last_scale=zero
+    )
+    params, _ = network.init(jax.random.key(0), images, is_training=True)
+    scales = [
+      arrays["scale"]
+      for module, arrays in params.items()
+      if module.endswith(f"block_0/~/batchnorm_{last}")
+    ]
+    assert len(scales) == 4
+    assert all(np.all(scale == (0 if zero else 1)) for scale in scales)
+
+
+def test_inference_judges_each_image_by_itself():
+  network = make_network(encoder="TinyResNet")
+  images = jax.random.uniform(jax.random.key(0), (4, 32, 32, 3))
+  params, state = network.init(jax.random.key(1), images, is_training=True)
+  _, state = network.apply(params, state, images, is_training=True)
+  together, same = network.apply(params, state, images, is_training=False)
+  alone, _ = network.apply(params, state, images[:1], is_training=False)
+  np.testing.assert_allclose(together.embedding[:1], alone.embedding, rtol=1e-4)
+  assert all(
+    np.array_equal(a, b)
+    for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(same), strict=True)
+  )
+
+
+@pytest.mark.parametrize(
+  ("option", "value", "known"),
+  [
+    ("encoder", "ResNet51", "ResNet50"),
+    ("version", "v3", "v1, v2"),
+    ("stem", "patch", "imagenet, cifar"),
+    ("pooling", "max", "mean, flatten"),
+  ],
+)
+def test_unknown_names_list_the_known_ones(option, value, known):
+  with pytest.raises(errors.UserError, match=known):
+    make_network(**{option: value})
