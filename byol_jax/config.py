@@ -131,6 +131,13 @@ def default_config() -> Config:
   return config
 
 
+def preset(presets: dict[str, Any], name: str) -> Any:
+  """The preset of that name; `UserError` listing the known ones if unknown."""
+  if name not in presets:
+    raise errors.unknown_name("preset", name, presets)
+  return presets[name]
+
+
 def small_grey_config() -> Config:
   """Returns a run for grey images of about 28 pixels, locked.
 
@@ -191,17 +198,18 @@ def _check_view(key: str, view: Config) -> None:
       0 <= view[name] <= limit,
       f"{key}.{name}={view[name]} must lie in [0, {limit}].",
     )
-  for name, limit in (
-    ("crop_area", 1),
-    ("crop_aspect", float("inf")),
-    ("blur_sigma", float("inf")),
-  ):
-    value = view[name]
-    _require(
-      len(value) == 2 and 0 < value[0] <= value[1] <= limit,
-      f"{key}.{name}={value} must be (low, high) with 0 < low <= high"
-      + (f" <= {limit}." if limit == 1 else "."),
-    )
+  _check_range(f"{key}.crop_area", view.crop_area, most=1)
+  _check_range(f"{key}.crop_aspect", view.crop_aspect)
+  _check_range(f"{key}.blur_sigma", view.blur_sigma)
+
+
+def _check_range(key: str, value: Any, most: float = float("inf")) -> None:
+  """Raises `UserError` unless 0 < low <= high <= most."""
+  rule = "0 < low <= high" + (f" <= {most}" if most < float("inf") else "")
+  _require(
+    len(value) == 2 and 0 < value[0] <= value[1] <= most,
+    f"{key}={value} must be (low, high) with {rule}.",
+  )
 
 
 def validate(config: Config) -> None:
@@ -254,11 +262,14 @@ def validate(config: Config) -> None:
   _require(
     0 <= config.ema.base <= 1, f"ema.base={config.ema.base} must lie in [0, 1]."
   )
-  low, high = config.evaluation.linear.l2_range
+  _require(config.seed < 2**32, f"seed={config.seed} must be below 2**32.")
+  for key in ("data.mean", "data.std"):
+    value = _get(config, key)
+    _require(len(value) == 3, f"{key}={value} must be three numbers, R, G, B.")
   _require(
-    0 < low <= high,
-    f"evaluation.linear.l2_range={(low, high)} must be (low, high) with 0 < low <= high.",
+    min(config.data.std) > 0, f"data.std={config.data.std} must be above 0."
   )
+  _check_range("evaluation.linear.l2_range", config.evaluation.linear.l2_range)
   holdout = config.evaluation.linear.holdout
   _require(
     0 < holdout < 1,
@@ -268,7 +279,7 @@ def validate(config: Config) -> None:
   _check_view("augment.view2", config.augment.view2)
 
 
-def _get(config: config_dict.ConfigDict, key: str):
+def _get(config: Config, key: str) -> Any:
   """The value at a dotted key."""
   for part in key.split("."):
     config = config[part]

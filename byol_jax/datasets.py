@@ -27,7 +27,6 @@ class Dataset(NamedTuple):
   pretrain: str = "train"  # Split for pretraining; may lack labels.
   train: str = "train"  # Labelled split that evaluations learn from.
   test: str = "test"  # Labelled split that evaluations report.
-  metric: str = "top1"
 
 
 DATASETS: dict[str, Dataset] = {

@@ -14,7 +14,6 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import jax
 from absl import app, flags, logging
@@ -29,7 +28,9 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Where all is written; runs/NAME if not given."
 )
-_MODE = flags.DEFINE_string("mode", "pretrain", "What to do: see MODES.")
+_MODE = flags.DEFINE_string(
+  "mode", "pretrain", "What to do: pretrain, evaluate or report."
+)
 
 
 def _say(message: str) -> None:
@@ -51,11 +52,11 @@ def _pretrain(run: train.Run) -> None:
       " longer than the run, so the learning rate never reaches its peak."
     )
   state, was_finished = train.pretrain(run)
-  if was_finished and evaluation.read_results(run.workdir):
+  if was_finished and evaluation.is_complete(run):
     _say("This run was already finished.")
   else:
     evaluation.evaluate(run, state)
-    report.write(run)
+  report.write(run)
   _tell_results(run)
 
 
@@ -82,12 +83,17 @@ def _tell_results(run: train.Run) -> None:
     _say(f"  {name:34}{result['value']:.4f}")
 
 
-def _default_workdir() -> pathlib.Path:
-  """runs/imagenet-300 for --config=experiments/imagenet.py:300."""
+def _experiment() -> tuple[pathlib.Path, str]:
+  """The file and the preset of --config=FILE:PRESET."""
   given = config_flags.get_config_filename(flags.FLAGS["config"])
   path, _, preset = given.partition(":")
-  name = pathlib.Path(path).stem + (f"-{preset}" if preset else "")
-  return pathlib.Path("runs") / name
+  return pathlib.Path(path), preset
+
+
+def _default_workdir() -> pathlib.Path:
+  """runs/imagenet-300 for --config=experiments/imagenet.py:300."""
+  path, preset = _experiment()
+  return pathlib.Path("runs") / (path.stem + (f"-{preset}" if preset else ""))
 
 
 def _set_up(config: config_lib.Config) -> None:
@@ -113,6 +119,11 @@ def main(argv: Sequence[str]) -> None:
       raise errors.UserError(
         "--config is missing; try --config=experiments/quickstart.py."
       )
+    if not _experiment()[0].is_file():
+      raise errors.UserError(
+        f"--config={_experiment()[0]} is not a file; give the path of an"
+        " experiment, such as experiments/quickstart.py."
+      )
     if _MODE.value not in MODES:
       raise errors.unknown_name("--mode", _MODE.value, MODES)
     config_lib.validate(_CONFIG.value)
@@ -123,6 +134,8 @@ def main(argv: Sequence[str]) -> None:
     _say(f"Done: {workdir}")
   except errors.UserError as error:
     sys.exit(f"Error: {error}")
+  except KeyboardInterrupt:
+    sys.exit(130)  # Where nothing is being trained, there is nothing to save.
   except train.Interrupted as interrupted:
     _say(str(interrupted))
     sys.exit(128 + interrupted.signum)  # As a shell reports a signal.
@@ -133,11 +146,12 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
   try:
     return flags.FLAGS(argv)
   except Exception as error:  # An experiment file can raise anything.
-    sys.exit(f"Error: {_flag_error(error)}")
-
-
-def _flag_error(error: Exception) -> Any:
-  return " ".join(str(error).split()) or repr(error)
+    text = str(error.args[0] if error.args else repr(error))
+  text = text.replace("\\n", "\n").replace("\\'", "'")  # KeyErrors come quoted.
+  lines = [line.strip() for line in text.splitlines() if line.strip()]
+  if "Traceback" in text:  # ml_collections quotes one; its end says it all.
+    lines = lines[-1:]
+  sys.exit(f"Error: {' '.join(lines)}")
 
 
 def run() -> None:

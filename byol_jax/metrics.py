@@ -86,32 +86,36 @@ class TensorBoardWriter:
   """An event file in `directory`, for `tensorboard --logdir`."""
 
   def __init__(self, directory: str | os.PathLike):
-    self._writer = tf.summary.create_file_writer(os.fspath(directory))
+    self._directory = os.fspath(directory)
+    with self._write_errors():
+      self._writer = tf.summary.create_file_writer(self._directory)
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     """Adds one point to the curve of each name."""
-    for name, value in scalars.items():
-      self._write(step, name, np.float32(value), "scalars")
-    self._writer.flush()
-
-  def write_text(self, name: str, text: str) -> None:
-    """Shows `text`, read as Markdown, on the tab for texts."""
-    self._write(0, name, text, "text")
+    # What tf.summary.scalar does, without its need for the package tensorboard
+    # where nothing but writing happens.
+    metadata = tf.compat.v1.SummaryMetadata()
+    metadata.plugin_data.plugin_name = "scalars"
+    metadata.data_class = 1  # Scalar.
+    with self._write_errors(), self._writer.as_default():
+      for name, value in scalars.items():
+        tf.summary.write(name, np.float32(value), step=step, metadata=metadata)
+      self._writer.flush()
 
   def close(self) -> None:
     """Writes what is still in memory and closes the file."""
-    self._writer.close()
+    with self._write_errors():
+      self._writer.close()
 
-  def _write(
-    self, step: int, name: str, value: np.float32 | str, plugin: str
-  ) -> None:
-    # What tf.summary.scalar and .text do, without their need for the package
-    # tensorboard where nothing but writing happens.
-    metadata = tf.compat.v1.SummaryMetadata()
-    metadata.plugin_data.plugin_name = plugin
-    metadata.data_class = 1 if plugin == "scalars" else 2  # Scalar, tensor.
-    with self._writer.as_default():
-      tf.summary.write(name, value, step=step, metadata=metadata)
+  @contextlib.contextmanager
+  def _write_errors(self) -> Iterator[None]:
+    try:
+      yield
+    except tf.errors.OpError as error:
+      raise errors.UserError(
+        f"Cannot write to {self._directory}: {error.message}; free space there"
+        " or choose another directory."
+      ) from error
 
 
 class ProgressBar:

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from matplotlib import axes, figure, layout_engine, ticker
 
-from byol_jax import input_pipeline, metrics, train
+from byol_jax import errors, input_pipeline, metrics, train
 
 _COLOUR = "#1f5fa8"
 _SECOND_COLOUR = "#d1742a"
 _DOTS_PER_INCH = 100
-_SHOWN_IMAGES = 6
+_SHOWN_IMAGES = 4
 
 
 def write(run: train.Run) -> None:
@@ -21,13 +21,25 @@ def write(run: train.Run) -> None:
   Args:
     run: from `train.prepare`; it may still be training.
   """
+  rows = metrics.read_jsonl(run.workdir / "metrics.jsonl")
+  if not rows:
+    raise errors.UserError(
+      f"{run.workdir} has no metrics.jsonl to draw; pretrain first."
+    )
+  try:
+    _draw(run, rows)
+  except OSError as error:
+    raise errors.UserError(
+      f"Cannot draw to {run.workdir}: {error.strerror}; free space there and"
+      " run with --mode=report."
+    ) from error
+
+
+def _draw(run: train.Run, rows: Sequence[Mapping[str, float | None]]) -> None:
   figures = run.workdir / "figures"
   figures.mkdir(exist_ok=True)
-  draw_curves(
-    metrics.read_jsonl(run.workdir / "metrics.jsonl"),
-    figures / "curves.png",
-    run.plan.num_examples / run.config.train.batch_size,
-  )
+  steps_per_epoch = run.plan.num_examples / run.config.train.batch_size
+  draw_curves(rows, figures / "curves.png", steps_per_epoch)
   originals, view1, view2 = zip(
     *input_pipeline.first_views(
       run.source, _SHOWN_IMAGES, **train.stream_options(run)

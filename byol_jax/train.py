@@ -30,6 +30,8 @@ from byol_jax.learner import Learner, Metrics, TrainState, make_learner
 # to look at a metric, few enough that the host does not run away.
 _LAG = 2
 
+_CONFIG_FILE = "config.json"
+
 # Settings of a workdir that a later run may change: they alter no parameter.
 _FREE_KEYS = (
   "data.data_dir",
@@ -178,18 +180,18 @@ class Run(NamedTuple):
 
 
 def prepare(config: Config, workdir: pathlib.Path) -> Run:
-  """Opens data and workdir, so that mistakes show before any work is done.
+  """Opens the data and looks at the workdir, so that mistakes show early.
 
   Args:
     config: a validated configuration.
-    workdir: created if need be; may hold an earlier part of the same run.
+    workdir: may be missing, or hold an earlier part of the same run.
 
   Returns:
     The run.
 
   Raises:
     UserError: if anything named in the configuration is unknown or cannot be
-      had, or the workdir cannot be written or belongs to other settings.
+      had, or the workdir holds checkpoints of other settings.
   """
   parallel.check_batch_size(config.train.batch_size)
   source = datasets.load(config.data.dataset, config.data.data_dir)
@@ -207,7 +209,7 @@ def prepare(config: Config, workdir: pathlib.Path) -> Run:
       warmup_steps=plan.warmup_steps,
     ),
   )
-  _claim(workdir, config)
+  _check_settings(run)
   return run
 
 
@@ -226,38 +228,51 @@ def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
   return flat
 
 
-def _claim(workdir: pathlib.Path, config: Config) -> None:
-  """Writes `config.json`, unless the workdir is of a different run."""
-  path = workdir / "config.json"
-  ours = json.loads(config.to_json_best_effort())
+def _saved_steps(run: Run) -> int:
+  """How many checkpoints the workdir holds."""
+  return sum(p.name.isdigit() for p in run.workdir.glob("checkpoints/*"))
+
+
+def _check_settings(run: Run) -> None:
+  """Raises `UserError` if the workdir's checkpoints are of other settings."""
+  path = run.workdir / _CONFIG_FILE
+  if not (_saved_steps(run) and path.exists()):
+    return
+  theirs = _flat(json.loads(path.read_text()))
+  ours = _flat(json.loads(run.config.to_json_best_effort()))
+  for key in sorted(theirs.keys() & ours.keys()):
+    if theirs[key] != ours[key] and not key.startswith(_FREE_KEYS):
+      raise errors.UserError(
+        f"{run.workdir} holds a run with {key}={theirs[key]}, not {ours[key]};"
+        " go on with its settings or choose another --workdir."
+      )
+
+
+def _claim(run: Run) -> None:
+  """Makes the workdir the run's; `UserError` if it cannot be written."""
   try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    theirs = json.loads(path.read_text()) if path.exists() else ours
-    theirs, flat_ours = _flat(theirs), _flat(ours)
-    for key in sorted(theirs.keys() | flat_ours.keys()):
-      there, here = theirs.get(key), flat_ours.get(key)
-      if there != here and not key.startswith(_FREE_KEYS):
-        raise errors.UserError(
-          f"{workdir} holds a run with {key}={there}, not {here}; go on with"
-          " its settings or choose another --workdir."
-        )
-    path.write_text(json.dumps(ours, indent=2) + "\n")
-  except (OSError, json.JSONDecodeError) as error:
+    run.workdir.mkdir(parents=True, exist_ok=True)
+    settings = json.loads(run.config.to_json_best_effort())
+    text = json.dumps(settings, indent=2) + "\n"
+    (run.workdir / _CONFIG_FILE).write_text(text)
+  except OSError as error:
     raise errors.UserError(
-      f"Cannot use --workdir={workdir}: {error}; choose another one."
+      f"Cannot write to --workdir={run.workdir}: {error.strerror}; choose"
+      " another one."
     ) from error
 
 
 def _check_space(run: Run, state: TrainState) -> None:
   """Raises `UserError` if the checkpoints to be kept cannot fit the disk."""
   size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-  needed = size * (run.config.checkpoint.keep + 1)  # One more while replacing.
+  # One more than is kept, while replacing; less those that are there already.
+  needed = size * max(run.config.checkpoint.keep + 1 - _saved_steps(run), 1)
   free = shutil.disk_usage(run.workdir).free
   if free < needed:
     raise errors.UserError(
       f"{run.workdir} has {free / 1e9:.1f} GB free and"
-      f" checkpoint.keep={run.config.checkpoint.keep} checkpoints take"
-      f" {needed / 1e9:.1f} GB; free space or keep fewer."
+      f" checkpoint.keep={run.config.checkpoint.keep} needs"
+      f" {needed / 1e9:.1f} GB more; free space or keep fewer."
     )
 
 
@@ -285,6 +300,14 @@ class _Signals:
     self._restore()
 
 
+def _diverged(what: str, step: int, workdir: pathlib.Path) -> errors.UserError:
+  return errors.UserError(
+    f"{what} at step {step}; the last good checkpoint in"
+    f" {workdir / 'checkpoints'} is kept: lower optimizer.base_learning_rate or"
+    " raise optimizer.warmup_epochs, in another --workdir."
+  )
+
+
 class _Meter:
   """Collects what the device reports and writes it every so many steps."""
 
@@ -292,7 +315,7 @@ class _Meter:
     self._batch_size = run.config.train.batch_size
     self._every_steps = run.config.log.every_steps
     self._last_step = run.plan.total_steps
-    self._checkpoints = run.workdir / "checkpoints"
+    self._workdir = run.workdir
     self._bar = metrics.ProgressBar(run.plan.total_steps, start_step)
     self._writers: list[metrics.Writer] = [
       metrics.JsonlWriter(run.workdir / "metrics.jsonl", start_step),
@@ -328,11 +351,7 @@ class _Meter:
     step, row = self._in_flight.pop(0)
     row = jax.device_get(row)
     if not math.isfinite(row["loss"]):
-      raise errors.UserError(
-        f"The loss is {row['loss']} at step {step}; the last good checkpoint in"
-        f" {self._checkpoints} is kept: lower optimizer.base_learning_rate or"
-        " raise optimizer.warmup_epochs, in another --workdir."
-      )
+      raise _diverged(f"The loss is {row['loss']}", step, self._workdir)
     self._rows.append({f"train/{name}": row[name] for name in row})
     self._bar.update(step)
     if step % self._every_steps == 0 or step == self._last_step:
@@ -417,6 +436,7 @@ def pretrain(run: Run) -> tuple[TrainState, bool]:
     Interrupted: by SIGTERM or Ctrl-C, after saving.
     UserError: if the loss is not finite or nothing can be written.
   """
+  _claim(run)
   with run.open_checkpoints() as saved:
     if saved.latest_step() is None:
       state = run.initial_state()
@@ -426,23 +446,29 @@ def pretrain(run: Run) -> tuple[TrainState, bool]:
     if start == run.plan.total_steps:
       return state, True
     _check_space(run, state)
+    batches = _batches(run, start)
     meter = _Meter(run, start)
     try:
-      return _loop(run, state, saved, meter), False
+      return _loop(run, state, batches, saved, meter), False
     finally:
       meter.close()
+
+
+def _is_finite(state: TrainState) -> bool:
+  params = jax.device_get((state.online_params, state.online_state))
+  return all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(params))
 
 
 def _loop(
   run: Run,
   state: TrainState,
+  batches: Iterator[dict[str, jax.Array]],
   saved: checkpoints.Checkpoints,
   meter: _Meter,
 ) -> TrainState:
   config = run.config.checkpoint
   update = parallel.pmap_update(run.learner.update)
   start = int(state.step)
-  batches = _batches(run, start)
   saved_at = time.monotonic()
   with _Signals() as signals:
     for step in range(start + 1, run.plan.total_steps + 1):
@@ -456,10 +482,12 @@ def _loop(
       overdue = time.monotonic() - saved_at > config.every_seconds > 0
       due = config.every_steps and step % config.every_steps == 0
       if is_last or overdue or due or signals.received:
-        meter.drain()  # A state whose loss is not finite is not worth keeping.
+        meter.drain()
+        if not _is_finite(state):  # The losses are of the states before.
+          raise _diverged("A parameter is not finite", step, run.workdir)
         saved.save(step, state)
         saved_at = time.monotonic()
-      if signals.received and not is_last:
+      if signals.received:
         saved.close()
         raise Interrupted(signals.received, step)
   return state

@@ -87,6 +87,7 @@ def test_every_mistake_gets_one_helpful_line(tmp_path, digits_dir, monkeypatch):
       lines = done.stderr.strip().splitlines()
       assert len(lines) == 1, (name, done.stderr)
       assert lines[0].startswith("Error: "), (name, lines)
+      assert "Traceback" not in lines[0], (name, lines)
       for part in expected:
         assert part in lines[0], (name, lines)
 

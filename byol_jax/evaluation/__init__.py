@@ -45,6 +45,15 @@ Protocol = Callable[[train.Run, Features, Features], Results]
 
 PROTOCOLS: dict[str, Protocol] = {"knn": _knn, "linear": _linear}
 
+# What is judged: the start of its results' names, and what they say of it. The
+# trained encoder must beat both baselines to have learnt anything.
+_ONLINE, _PIXELS, _RANDOM = "", "baseline/pixels_", "baseline/random_"
+_NETWORKS = {
+  _ONLINE: "online",
+  _PIXELS: "none",
+  _RANDOM: "online, untrained",
+}
+
 
 def protocol_names(run: train.Run) -> list[str]:
   """The protocols asked for; a tuple or names joined by commas.
@@ -74,25 +83,23 @@ def protocol_names(run: train.Run) -> list[str]:
   return names
 
 
-def _batches(run: train.Run, split: str) -> Iterator[dict[str, np.ndarray]]:
+def _batches(
+  run: train.Run, split: str, batch_size: int | None = None
+) -> Iterator[dict[str, np.ndarray]]:
   return input_pipeline.eval_batches(
     run.source,
     split,
-    batch_size=run.config.evaluation.batch_size,
+    batch_size=batch_size or run.config.evaluation.batch_size,
     image_size=run.config.data.image_size,
     crop=run.config.data.eval_crop,
   )
 
 
 def _encoders(run: train.Run, state: TrainState) -> dict[str, features.Encode]:
-  """What is evaluated, by the prefix of its results' names.
-
-  The trained online encoder and, if wanted, what it must beat to have learnt
-  anything: the raw pixels, and the same encoder before training.
-  """
+  """What turns images into features, for each start of a result's name."""
   network = train.build_network(run.config, run.num_classes)
   encoders = {
-    "": features.encoder(network, state.online_params, state.online_state)
+    _ONLINE: features.encoder(network, state.online_params, state.online_state)
   }
   if run.config.evaluation.baselines:
     untrained = run.initial_state()
@@ -100,10 +107,10 @@ def _encoders(run: train.Run, state: TrainState) -> dict[str, features.Encode]:
       network,
       untrained.online_params,
       untrained.online_state,
-      _batches(run, run.source.dataset.train),
+      _batches(run, run.source.dataset.train, features.CALIBRATION_BATCH_SIZE),
     )
-    encoders["baseline/pixels_"] = features.pixels
-    encoders["baseline/random_"] = features.encoder(
+    encoders[_PIXELS] = features.pixels
+    encoders[_RANDOM] = features.encoder(
       network, untrained.online_params, settled
     )
   return encoders
@@ -136,22 +143,32 @@ def evaluate(run: train.Run, state: TrainState) -> dict[str, dict[str, Any]]:
     test = features.extract(encode, _batches(run, dataset.test))
     for protocol in names:
       for metric, result in PROTOCOLS[protocol](run, fitted_to, test):
-        separator = "_" if prefix else "/"
-        results[f"{prefix}{protocol}{separator}{metric}"] = {
+        results[_name(prefix, protocol, metric)] = {
           "value": result.pop("value"),
           "protocol": protocol,
           "split": dataset.test,
           "examples": len(test.labels),
           "step": 0 if prefix else int(state.step),
-          "network": {
-            "": "online",
-            "baseline/pixels_": "none",
-            "baseline/random_": "online, untrained",
-          }[prefix],
+          "network": _NETWORKS[prefix],
           **result,
         }
     _write_results(run.workdir, results)
   return results
+
+
+def _name(prefix: str, protocol: str, metric: str) -> str:
+  return f"{prefix}{protocol}{'_' if prefix else '/'}{metric}"
+
+
+def is_complete(run: train.Run) -> bool:
+  """Whether `results.json` holds all that `evaluate` would write."""
+  prefixes = _NETWORKS if run.config.evaluation.baselines else [_ONLINE]
+  results = read_results(run.workdir)
+  return all(
+    any(name.startswith(_name(prefix, protocol, "")) for name in results)
+    for prefix in prefixes
+    for protocol in protocol_names(run)
+  )
 
 
 def read_results(workdir: pathlib.Path) -> dict[str, dict[str, Any]]:

@@ -10,9 +10,10 @@ import numpy as np
 
 from byol_jax import parallel
 
-# Batches that settle the running batch-norm statistics of an encoder that was
-# never trained: they average over about 1 / (1 - 0.9) = 10 of them.
+# What settles the running batch-norm statistics of an encoder that was never
+# trained: they average over about 1 / (1 - 0.9) = 10 batches.
 _CALIBRATION_BATCHES = 20
+CALIBRATION_BATCH_SIZE = 64
 
 
 class Features(NamedTuple):
@@ -63,18 +64,18 @@ def calibrated_state(
     network: from `networks.make_network`.
     params: its initial parameters.
     state: its initial state.
-    batches: of evaluation; the first few are used.
+    batches: of `CALIBRATION_BATCH_SIZE` images; the first few are used.
 
   Returns:
     The state after them.
   """
 
   @jax.jit
-  def step(state, images):
+  def step(params, state, images):
     return network.apply(params, state, images, is_training=True)[1]
 
   for batch in itertools.islice(batches, _CALIBRATION_BATCHES):
-    state = step(state, batch["image"])
+    state = step(params, state, batch["image"])
   return state
 
 
