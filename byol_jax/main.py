@@ -20,7 +20,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from byol_jax import config as config_lib
-from byol_jax import errors, evaluation, parallel, report, train
+from byol_jax import errors, evaluation, parallel, report, signals, train
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Experiment file, such as experiments/quickstart.py."
@@ -136,7 +136,7 @@ def main(argv: Sequence[str]) -> None:
     sys.exit(f"Error: {error}")
   except KeyboardInterrupt:
     sys.exit(130)  # Where nothing is being trained, there is nothing to save.
-  except train.Interrupted as interrupted:
+  except signals.Interrupted as interrupted:
     _say(str(interrupted))
     sys.exit(128 + interrupted.signum)  # As a shell reports a signal.
 

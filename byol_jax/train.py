@@ -1,10 +1,8 @@
 """Pretraining: from a configuration to a trained state in a workdir."""
 
 import json
-import math
 import pathlib
 import shutil
-import signal
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -22,13 +20,10 @@ from byol_jax import (
   networks,
   optimizers,
   parallel,
+  signals,
 )
 from byol_jax.config import Config
-from byol_jax.learner import Learner, Metrics, TrainState, make_learner
-
-# Steps that the device may be behind: enough that it never waits for the host
-# to look at a metric, few enough that the host does not run away.
-_LAG = 2
+from byol_jax.learner import Learner, TrainState, make_learner
 
 _CONFIG_FILE = "config.json"
 
@@ -40,17 +35,6 @@ _FREE_KEYS = (
   "checkpoint.",
   "log.",
 )
-
-
-class Interrupted(Exception):
-  """Training was stopped by a signal, after saving; `signum` says which."""
-
-  def __init__(self, signum: int, step: int):
-    super().__init__(
-      f"Stopped by {signal.Signals(signum).name} after step {step}, which is"
-      " saved; run the same command again to go on."
-    )
-    self.signum = signum
 
 
 class Plan(NamedTuple):
@@ -276,117 +260,6 @@ def _check_space(run: Run, state: TrainState) -> None:
     )
 
 
-class _Signals:
-  """Remembers SIGTERM and SIGINT instead of dying of them; a second one kills."""
-
-  def __enter__(self) -> "_Signals":
-    self.received: int | None = None
-    self._before = {
-      signum: signal.signal(signum, self._remember)
-      for signum in (signal.SIGTERM, signal.SIGINT)
-    }
-    return self
-
-  def _remember(self, signum: int, frame: Any) -> None:
-    del frame
-    self.received = signum
-    self._restore()
-
-  def _restore(self) -> None:
-    for signum, handler in self._before.items():
-      signal.signal(signum, handler)
-
-  def __exit__(self, *exc_info) -> None:
-    self._restore()
-
-
-def _diverged(what: str, step: int, workdir: pathlib.Path) -> errors.UserError:
-  return errors.UserError(
-    f"{what} at step {step}; the last good checkpoint in"
-    f" {workdir / 'checkpoints'} is kept: lower optimizer.base_learning_rate or"
-    " raise optimizer.warmup_epochs, in another --workdir."
-  )
-
-
-class _Meter:
-  """Collects what the device reports and writes it every so many steps."""
-
-  def __init__(self, run: Run, start_step: int):
-    self._batch_size = run.config.train.batch_size
-    self._every_steps = run.config.log.every_steps
-    self._last_step = run.plan.total_steps
-    self._workdir = run.workdir
-    self._bar = metrics.ProgressBar(run.plan.total_steps, start_step)
-    self._writers: list[metrics.Writer] = [
-      metrics.JsonlWriter(run.workdir / "metrics.jsonl", start_step),
-      metrics.TensorBoardWriter(run.workdir / "tensorboard"),
-      self._bar,
-    ]
-    # Steps and their metrics, still on the device.
-    self._in_flight: list[tuple[int, Metrics]] = []
-    self._rows: list[
-      dict[str, float]
-    ] = []  # Of the current interval, on the host.
-    # When timing began; not before one step is compiled.
-    self._since: float | None = None
-    self._untimed = 0  # Rows of the interval from before that.
-    self._waited = 0.0  # Seconds since then spent on waiting for data.
-
-  def waited(self, seconds: float) -> None:
-    """Counts time spent on waiting for data."""
-    self._waited += seconds
-
-  def add(self, step: int, row: Metrics) -> None:
-    """Takes the metrics of a step without waiting for them."""
-    self._in_flight.append((step, row))
-    if len(self._in_flight) > _LAG:
-      self._fetch()
-
-  def drain(self) -> None:
-    """Waits for all steps; raises `UserError` if a loss is not finite."""
-    while self._in_flight:
-      self._fetch()
-
-  def _fetch(self) -> None:
-    step, row = self._in_flight.pop(0)
-    row = jax.device_get(row)
-    if not math.isfinite(row["loss"]):
-      raise _diverged(f"The loss is {row['loss']}", step, self._workdir)
-    self._rows.append({f"train/{name}": row[name] for name in row})
-    self._bar.update(step)
-    if step % self._every_steps == 0 or step == self._last_step:
-      self._write(step)
-      self._rows = []
-      self._start_clock()
-    elif self._since is None:
-      self._start_clock()
-
-  def _start_clock(self) -> None:
-    self._since = time.monotonic()
-    self._untimed = len(self._rows)
-    self._waited = 0.0
-
-  def _write(self, step: int) -> None:
-    last = self._rows[-1]
-    scalars = {
-      **metrics.mean_of(self._rows),
-      "train/tau": last["train/tau"],
-      "train/learning_rate": last["train/learning_rate"],
-    }
-    if self._since is not None:
-      seconds = time.monotonic() - self._since
-      images = (len(self._rows) - self._untimed) * self._batch_size
-      scalars["train/images_per_second"] = images / seconds
-      scalars["train/data_wait"] = min(self._waited / seconds, 1.0)
-    for writer in self._writers:
-      writer.write(step, scalars)
-
-  def close(self) -> None:
-    """Closes files and bar."""
-    for writer in self._writers:
-      writer.close()
-
-
 def stream_options(run: Run) -> dict[str, Any]:
   """What decides a run's images and their views, for `input_pipeline`."""
   return dict(
@@ -433,7 +306,7 @@ def pretrain(run: Run) -> tuple[TrainState, bool]:
     already reached.
 
   Raises:
-    Interrupted: by SIGTERM or Ctrl-C, after saving.
+    signals.Interrupted: by SIGTERM or Ctrl-C, after saving.
     UserError: if the loss is not finite or nothing can be written.
   """
   _claim(run)
@@ -447,9 +320,24 @@ def pretrain(run: Run) -> tuple[TrainState, bool]:
       return state, True
     _check_space(run, state)
     batches = _batches(run, start)
-    meter = _Meter(run, start)
+    meter = metrics.Meter(
+      [
+        metrics.JsonlWriter(run.workdir / "metrics.jsonl", start),
+        metrics.TensorBoardWriter(run.workdir / "tensorboard"),
+        metrics.ProgressBar(run.plan.total_steps, start),
+      ],
+      batch_size=run.config.train.batch_size,
+      every_steps=run.config.log.every_steps,
+      last_step=run.plan.total_steps,
+    )
     try:
       return _loop(run, state, batches, saved, meter), False
+    except metrics.NotFiniteError as error:
+      raise errors.UserError(
+        f"{error}; the last good checkpoint in {run.workdir / 'checkpoints'} is"
+        " kept: lower optimizer.base_learning_rate or raise"
+        " optimizer.warmup_epochs, in another --workdir."
+      ) from error
     finally:
       meter.close()
 
@@ -464,13 +352,13 @@ def _loop(
   state: TrainState,
   batches: Iterator[dict[str, jax.Array]],
   saved: checkpoints.Checkpoints,
-  meter: _Meter,
+  meter: metrics.Meter,
 ) -> TrainState:
   config = run.config.checkpoint
   update = parallel.pmap_update(run.learner.update)
   start = int(state.step)
   saved_at = time.monotonic()
-  with _Signals() as signals:
+  with signals.Remembered() as remembered:
     for step in range(start + 1, run.plan.total_steps + 1):
       asked_at = time.monotonic()
       batch = next(batches)
@@ -481,13 +369,13 @@ def _loop(
       is_last = step == run.plan.total_steps
       overdue = time.monotonic() - saved_at > config.every_seconds > 0
       due = config.every_steps and step % config.every_steps == 0
-      if is_last or overdue or due or signals.received:
+      if is_last or overdue or due or remembered.received:
         meter.drain()
         if not _is_finite(state):  # The losses are of the states before.
-          raise _diverged("A parameter is not finite", step, run.workdir)
+          raise metrics.NotFiniteError(f"A parameter is NaN after step {step}")
         saved.save(step, state)
         saved_at = time.monotonic()
-      if signals.received:
+      if remembered.received:
         saved.close()
-        raise Interrupted(signals.received, step)
+        raise signals.Interrupted(remembered.received, step)
   return state

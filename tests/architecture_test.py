@@ -18,6 +18,7 @@ LAYERS = {
   "byol_jax.parallel": 1,
   "byol_jax.checkpoints": 1,
   "byol_jax.metrics": 1,
+  "byol_jax.signals": 1,
   "byol_jax.input_pipeline": 2,
   "byol_jax.networks": 2,
   "byol_jax.learner": 3,
