@@ -62,6 +62,17 @@ def make_learner(tau=None):
   )
 
 
+# Compiled once for all tests: compilation is what takes their time.
+@functools.cache
+def on_one_device():
+  return jax.jit(make_learner().update)
+
+
+@functools.cache
+def on_two_devices():
+  return parallel.pmap_update(make_learner().update)
+
+
 def golden_batch(step):
   batch = {view: ONE[f"inputs/{step}/{view}"] for view in ("view1", "view2")}
   return {**batch, "label": ONE[f"inputs/{step}/labels"]}
@@ -193,8 +204,9 @@ def test_six_steps_on_one_device_are_the_references():
   # and eight examples are few enough for one such unit to show.
   with jax.enable_x64(True):
     batches = [in_float64(golden_batch(i)) for i in range(6)]
-    update = jax.jit(make_learner().update)
-    states, metrics = run_steps(update, in_float64(start_state()), batches)
+    states, metrics = run_steps(
+      on_one_device(), in_float64(start_state()), batches
+    )
   assert_steps_agree(states, metrics, ONE)
 
   outputs, _ = make_network().apply(
@@ -209,18 +221,20 @@ def test_six_steps_on_one_device_are_the_references():
     )
 
 
+@pytest.mark.slow
 def test_six_steps_on_two_devices_are_the_references():
   with jax.enable_x64(True):
     batches = parallel.prefetch(in_float64(golden_batch(i)) for i in range(6))
-    update = parallel.pmap_update(make_learner().update)
-    states, metrics = run_steps(update, in_float64(start_state()), batches)
+    states, metrics = run_steps(
+      on_two_devices(), in_float64(start_state()), batches
+    )
   assert_steps_agree(states, metrics, TWO)
 
 
 def test_two_steps_in_float32_are_the_references():
   batches = [golden_batch(i) for i in range(2)]
   states, _ = run_steps(
-    parallel.pmap_update(make_learner().update),
+    on_two_devices(),
     start_state(),
     parallel.prefetch(batches),
   )
@@ -244,11 +258,9 @@ def test_one_device_equals_two_with_partly_labelled_batches():
       label = np.where(np.isin(np.arange(8), [0, 5, 6, 7]), batch["label"], -1)
       yield {**batch, "label": label}
 
-  one, metrics_one = run_steps(
-    jax.jit(make_learner().update), start_state(), batches()
-  )
+  one, metrics_one = run_steps(on_one_device(), start_state(), batches())
   two, metrics_two = run_steps(
-    parallel.pmap_update(make_learner().update),
+    on_two_devices(),
     start_state(),
     parallel.prefetch(batches()),
   )
@@ -339,5 +351,5 @@ def test_the_loss_sums_both_directions():
 def test_the_update_mutates_nothing(field):
   state = start_state()
   before = jax.device_get(getattr(state, field))
-  jax.jit(make_learner().update)(state, golden_batch(1))
+  on_one_device()(state, golden_batch(1))
   chex.assert_trees_all_equal(jax.device_get(getattr(state, field)), before)

@@ -114,7 +114,8 @@ def test_width_multiplies_all_channels_even_by_fractions():
 
 
 @pytest.mark.parametrize(
-  ("encoder", "last"), [("TinyResNet", 1), ("ResNet50", 2)]
+  ("encoder", "last"),
+  [("TinyResNet", 1), pytest.param("ResNet50", 2, marks=pytest.mark.slow)],
 )
 def test_zero_init_silences_each_residual_branch(encoder, last):
   images = jnp.zeros((1, 32, 32, 3))
