@@ -356,10 +356,9 @@ def _loop(
 ) -> TrainState:
   config = run.config.checkpoint
   update = parallel.pmap_update(run.learner.update)
-  start = int(state.step)
   saved_at = time.monotonic()
   with signals.Remembered() as remembered:
-    for step in range(start + 1, run.plan.total_steps + 1):
+    for step in range(int(state.step) + 1, run.plan.total_steps + 1):
       asked_at = time.monotonic()
       batch = next(batches)
       meter.waited(time.monotonic() - asked_at)
