@@ -22,6 +22,7 @@ setuptools.setup(
   install_requires=[
     "absl-py>=2",
     "chex>=0.1.90",
+    "dm-pix>=0.4.4",  # Augmentations on the device.
     "dm-haiku>=0.0.16",
     "importlib_resources",  # tensorflow-datasets needs it and does not say so.
     "jax>=0.10",
@@ -32,6 +33,7 @@ setuptools.setup(
     "numpy>=2",
     "optax>=0.2.5",
     "orbax-checkpoint>=0.11",
+    "pillow>=10",  # Checks the files of a folder.
     "scikit-learn>=1.5",
     # TensorFlow only reads and augments images: its CPU build will do.
     "tensorflow-cpu>=2.20; platform_machine == 'x86_64'",
