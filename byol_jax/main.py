@@ -20,7 +20,15 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from byol_jax import config as config_lib
-from byol_jax import errors, evaluation, parallel, report, signals, train
+from byol_jax import (
+  errors,
+  evaluation,
+  networks,
+  parallel,
+  report,
+  signals,
+  train,
+)
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Experiment file, such as experiments/quickstart.py."
@@ -29,7 +37,7 @@ _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Where all is written; runs/NAME if not given."
 )
 _MODE = flags.DEFINE_string(
-  "mode", "pretrain", "What to do: pretrain, evaluate or report."
+  "mode", "pretrain", "What to do: pretrain, evaluate, report or views."
 )
 
 
@@ -37,14 +45,45 @@ def _say(message: str) -> None:
   print(message, flush=True)
 
 
+def _tell_network(run: train.Run) -> None:
+  """Prints one line a module."""
+  config = run.config
+  side, channels = config.data.image_size, config.data.channels
+  shape = (config.train.batch_size, side, side, channels)
+  network = train.build_network(config, run.num_classes)
+  for row in networks.describe(network, shape):
+    _say("  {:12}{:>18} -> {:12}{:>14,} parameters".format(*row))
+
+
+def _tell_data(run: train.Run) -> None:
+  """Prints what the data decided, and what of it cannot be used."""
+  data = run.config.data
+  _say(
+    f"{run.plan.num_examples} images to pretrain on,"
+    f" {run.source.num_classes or 'no'} classes; views of"
+    f" {data.image_size}x{data.image_size}x{data.channels}; stem"
+    f" {run.config.model.encoder.stem}; mean {_numbers(data.mean)}, std"
+    f" {_numbers(data.std)}."
+  )
+  if run.source.broken:
+    path = train.list_broken(run)
+    _say(f"{len(run.source.broken)} files cannot be used; see {path}.")
+
+
+def _numbers(values: Sequence[float]) -> str:
+  return " ".join(f"{value:.3f}" for value in values)
+
+
 def _pretrain(run: train.Run) -> None:
   """Trains, evaluates and draws, as far as it has not been done before."""
   evaluation.protocol_names(run)  # A mistake there must not wait for the end.
+  _tell_data(run)
+  _tell_network(run)
   plan = run.plan
   _say(
     f"{plan.total_steps} steps of {run.config.train.batch_size} images,"
-    f" {plan.warmup_steps} of them warm-up; {plan.num_examples} images an"
-    f" epoch; {jax.device_count()} {jax.devices()[0].platform} devices."
+    f" {plan.warmup_steps} of them warm-up;"
+    f" {jax.device_count()} {jax.devices()[0].platform} devices."
   )
   if plan.warmup_steps >= plan.total_steps:
     _say(
@@ -71,16 +110,23 @@ def _report(run: train.Run) -> None:
   report.write(run)
 
 
+def _views(run: train.Run) -> None:
+  """Draws what the first step is given."""
+  _tell_data(run)
+  _say(f"Drawn: {report.write_views(run)}")
+
+
 MODES: Mapping[str, Callable[[train.Run], None]] = {
   "pretrain": _pretrain,
   "evaluate": _evaluate,
   "report": _report,
+  "views": _views,
 }
 
 
 def _tell_results(run: train.Run) -> None:
   for name, result in evaluation.read_results(run.workdir).items():
-    _say(f"  {name:34}{result['value']:.4f}")
+    _say(f"  {name:44}{result['value']:.4f}")
 
 
 def _experiment() -> tuple[pathlib.Path, str]:

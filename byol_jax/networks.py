@@ -50,7 +50,7 @@ class _MLP(hk.Module):
 
 
 def _per_channel(values: Sequence[float]) -> chex.Array:
-  return jnp.asarray(values, jnp.float32).reshape(1, 1, 1, 3)
+  return jnp.asarray(values, jnp.float32).reshape(1, 1, 1, -1)
 
 
 def make_network(
@@ -73,7 +73,7 @@ def make_network(
   """Returns the pure functions `init` and `apply` of the whole network.
 
   `apply(params, state, images, is_training, axis_name=None)` maps one view,
-  [B, H, W, 3] in [0, 1], to `Outputs` and the new batch-norm state. With
+  [B, H, W, C] in [0, 1], to `Outputs` and the new batch-norm state. With
   `axis_name`, batch statistics are those of all devices on that axis. Views
   are given one at a time: batch statistics are per view, as in the reference.
 
@@ -91,8 +91,8 @@ def make_network(
     batch_norm_decay_rate: of the running statistics used in inference.
     batch_norm_eps: added to variances.
     num_classes: outputs of the online classifier.
-    mean: [3], subtracted from the images' channels.
-    std: [3], the channels are divided by it.
+    mean: [channels], subtracted from the images' channels.
+    std: [channels], the channels are divided by it.
 
   Raises:
     UserError: if a name is unknown.
@@ -102,7 +102,7 @@ def make_network(
   def forward(
     images: chex.Array, is_training: bool, axis_name: str | None = None
   ) -> Outputs:
-    chex.assert_shape(images, (None, None, None, 3))
+    chex.assert_shape(images, (None, None, None, len(mean)))
     bn_config = dict(
       create_scale=True,
       create_offset=True,
@@ -136,3 +136,45 @@ def make_network(
     return Outputs(embedding, projection, prediction, logits)
 
   return hk.without_apply_rng(hk.transform_with_state(forward))
+
+
+def describe(
+  network: hk.TransformedWithState, image_shape: Sequence[int]
+) -> list[tuple[str, str, str, int]]:
+  """Returns what the parts of a network make of a batch; runs nothing.
+
+  Args:
+    network: from `make_network`.
+    image_shape: of a batch of views, [B, H, W, C].
+
+  Returns:
+    Of encoder, projector, predictor and classifier: its module's name, the
+    shapes that go in and come out, and the number of its parameters.
+  """
+  images = jax.ShapeDtypeStruct(tuple(image_shape), jnp.float32)
+
+  def both(images):
+    variables = network.init(jax.random.key(0), images, is_training=True)
+    outputs, _ = network.apply(*variables, images, is_training=True)
+    return variables[0], outputs
+
+  params, outputs = jax.eval_shape(both, images)
+  sizes: dict[str, int] = {}
+  for module, arrays in params.items():
+    part = module.split("/")[0]
+    sizes[part] = sizes.get(part, 0) + sum(a.size for a in arrays.values())
+  (encoder,) = sizes.keys() - {"projector", "predictor", "classifier"}
+  shapes = {
+    encoder: (images, outputs.embedding),
+    "projector": (outputs.embedding, outputs.projection),
+    "predictor": (outputs.projection, outputs.prediction),
+    "classifier": (outputs.embedding, outputs.logits),
+  }
+  return [
+    (part, _shape(before), _shape(after), sizes[part])
+    for part, (before, after) in shapes.items()
+  ]
+
+
+def _shape(array: Any) -> str:
+  return "x".join(map(str, array.shape))

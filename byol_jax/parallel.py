@@ -98,8 +98,8 @@ def pmap_examples(fn: Callable[..., chex.Array]) -> Callable[..., np.ndarray]:
 
 
 def prefetch(
-  batches: Iterable[dict[str, np.ndarray]], size: int = 2
-) -> Iterator[dict[str, jax.Array]]:
+  batches: Iterable[dict[str, Any]], size: int = 2
+) -> Iterator[dict[str, Any]]:
   """Moves batches to the local devices ahead of their use.
 
   Args:
@@ -118,7 +118,7 @@ def prefetch(
       array.reshape(len(devices), -1, *array.shape[1:]), sharding
     )
 
-  queue: collections.deque[dict[str, jax.Array]] = collections.deque()
+  queue: collections.deque[dict[str, Any]] = collections.deque()
   for batch in batches:
     queue.append(jax.tree.map(place, batch))
     if len(queue) > size:

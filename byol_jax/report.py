@@ -1,7 +1,10 @@
-"""Figures of a run: its learning curves and what the augmentations do."""
+"""Figures of a run: its curves, its augmentations, what it holds for alike."""
 
+import contextlib
+import itertools
 import os
-from collections.abc import Mapping, Sequence
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,41 +15,100 @@ from byol_jax import errors, input_pipeline, metrics, train
 _COLOUR = "#1f5fa8"
 _SECOND_COLOUR = "#d1742a"
 _DOTS_PER_INCH = 100
+_AGREE_COLOUR = "#2a8f4f"
+_DIFFER_COLOUR = "#c0392b"
 _SHOWN_IMAGES = 4
+_SHOWN_NEIGHBOURS = 6
 
 
 def write(run: train.Run) -> None:
-  """Draws `figures/curves.png` and `figures/views.png` of a workdir.
+  """Draws the PNGs in `figures` of a workdir: curves, views and neighbours.
 
   Args:
-    run: from `train.prepare`; it may still be training.
+    run: from `train.prepare`; it may still be training. The neighbours are
+      those that the retrieval protocol left, if it was run.
   """
   rows = metrics.read_jsonl(run.workdir / "metrics.jsonl")
   if not rows:
     raise errors.UserError(
       f"{run.workdir} has no metrics.jsonl to draw; pretrain first."
     )
+  with _figures(run) as folder:
+    steps_per_epoch = run.plan.num_examples / run.config.train.batch_size
+    draw_curves(rows, folder / "curves.png", steps_per_epoch)
+    found = run.workdir / "neighbours.npz"
+    if found.exists():
+      _draw_found(run, np.load(found), folder / "neighbours.png")
+  write_views(run)
+
+
+def write_views(run: train.Run) -> pathlib.Path:
+  """Draws `figures/views.png`, what the first step is given, and returns it."""
+  views = train.make_views(run.config)
+  originals, batch = input_pipeline.first_views(
+    run.source,
+    views,
+    train.make_reading(run.config),
+    count=_SHOWN_IMAGES,
+    seed=run.config.seed,
+  )
+  finished = train.finish_views(views, batch)
+  with _figures(run) as folder:
+    path = folder / "views.png"
+    draw_views(
+      originals, finished["view1"], finished["view2"], path, run.config.augment
+    )
+  return path
+
+
+@contextlib.contextmanager
+def _figures(run: train.Run) -> Iterator[pathlib.Path]:
+  """The folder of figures; failures to write there in one line."""
   try:
-    _draw(run, rows)
+    folder = run.workdir / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    yield folder
   except OSError as error:
     raise errors.UserError(
       f"Cannot draw to {run.workdir}: {error.strerror}; free space there and"
-      " run with --mode=report."
+      f" run with --mode=report."
     ) from error
 
 
-def _draw(run: train.Run, rows: Sequence[Mapping[str, float | None]]) -> None:
-  figures = run.workdir / "figures"
-  figures.mkdir(exist_ok=True)
-  steps_per_epoch = run.plan.num_examples / run.config.train.batch_size
-  draw_curves(rows, figures / "curves.png", steps_per_epoch)
-  originals, view1, view2 = zip(
-    *input_pipeline.first_views(
-      run.source, _SHOWN_IMAGES, **train.stream_options(run)
-    ),
-    strict=True,
+def _draw_found(
+  run: train.Run, found: Mapping[str, np.ndarray], path: str | os.PathLike
+) -> None:
+  """Draws the neighbours that an evaluation found, from the images again."""
+  places = found["neighbours"][:, :_SHOWN_NEIGHBOURS]
+  queries, query_labels = _examples(
+    run, str(found["query_split"]), found["queries"]
   )
-  draw_views(originals, view1, view2, figures / "views.png", run.config.augment)
+  neighbours, labels = _examples(run, str(found["bank_split"]), places)
+  labelled = np.all(query_labels >= 0)
+  agree = labels == query_labels[:, None] if labelled else None
+  draw_neighbours(queries, neighbours, found["cosines"], path, agree)
+
+
+def _examples(
+  run: train.Run, split: str, places: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Images [*places.shape, S, S, 3] and labels at some places of a split."""
+  batches = input_pipeline.eval_batches(
+    run.source,
+    split,
+    batch_size=run.config.evaluation.batch_size,
+    image_size=run.config.data.image_size,
+    crop=run.config.data.eval_crop,
+    channels=run.config.data.channels,
+  )
+  stream = itertools.chain.from_iterable(
+    zip(batch["image"], batch["label"], strict=True) for batch in batches
+  )
+  wanted, order = np.unique(places, return_inverse=True)
+  is_wanted = np.isin(np.arange(wanted[-1] + 1), wanted)
+  images, labels = zip(*itertools.compress(stream, is_wanted), strict=True)
+  order = order.reshape(places.shape)
+  return np.stack(images)[order], np.stack(labels)[order]
 
 
 def draw_curves(
@@ -125,7 +187,7 @@ def draw_views(
   triples = zip(originals, view1, view2, strict=True)
   for panels, triple in zip(grid, triples, strict=True):
     for panel, image in zip(panels, triple, strict=True):
-      panel.imshow(image)
+      panel.imshow(_coloured(image))
       panel.set_axis_off()
   for x, title in ((0.18, "original"), (0.5, "view 1"), (0.82, "view 2")):
     images.text(x, top, title, ha="center", va="bottom", size=12)
@@ -134,6 +196,56 @@ def draw_views(
       x, 1 - 0.1 / text_height, block, family="monospace", size=8, va="top"
     )
   fig.savefig(path)
+
+
+def draw_neighbours(
+  queries: np.ndarray,
+  neighbours: np.ndarray,
+  cosines: np.ndarray,
+  path: str | os.PathLike,
+  agree: np.ndarray | None = None,
+) -> None:
+  """Draws images beside their nearest neighbours, with the cosines above.
+
+  Args:
+    queries: [R, S, S, 3] in [0, 1].
+    neighbours: [R, K, S, S, 3], best first.
+    cosines: [R, at least K].
+    path: of the PNG.
+    agree: [R, K], whether a neighbour has its query's label: framed in green,
+      otherwise in red; None where there are no labels.
+  """
+  rows, columns = neighbours.shape[:2]
+  # Inches; the captions take 4.8.
+  width, height = max(1.1 * (columns + 1), 4.8), 1.2 * rows + 0.4
+  fig = figure.Figure(figsize=(width, height), dpi=1.5 * _DOTS_PER_INCH)
+  grid = fig.subplots(rows, columns + 1, squeeze=False)
+  fig.subplots_adjust(
+    0.02, 0.01, 0.98, 1 - 0.55 / height, wspace=0.1, hspace=0.25
+  )
+  for row, panels in enumerate(grid):
+    for panel in panels:
+      panel.set(xticks=[], yticks=[])
+      panel.spines[:].set_visible(False)
+    panels[0].imshow(_coloured(queries[row]))
+    for column, panel in enumerate(panels[1:]):
+      panel.imshow(_coloured(neighbours[row, column]))
+      panel.set_title(f"{cosines[row, column]:.3f}", size=8, pad=3)
+      if agree is not None:
+        color = _AGREE_COLOUR if agree[row, column] else _DIFFER_COLOUR
+        panel.spines[:].set(visible=True, color=color, linewidth=2)
+  captions = ["image", "nearest neighbours, by cosine"]
+  if agree is not None:
+    captions[1] += "; red: another class"
+  for panel, caption in zip(grid[0, :2], captions, strict=True):
+    x = panel.get_position().x0
+    fig.text(x, 1 - 0.1 / height, caption, va="top", size=10)
+  fig.savefig(path)
+
+
+def _coloured(image: np.ndarray) -> np.ndarray:
+  """[H, W, 3] of an image that may be grey."""
+  return np.broadcast_to(image, (*image.shape[:2], 3))
 
 
 def _draw_curve(

@@ -1,10 +1,11 @@
 """Pretraining: from a configuration to a trained state in a workdir."""
 
+import contextlib
 import json
 import pathlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from byol_jax import (
   augment,
   checkpoints,
   datasets,
+  device_augment,
   errors,
   input_pipeline,
   metrics,
@@ -30,6 +32,9 @@ _CONFIG_FILE = "config.json"
 # Settings of a workdir that a later run may change: they alter no parameter.
 _FREE_KEYS = (
   "data.data_dir",
+  "data.max_broken",
+  "data.threads",
+  "data.prefetch",
   "train.compilation_cache",
   "evaluation.",
   "checkpoint.",
@@ -130,7 +135,7 @@ class Run(NamedTuple):
   """What pretraining and everything after it needs of a run.
 
   Attributes:
-    config: the resolved configuration.
+    config: the resolved configuration: what it left to the data is filled in.
     workdir: where all of it is written.
     source: the data set.
     plan: how long it is.
@@ -151,7 +156,7 @@ class Run(NamedTuple):
   def initial_state(self) -> TrainState:
     """The state before the first update; a function of the seed."""
     side = self.config.data.image_size
-    image = np.zeros((1, side, side, 3), np.float32)
+    image = np.zeros((1, side, side, self.config.data.channels), np.float32)
     return self.learner.init(
       jax.random.PRNGKey(self.config.seed), {"view1": image, "view2": image}
     )
@@ -178,7 +183,8 @@ def prepare(config: Config, workdir: pathlib.Path) -> Run:
       had, or the workdir holds checkpoints of other settings.
   """
   parallel.check_batch_size(config.train.batch_size)
-  source = datasets.load(config.data.dataset, config.data.data_dir)
+  source = _load(config)
+  config = _resolved(config, source)
   num_examples = datasets.num_examples(source, source.dataset.pretrain)
   plan = make_plan(config, num_examples)
   run = Run(
@@ -195,6 +201,55 @@ def prepare(config: Config, workdir: pathlib.Path) -> Run:
   )
   _check_settings(run)
   return run
+
+
+def _load(config: Config) -> datasets.Source:
+  data = config.data
+  if data.dataset != "folder":
+    return datasets.load(data.dataset, data.data_dir)
+  return datasets.load_folder(
+    data.root,
+    data.data_dir,
+    labels=data.labels,
+    test_share=data.test_share,
+    max_broken=data.max_broken,
+  )
+
+
+# Views for images of a short side up to the first number get the second as
+# theirs: sizes that the field trains at. Larger images get the paper's 224.
+_IMAGE_SIZES = ((40, 32), (80, 64), (128, 96), (192, 160))
+_LARGEST_IMAGE_SIZE = 224
+
+# Stride and max-pool of ImageNet's stem leave too little of smaller images; at
+# 64 pixels (Tiny ImageNet) solo-learn leaves them out, at 96 (STL-10) not.
+_CIFAR_STEM_UP_TO = 64
+
+
+def _resolved(config: Config, source: datasets.Source) -> Config:
+  """The configuration with all that it left to the data filled in."""
+  config = config.copy_and_resolve_references()
+  data, encoder = config.data, config.model.encoder
+  data.parts = data.parts or jax.process_count()
+  if not (data.image_size and data.mean and data.std):
+    own = source.dataset.statistics or input_pipeline.measure(source)
+    data.image_size = data.image_size or next(
+      (size for limit, size in _IMAGE_SIZES if own.side <= limit),
+      _LARGEST_IMAGE_SIZE,
+    )
+    data.mean = data.mean or _of_channels(own.mean, data.channels)
+    data.std = data.std or _of_channels(own.std, data.channels)
+  if encoder.stem == "auto":
+    small = data.image_size <= _CIFAR_STEM_UP_TO
+    encoder.stem = "cifar" if small else "imagenet"
+  return config
+
+
+def _of_channels(
+  values: tuple[float, float, float], channels: int
+) -> tuple[float, ...]:
+  """Three channels' values, or for grey images their mean."""
+  return values if channels == 3 else (round(sum(values) / 3, 4),)
 
 
 def _classes(source: datasets.Source) -> int:
@@ -234,11 +289,26 @@ def _check_settings(run: Run) -> None:
 
 def _claim(run: Run) -> None:
   """Makes the workdir the run's; `UserError` if it cannot be written."""
-  try:
+  with _write_errors(run):
     run.workdir.mkdir(parents=True, exist_ok=True)
     settings = json.loads(run.config.to_json_best_effort())
     text = json.dumps(settings, indent=2) + "\n"
     (run.workdir / _CONFIG_FILE).write_text(text)
+
+
+def list_broken(run: Run) -> pathlib.Path:
+  """Writes the files that were left out, and why, one a line; returns where."""
+  path = run.workdir / "broken_files.txt"
+  with _write_errors(run):
+    run.workdir.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{n}\t{why}\n" for n, why in run.source.broken))
+  return path
+
+
+@contextlib.contextmanager
+def _write_errors(run: Run) -> Iterator[None]:
+  try:
+    yield
   except OSError as error:
     raise errors.UserError(
       f"Cannot write to --workdir={run.workdir}: {error.strerror}; choose"
@@ -260,29 +330,64 @@ def _check_space(run: Run, state: TrainState) -> None:
     )
 
 
-def stream_options(run: Run) -> dict[str, Any]:
-  """What decides a run's images and their views, for `input_pipeline`."""
-  return dict(
-    image_size=run.config.data.image_size,
-    view1=augment.View(**run.config.augment.view1),
-    view2=augment.View(**run.config.augment.view2),
-    seed=run.config.seed,
-    shuffle_buffer=run.config.data.shuffle_buffer,
+def make_views(config: Config) -> input_pipeline.Views:
+  """What a configuration makes of an image."""
+  settings = config.augment
+  return input_pipeline.Views(
+    view1=augment.View(**settings.view1),
+    view2=augment.View(**settings.view2),
+    image_size=config.data.image_size,
+    channels=config.data.channels,
+    placement=settings.placement,
   )
 
 
-def _batches(run: Run, start_step: int) -> Iterator[dict[str, jax.Array]]:
+def make_reading(config: Config) -> input_pipeline.Reading:
+  """How a configuration reads its data."""
+  data = config.data
+  return input_pipeline.Reading(
+    shuffle_buffer=data.shuffle_buffer,
+    shuffle_bytes=data.shuffle_bytes,
+    cache_bytes=data.cache_bytes,
+    parts=data.parts,
+    threads=data.threads,
+    prefetch=data.prefetch,
+  )
+
+
+def _batches(run: Run, start_step: int) -> Iterator[dict[str, Any]]:
   """The batches from a step on, on the devices ahead of their use."""
   return parallel.prefetch(
     input_pipeline.train_batches(
       run.source,
+      make_views(run.config),
+      make_reading(run.config),
       batch_size=run.config.train.batch_size,
+      seed=run.config.seed,
       start_step=start_step,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
-      **stream_options(run),
     )
   )
+
+
+def finish_views(
+  views: input_pipeline.Views, batch: Mapping[str, Any]
+) -> dict[str, Any]:
+  """A batch whose views are finished, on the device if that is their place."""
+  if views.placement == "host":
+    return dict(batch)
+  possible = augment.possible(views.view1, views.view2)
+
+  def finish(crops, recipes):
+    done = device_augment.finish(crops, recipes, possible)
+    return done[..., : views.channels]
+
+  return {
+    "view1": finish(batch["view1"], batch["recipe1"]),
+    "view2": finish(batch["view2"], batch["recipe2"]),
+    "label": batch["label"],
+  }
 
 
 def restore(run: Run) -> TrainState:
@@ -325,6 +430,7 @@ def pretrain(run: Run) -> tuple[TrainState, bool]:
         metrics.JsonlWriter(run.workdir / "metrics.jsonl", start),
         metrics.TensorBoardWriter(run.workdir / "tensorboard"),
         metrics.ProgressBar(run.plan.total_steps, start),
+        metrics.DataWaitHint(_DATA_ADVICE[run.config.augment.placement]),
       ],
       batch_size=run.config.train.batch_size,
       every_steps=run.config.log.every_steps,
@@ -342,6 +448,15 @@ def pretrain(run: Run) -> tuple[TrainState, bool]:
       meter.close()
 
 
+# What to do where the step waits for its batch, by `augment.placement`.
+_DATA_ADVICE = {
+  "host": "augment.placement=device lets an accelerator change colours and blur,"
+  " more cores help, and data.cache_bytes if the disk is slow",
+  "device": "decoding and cropping are what is left: more cores help, smaller"
+  " files, data.cache_bytes if the disk is slow",
+}
+
+
 def _is_finite(state: TrainState) -> bool:
   params = jax.device_get((state.online_params, state.online_state))
   return all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(params))
@@ -350,12 +465,18 @@ def _is_finite(state: TrainState) -> bool:
 def _loop(
   run: Run,
   state: TrainState,
-  batches: Iterator[dict[str, jax.Array]],
+  batches: Iterator[dict[str, Any]],
   saved: checkpoints.Checkpoints,
   meter: metrics.Meter,
 ) -> TrainState:
   config = run.config.checkpoint
-  update = parallel.pmap_update(run.learner.update)
+  views = make_views(run.config)
+
+  def finish_and_update(state, batch, axis_name):
+    batch = finish_views(views, batch)
+    return run.learner.update(state, batch, axis_name)
+
+  update = parallel.pmap_update(finish_and_update)
   saved_at = time.monotonic()
   with signals.Remembered() as remembered:
     for step in range(int(state.step) + 1, run.plan.total_steps + 1):

@@ -15,6 +15,8 @@ def get_config():
   config = default_config()
   config.data.dataset = "cifar10"
   config.data.image_size = 32
+  config.data.mean = ()
+  config.data.std = ()
   config.data.eval_crop = 1.0
   for view in (config.augment.view1, config.augment.view2):
     view.blur_prob = 0.0  # There is little to blur at 32 pixels.

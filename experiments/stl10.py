@@ -14,6 +14,8 @@ def get_config():
   config = default_config()
   config.data.dataset = "stl10"
   config.data.image_size = 96
+  config.data.mean = ()
+  config.data.std = ()
   config.data.eval_crop = 1.0
   config.model.encoder.name = "ResNet18"
   config.model.projector.hidden_size = 512

@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 LAYERS = {
   "byol_jax.errors": 0,
   "byol_jax.config": 1,
-  "byol_jax.datasets": 1,
+  "byol_jax.image_folder": 1,
   "byol_jax.augment": 1,
   "byol_jax.encoders": 1,
   "byol_jax.losses": 1,
@@ -19,19 +19,28 @@ LAYERS = {
   "byol_jax.checkpoints": 1,
   "byol_jax.metrics": 1,
   "byol_jax.signals": 1,
-  "byol_jax.input_pipeline": 2,
+  "byol_jax.datasets": 2,
+  "byol_jax.device_augment": 2,
   "byol_jax.networks": 2,
+  "byol_jax.input_pipeline": 3,
   "byol_jax.learner": 3,
   "byol_jax.train": 4,
   # Inside a package, modules may import its lower ones.
   "byol_jax.evaluation.features": 5,
   "byol_jax.evaluation.knn": 6,
   "byol_jax.evaluation.linear": 6,
+  "byol_jax.evaluation.retrieval": 6,
   "byol_jax.evaluation": 7,
   "byol_jax.report": 7,
   "byol_jax.main": 8,
 }
-TENSORFLOW = {"datasets", "augment", "input_pipeline", "metrics"}
+TENSORFLOW = {
+  "image_folder",
+  "datasets",
+  "augment",
+  "input_pipeline",
+  "metrics",
+}
 
 
 def module_name(path):

@@ -190,3 +190,95 @@ def test_tensorflow_sees_no_accelerator():
   import tensorflow as tf
 
   assert not tf.config.get_visible_devices("GPU")
+
+
+@pytest.mark.parametrize("name", ["fashion_mnist", "my_own"])
+def test_any_name_of_tfds_may_be_given(tmp_path, name):
+  store(tmp_path, name=name)
+  source = datasets.load(f"tfds:{name}", str(tmp_path))
+  assert source.num_classes == 7
+  assert not source.broken
+  assert source.dataset == datasets.Dataset(name)
+  images, labels = read(source, source.dataset.pretrain)
+  np.testing.assert_array_equal(images[:, 0, 0, 0], labels)
+
+
+def test_any_name_may_have_a_configuration_and_version(tmp_path):
+  store(tmp_path, name="my_own", version="1.2.3", config="small")
+  for name in ("my_own/small", "my_own/small:1.2.3"):
+    source = datasets.load(f"tfds:{name}", str(tmp_path))
+    assert datasets.num_examples(source, "train") == 6
+
+
+@pytest.mark.parametrize(
+  ("splits", "test"),
+  [
+    (("train",), ""),
+    (("train", "validation"), "validation"),
+    (("train", "validation", "test"), "test"),
+  ],
+)
+def test_splits_of_any_data_set_are_found_by_their_names(
+  tmp_path, splits, test
+):
+  store_images(tmp_path, "image", splits)
+  source = datasets.load("tfds:my_own", str(tmp_path))
+  assert source.dataset.test == test
+  assert source.num_classes == 0
+
+
+def store_images(data_dir, feature, splits):
+  """A data set without labels, of an image under some name."""
+  example = {feature: np.zeros((9, 9, 3), np.uint8)}
+  tfds.dataset_builders.store_as_tfds_dataset(
+    name="my_own",
+    version="1.0.0",
+    data_dir=data_dir,
+    features=tfds.features.FeaturesDict(
+      {feature: tfds.features.Image(shape=(9, 9, 3))}
+    ),
+    split_datasets={split: [(0, example)] for split in splits},
+  )
+
+
+def test_data_set_without_a_train_split_is_refused(tmp_path):
+  store_images(tmp_path, "image", ("validation", "test"))
+  message = load_error("tfds:my_own", tmp_path)
+  assert "no split called train, only test, validation" in message
+
+
+def test_data_set_without_an_image_is_refused(tmp_path):
+  store_images(tmp_path, "picture", ("train",))
+  message = load_error("tfds:my_own", tmp_path)
+  (features,) = tmp_path.glob("my_own/1.0.0/features.json")
+  assert str(features) in message
+  assert "picture" in message
+
+
+def test_missing_file_is_named(tmp_path):
+  store(tmp_path)
+  (file,) = tmp_path.glob("fashion_mnist/*/*-test.tfrecord*")
+  file.unlink()
+  message = load_error("fashion_mnist", tmp_path)
+  assert f"{file} is missing" in message
+  assert "copy it again" in message
+
+
+def test_name_that_tfds_does_not_know_is_refused(tmp_path):
+  message = load_error("tfds:no_such_data_set", tmp_path)
+  assert "no_such_data_set is not in" in message
+  assert str(tmp_path) in message
+  assert len(message) < 800
+
+
+@pytest.mark.parametrize(
+  "name", ["tfds:", "tfds:/", "tfds:No Such", "TFDS:mnist"]
+)
+def test_name_that_cannot_be_is_refused(tmp_path, name):
+  load_error(name, tmp_path)
+
+
+def test_unknown_name_tells_how_to_give_others(tmp_path):
+  message = load_error("my_own", tmp_path)
+  for part in ("folder", "tfds:NAME"):
+    assert part in message

@@ -100,6 +100,37 @@ def test_views_stand_beside_originals_of_any_size_and_type(tmp_path, drawn):
   assert different.split("\n")[1].split() == ["blur_prob", "1", "0.1"]
 
 
+@pytest.mark.parametrize("labelled", [False, True])
+def test_neighbours_stand_beside_their_image(tmp_path, drawn, labelled):
+  rng = np.random.default_rng(0)
+  queries, neighbours = rng.random((2, 6, 6, 3)), rng.random((2, 3, 6, 6, 3))
+  cosines = np.array([[0.9, 0.8, 0.7, 0.6], [0.5, 0.4, 0.3, 0.2]])
+  agree = np.array([[True, False, True], [False, True, True]])
+  report.draw_neighbours(
+    queries,
+    neighbours,
+    cosines,
+    tmp_path / "neighbours.png",
+    agree if labelled else None,
+  )
+  panels = np.reshape(drawn[0].axes, (2, 4))
+  for row, (panel, *others) in enumerate(panels):
+    np.testing.assert_array_equal(panel.images[0].get_array(), queries[row])
+    for i, other in enumerate(others):
+      np.testing.assert_array_equal(
+        other.images[0].get_array(), neighbours[row, i]
+      )
+      assert other.get_title() == f"{cosines[row, i]:.3f}"
+      frame = other.spines["left"]
+      assert frame.get_visible() == labelled
+      if labelled:
+        red, green, _, _ = frame.get_edgecolor()
+        assert (green > red) == agree[row, i]
+  captions = " ".join(text.get_text() for text in drawn[0].texts)
+  assert "cosine" in captions
+  assert ("red" in captions) == labelled
+
+
 def test_drawing_needs_no_display(tmp_path, monkeypatch):
   """Not even where matplotlib is told to open windows."""
   monkeypatch.setenv("MPLBACKEND", "tkagg")

@@ -1,5 +1,6 @@
 """Evaluation: frozen features in, named and explained figures out."""
 
+import io
 import json
 import pathlib
 from collections.abc import Callable, Iterator
@@ -7,13 +8,15 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 
 from byol_jax import datasets, errors, input_pipeline, train
-from byol_jax.evaluation import features, knn, linear
+from byol_jax.evaluation import features, knn, linear, retrieval
 from byol_jax.evaluation.features import Features
 from byol_jax.learner import TrainState
 
 _FILE = "results.json"
+_NEIGHBOURS_FILE = "neighbours.npz"  # What `report` draws them from.
 
 Results = Iterator[tuple[str, dict[str, Any]]]
 
@@ -41,9 +44,23 @@ def _linear(run: train.Run, fitted_to: Features, test: Features) -> Results:
   )
 
 
+def _retrieval(run: train.Run, bank: Features, queries: Features) -> Results:
+  return retrieval.run(
+    bank,
+    queries,
+    k=run.config.evaluation.retrieval.k,
+    exclude_self=queries is bank,
+    seed=run.config.seed,
+  )
+
+
 Protocol = Callable[[train.Run, Features, Features], Results]
 
-PROTOCOLS: dict[str, Protocol] = {"knn": _knn, "linear": _linear}
+PROTOCOLS: dict[str, Protocol] = {
+  "knn": _knn,
+  "linear": _linear,
+  "retrieval": _retrieval,  # The only one that needs neither labels nor test.
+}
 
 # What is judged: the start of its results' names, and what they say of it. The
 # trained encoder must beat both baselines to have learnt anything.
@@ -55,30 +72,53 @@ _NETWORKS = {
 }
 
 
+def _asked_for(run: train.Run) -> list[str]:
+  asked = ",".join(run.config.evaluation.protocols)
+  return [name.strip() for name in asked.split(",") if name.strip()]
+
+
+def _judged_split(run: train.Run) -> str:
+  """The test split; train itself where there is none, or nothing to learn."""
+  dataset = run.source.dataset
+  labelled = run.source.num_classes > 0
+  return dataset.test if labelled and dataset.test else dataset.train
+
+
 def protocol_names(run: train.Run) -> list[str]:
-  """The protocols asked for; a tuple or names joined by commas.
+  """The protocols to run: those asked for, as far as the data set allows.
+
+  The configuration may hold a tuple or names joined by commas. Without labels
+  or a test split, only retrieval is left.
 
   Raises:
-    UserError: if a name is unknown, or the data set cannot be evaluated so.
+    UserError: if a name is unknown, none is left of those asked for, or there
+      are fewer examples than neighbours.
   """
-  asked = ",".join(run.config.evaluation.protocols)
-  names = [name.strip() for name in asked.split(",") if name.strip()]
-  for name in names:
+  names = asked = _asked_for(run)
+  for name in asked:
     if name not in PROTOCOLS:
       raise errors.unknown_name("evaluation protocol", name, PROTOCOLS)
-  if names and not run.source.num_classes:
+  if not asked:
+    return []
+  dataset, split = run.source.dataset, _judged_split(run)
+  leave_one_out = split == dataset.train
+  if leave_one_out:
+    names = [name for name in asked if name == "retrieval"]
+  if not names:
+    missing = "test split" if run.source.num_classes else "labels"
     raise errors.UserError(
-      f"{run.config.data.dataset} has no labels to evaluate with; set"
-      " --config.evaluation.protocols='()'."
+      f"{dataset.tfds_name} has no {missing} to evaluate"
+      f" {' and '.join(asked)} with; set"
+      " --config.evaluation.protocols=retrieval, or ='()' for none."
     )
-  if names:
-    size = datasets.num_examples(run.source, run.source.dataset.train)
-    datasets.num_examples(run.source, run.source.dataset.test)
-    k = run.config.evaluation.knn.k
-    if "knn" in names and k > size:
+  datasets.num_examples(run.source, split)
+  size = datasets.num_examples(run.source, dataset.train)
+  for name, most in {"knn": size, "retrieval": size - leave_one_out}.items():
+    k = run.config.evaluation[name].k
+    if name in names and k > most:
       raise errors.UserError(
-        f"evaluation.knn.k={k} is more than the {size} examples of split"
-        f" {run.source.dataset.train!r}; lower it to {size} or less."
+        f"evaluation.{name}.k={k} is more than the {most} neighbours that split"
+        f" {dataset.train!r} has to offer; lower it to {most} or less."
       )
   return names
 
@@ -92,6 +132,7 @@ def _batches(
     batch_size=batch_size or run.config.evaluation.batch_size,
     image_size=run.config.data.image_size,
     crop=run.config.data.eval_crop,
+    channels=run.config.data.channels,
   )
 
 
@@ -120,7 +161,7 @@ def evaluate(run: train.Run, state: TrainState) -> dict[str, dict[str, Any]]:
   """Runs the configured protocols and writes `results.json`.
 
   Results of an earlier evaluation under the same names are replaced, others
-  kept.
+  kept. Retrieval leaves a few neighbours in `neighbours.npz`, too.
 
   Args:
     run: from `train.prepare`.
@@ -137,22 +178,33 @@ def evaluate(run: train.Run, state: TrainState) -> dict[str, dict[str, Any]]:
   results = read_results(run.workdir)
   if not names:
     return results
-  dataset = run.source.dataset
+  train_split, split = run.source.dataset.train, _judged_split(run)
+  if dropped := set(_asked_for(run)) - set(names):
+    logging.warning(
+      "%s has no labels or no test split; not run: %s.",
+      run.source.dataset.tfds_name,
+      ", ".join(sorted(dropped)),
+    )
   for prefix, encode in _encoders(run, state).items():
-    fitted_to = features.extract(encode, _batches(run, dataset.train))
-    test = features.extract(encode, _batches(run, dataset.test))
+    bank = features.extract(encode, _batches(run, train_split))
+    judged = bank
+    if split != train_split:
+      judged = features.extract(encode, _batches(run, split))
     for protocol in names:
-      for metric, result in PROTOCOLS[protocol](run, fitted_to, test):
+      for metric, result in PROTOCOLS[protocol](run, bank, judged):
         results[_name(prefix, protocol, metric)] = {
           "value": result.pop("value"),
           "protocol": protocol,
-          "split": dataset.test,
-          "examples": len(test.labels),
+          "split": split,
+          "examples": len(judged.labels),
           "step": 0 if prefix else int(state.step),
           "network": _NETWORKS[prefix],
           **result,
         }
-    _write_results(run.workdir, results)
+    if prefix == _ONLINE and "retrieval" in names:
+      _write_neighbours(run, bank, judged)
+    text = json.dumps(results, indent=2) + "\n"
+    _write(run.workdir / _FILE, text.encode())
   return results
 
 
@@ -177,13 +229,32 @@ def read_results(workdir: pathlib.Path) -> dict[str, dict[str, Any]]:
   return json.loads(path.read_text()) if path.exists() else {}
 
 
-def _write_results(workdir: pathlib.Path, results: dict[str, Any]) -> None:
+def _write_neighbours(
+  run: train.Run, bank: Features, queries: Features
+) -> None:
+  found = retrieval.examples(
+    bank,
+    queries,
+    k=run.config.evaluation.retrieval.k,
+    exclude_self=queries is bank,
+  )
+  file = io.BytesIO()
+  np.savez(
+    file,
+    query_split=_judged_split(run),
+    bank_split=run.source.dataset.train,
+    **found,
+  )
+  _write(run.workdir / _NEIGHBOURS_FILE, file.getvalue())
+
+
+def _write(path: pathlib.Path, contents: bytes) -> None:
+  """Replaces a file as a whole; `UserError` if it cannot be written."""
   if jax.process_index() != 0:
     return
-  path = workdir / _FILE
   try:
-    written = path.with_name(_FILE + ".tmp")
-    written.write_text(json.dumps(results, indent=2) + "\n")
+    written = path.with_name(path.name + ".tmp")
+    written.write_bytes(contents)
     written.replace(path)
   except OSError as error:
     raise errors.UserError(

@@ -1,4 +1,4 @@
-"""Frozen features of a split: what the protocols are run on."""
+"""Frozen features of a split, and which of them lie nearest to which."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import haiku as hk
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from byol_jax import parallel
@@ -14,6 +15,8 @@ from byol_jax import parallel
 # trained: they average over about 1 / (1 - 0.9) = 10 batches.
 _CALIBRATION_BATCHES = 20
 CALIBRATION_BATCH_SIZE = 64
+
+_CHUNK = 256  # Queries at a time: bounds the [queries, bank] similarities.
 
 
 class Features(NamedTuple):
@@ -88,3 +91,50 @@ def extract(
     vectors.append(encode(batch["image"]))
     labels.append(batch["label"])
   return Features(np.concatenate(vectors), np.concatenate(labels))
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+  """The vectors [N, D] at length one; those of length zero as they are."""
+  norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+  return vectors / np.maximum(norms, 1e-12)
+
+
+def nearest(
+  queries: np.ndarray,
+  bank: np.ndarray,
+  *,
+  k: int,
+  own: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+  """The nearest vectors of a bank by cosine, best first, on all local devices.
+
+  Args:
+    queries: [Q, D].
+    bank: [N, D].
+    k: how many, at most N, or N - 1 with `own`.
+    own: [Q], the place of each query in the bank if it is one of it: what lies
+      there is not its neighbour, though an exact duplicate may be.
+
+  Returns:
+    Places in the bank [Q, k] int32, and cosines [Q, k] float32.
+  """
+  found = k if own is None else k + 1
+
+  def search(bank, queries):
+    # In full float32, not in a GPU's TF32, in which close neighbours swap.
+    cosines = jnp.matmul(queries, bank.T, precision=jax.lax.Precision.HIGHEST)
+    return jax.lax.top_k(cosines, found)[1]
+
+  queries, bank = unit(queries), unit(bank)
+  mapped, on_devices = parallel.pmap_examples(search), jax.device_put(bank)
+  starts = range(0, len(queries), _CHUNK)
+  places = np.concatenate(
+    [mapped(on_devices, queries[i : i + _CHUNK]) for i in starts]
+  )
+  if own is not None:
+    is_own = places == own[:, None]
+    # Hidden behind its duplicates: then the last is the one too many.
+    is_own[~is_own.any(axis=1), -1] = True
+    places = places[~is_own].reshape(-1, k)
+  pairs = zip(queries, places, strict=True)
+  return places, np.stack([bank[near] @ query for query, near in pairs])

@@ -3,19 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from byol_jax import parallel
+from byol_jax.evaluation import features
 from byol_jax.evaluation.features import Features
-
-_CHUNK = 256  # Queries at a time: bounds the [queries, bank] similarities.
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-  norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-  return vectors / np.maximum(norms, 1e-12)
 
 
 def predict(
@@ -39,19 +30,13 @@ def predict(
     [N] int32 (Wu et al. 2018, section 3.4).
   """
 
-  def vote(bank, query):
-    vectors, labels = bank
-    cosines, nearest = jax.lax.top_k(query @ vectors.T, k)
-    # Relative to the nearest, so that no weight overflows.
-    weights = jnp.exp((cosines - cosines[:, :1]) / temperature)
-    votes = jax.nn.one_hot(labels[nearest], num_classes) * weights[..., None]
-    return jnp.argmax(jnp.sum(votes, axis=1), axis=-1).astype(jnp.int32)
-
-  mapped = parallel.pmap_examples(vote)
-  bank = jax.device_put((_unit(train.vectors), train.labels))
-  queries = _unit(queries)
-  starts = range(0, len(queries), _CHUNK)
-  return np.concatenate([mapped(bank, queries[i : i + _CHUNK]) for i in starts])
+  nearest, cosines = features.nearest(queries, train.vectors, k=k)
+  # Relative to the nearest, so that no weight overflows.
+  weights = np.exp((cosines - cosines[:, :1]) / temperature)
+  votes = np.zeros((len(queries), num_classes))
+  voted_on = np.arange(len(queries))[:, None]
+  np.add.at(votes, (voted_on, train.labels[nearest]), weights)
+  return np.argmax(votes, axis=1).astype(np.int32)
 
 
 def run(

@@ -1,0 +1,1 @@
+"""How fast the parts of byol_jax are, each beside what it is compared with."""

@@ -1,0 +1,180 @@
+"""How fast the input pipeline makes two views of an image, stage by stage.
+
+    python -m benchmarks.input_pipeline --folder=DIR --image_size=224
+    python -m benchmarks.input_pipeline --random=32
+
+Two views count as one image. With --folder, the files of a folder are read as
+they lie there; with --random, arrays of that side. Each line is the pipeline
+up to a stage; the last is JSON. --epochs=10 reports resident memory after each
+epoch of the folder instead, through training's own reader.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import resource
+import statistics
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+import numpy as np
+import tensorflow as tf
+
+from byol_jax import augment, config, datasets, input_pipeline
+
+_SECONDS = 4.0  # Of each measurement; the median of three is told.
+_ARRAYS = 8192
+
+
+def main() -> None:
+  """Measures what the command line asks for."""
+  parser = argparse.ArgumentParser(description=__doc__)
+  source = parser.add_mutually_exclusive_group(required=True)
+  source.add_argument("--folder", help="of image files")
+  source.add_argument("--random", type=int, help="side of random arrays")
+  parser.add_argument("--image_size", type=int)
+  parser.add_argument("--batch_size", type=int, default=64)
+  parser.add_argument("--placement", default="host")
+  parser.add_argument("--epochs", type=int, default=0)
+  options = parser.parse_args()
+  views = _views(options.image_size or options.random or 224, options.placement)
+  if options.epochs:
+    _measure_memory(options.folder, views, options.batch_size, options.epochs)
+  else:
+    _measure_speed(options, views)
+
+
+def _views(image_size: int, placement: str) -> input_pipeline.Views:
+  """The paper's two views."""
+  settings = config.default_config().augment
+  return input_pipeline.Views(
+    augment.View(**settings.view1),
+    augment.View(**settings.view2),
+    image_size,
+    placement=placement,
+  )
+
+
+def _measure_speed(options, views: input_pipeline.Views) -> None:
+  records, parse = (
+    _files(options.folder) if options.folder else _arrays(options.random)
+  )
+  stream = tf.data.Dataset.from_tensor_slices(records).repeat().enumerate()
+
+  def crops(position, record):
+    image, _ = parse(record)
+    seed = tf.stack([tf.constant(0, tf.int64), position])
+    return augment.two_crops(image, *views[:3], seed)
+
+  batches = input_pipeline.augmented(
+    stream, parse, views, options.batch_size, 0
+  )
+  stages = {
+    "decode": (
+      stream.map(lambda _, r: tf.shape(parse(r)[0]), tf.data.AUTOTUNE),
+      1,
+    ),
+    "decode, crop twice": (stream.map(crops, tf.data.AUTOTUNE), 1),
+    "all, batched": (batches, options.batch_size),
+  }
+  input_pipeline.keep_freed_memory()
+  rates = {name: _rate(*stage) for name, stage in stages.items()}
+  for name, rate in rates.items():
+    print(f"{name:24}{rate:10,.0f} images/s")
+  print(
+    json.dumps(
+      {
+        "benchmark": "input_pipeline",
+        "placement": views.placement,
+        "image_size": views.image_size,
+        "batch_size": options.batch_size,
+        "images_per_second": round(rates["all, batched"], 1),
+        "stages": {name: round(rate, 1) for name, rate in rates.items()},
+      }
+    )
+  )
+
+
+def _files(folder: str):
+  paths = [p for p in sorted(pathlib.Path(folder).rglob("*")) if p.is_file()]
+  records = tf.constant([path.read_bytes() for path in paths])
+
+  def parse(record):
+    image = tf.io.decode_image(record, channels=3, expand_animations=False)
+    return tf.ensure_shape(image, [None, None, 3]), tf.constant(-1)
+
+  return records, parse
+
+
+def _arrays(side: int):
+  shape = (_ARRAYS, side, side, 3)
+  arrays = np.random.RandomState(0).randint(0, 256, shape, np.uint8)
+  return tf.constant(arrays), lambda image: (image, tf.constant(-1))
+
+
+def _rate(dataset: tf.data.Dataset, images: int) -> float:
+  """Images a second of a data set whose elements hold so many."""
+  iterator = iter(dataset.prefetch(tf.data.AUTOTUNE))
+  for _ in range(max(200 // images, 3)):  # Compilation, and filled buffers.
+    next(iterator)
+  rates = []
+  for _ in range(3):
+    start, count = time.monotonic(), 0
+    while time.monotonic() - start < _SECONDS:
+      next(iterator)
+      count += images
+    rates.append(count / (time.monotonic() - start))
+  return statistics.median(rates)
+
+
+def _measure_memory(
+  folder: str, views: input_pipeline.Views, batch_size: int, epochs: int
+) -> None:
+  source = datasets.load_folder(
+    folder, "", labels="none", test_share=0.0, max_broken=0.5
+  )
+  size = datasets.num_examples(source, "train")
+  settings = config.default_config().data
+  batches = input_pipeline.train_batches(
+    source,
+    views,
+    input_pipeline.Reading(
+      settings.shuffle_buffer, settings.shuffle_bytes, settings.cache_bytes
+    ),
+    batch_size=batch_size,
+    seed=0,
+  )
+  resident = []
+  for epoch in range(1, epochs + 1):
+    slowest, start = 0.0, time.monotonic()
+    for _ in range(size // batch_size):
+      asked = time.monotonic()
+      next(batches)
+      slowest = max(slowest, time.monotonic() - asked)
+    seconds = time.monotonic() - start
+    resident.append(_resident())
+    print(
+      f"epoch {epoch}: {resident[-1]:,.0f} MB resident,"
+      f" {size / seconds:,.0f} images/s, longest wait {slowest:.2f} s"
+    )
+  print(
+    json.dumps(
+      {"benchmark": "input_memory", "images": size, "resident_mb": resident}
+    )
+  )
+
+
+def _resident() -> float:
+  """Resident memory now, in MB; at most so far where /proc is missing."""
+  status = pathlib.Path("/proc/self/statm")
+  if status.exists():
+    pages = int(status.read_text().split()[1])
+    return round(pages * resource.getpagesize() / 1e6, 1)
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,34 @@
+"""BYOL on a folder of your own images, labelled by sub-folder or not at all.
+
+    python -m byol_jax.main --config=experiments/folder.py --config.data.root=DIR
+
+Expected: a ResNet-18 for your images; how good it is, results.json and
+figures/neighbours.png tell. Image size, stem and normalisation are taken from
+the images and printed. Hours on a GPU for 100,000 images; look first, with
+--mode=views.
+"""
+
+from byol_jax.config import default_config
+
+
+def get_config():
+  config = default_config()
+  config.data.dataset = "folder"
+  config.data.image_size = 0
+  config.data.mean = ()
+  config.data.std = ()
+  config.model.encoder.name = "ResNet18"
+  config.model.encoder.stem = "auto"
+  config.model.projector.hidden_size = 1024
+  config.model.predictor.hidden_size = 1024
+  # The paper's 0.996 is for a million updates of 4096 images. Short runs of
+  # small batches learn with a target that follows faster (solo-learn's CIFAR
+  # recipe).
+  config.ema.base = 0.99
+  config.optimizer.name = "sgd"
+  config.optimizer.base_learning_rate = 0.1
+  config.optimizer.weight_decay = 1e-6
+  config.train.batch_size = 256
+  config.train.epochs = 100
+  config.evaluation.protocols = ("retrieval", "knn", "linear")
+  return config

@@ -1,0 +1,295 @@
+"""Nearest neighbours, and what they say where nothing is labelled."""
+
+import logging
+
+import haiku as hk
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from matplotlib import image
+
+from byol_jax import config, errors, evaluation, input_pipeline, report, train
+from byol_jax.evaluation import features, retrieval
+from byol_jax.evaluation.features import Features
+
+
+def vectors(count, seed):
+  return np.random.RandomState(seed).randn(count, 5).astype(np.float32)
+
+
+def brute_force(queries, bank, k):
+  """In float64, one pair at a time."""
+  cosines = np.array(
+    [
+      [q @ b / np.sqrt((q @ q) * (b @ b)) for b in bank.astype(np.float64)]
+      for q in queries.astype(np.float64)
+    ]
+  )
+  places = np.argsort(-cosines, axis=1)[:, :k]
+  return places, np.take_along_axis(cosines, places, axis=1)
+
+
+@pytest.mark.parametrize(
+  ("count", "size", "k"), [(1, 7, 7), (5, 31, 1), (256, 40, 3), (521, 33, 10)]
+)
+def test_nearest_agrees_with_brute_force(count, size, k):
+  queries, bank = vectors(count, seed=0), 3 * vectors(size, seed=1)
+  places, cosines = features.nearest(queries, bank, k=k)
+  expected_places, expected_cosines = brute_force(queries, bank, k)
+  assert (places.dtype, cosines.dtype) == (np.int32, np.float32)
+  np.testing.assert_array_equal(places, expected_places)
+  np.testing.assert_allclose(cosines, expected_cosines, atol=1e-6)
+
+
+def test_an_example_is_not_its_own_neighbour():
+  bank = vectors(301, seed=0)
+  places, cosines = features.nearest(bank, bank, k=4, own=np.arange(301))
+  expected_places, expected_cosines = brute_force(bank, bank, 5)
+  np.testing.assert_array_equal(places, expected_places[:, 1:])
+  np.testing.assert_allclose(cosines, expected_cosines[:, 1:], atol=1e-6)
+
+
+def test_a_duplicate_is_a_neighbour():
+  """Even of an example that its duplicates hide from its own search."""
+  bank = np.concatenate([vectors(3, seed=0), np.ones((5, 5), np.float32)])
+  places, cosines = features.nearest(bank, bank, k=2, own=np.arange(8))
+  assert not np.any(places == np.arange(8)[:, None])
+  assert np.all(places[3:] >= 3)
+  np.testing.assert_allclose(cosines[3:], 1, atol=1e-6)
+
+
+def measured(bank, queries, **changes):
+  options = dict(k=2, exclude_self=queries is bank, seed=0)
+  return dict(retrieval.run(bank, queries, **(options | changes)))
+
+
+# Two of one class and one of another that points the same way, two opposite.
+HAND_MADE = Features(
+  np.array([[1, 0], [2, 0.1], [1, 0.3], [-1, 0], [-1, 0.1]], np.float32),
+  np.array([0, 0, 1, 1, 1], np.int32),
+)
+
+
+def test_precision_is_the_share_of_neighbours_of_the_same_class():
+  result = measured(HAND_MADE, HAND_MADE)["precision_at_2"]
+  # Of the fourth and fifth, the second neighbour is the third.
+  assert result == {"value": pytest.approx((1 + 1 + 0 + 2 + 2) / 10), "k": 2}
+  queries = Features(np.array([[1, 0.0]], np.float32), np.array([0], np.int32))
+  assert measured(HAND_MADE, queries, k=3)["precision_at_3"]["value"] == (
+    pytest.approx(2 / 3)
+  )
+
+
+def test_without_labels_there_are_only_cosines():
+  unlabelled = HAND_MADE._replace(labels=np.full(5, -1, np.int32))
+  results = measured(unlabelled, unlabelled)
+  assert set(results) == {"nearest_cosine", "random_cosine"}
+  expected = brute_force(unlabelled.vectors, unlabelled.vectors, 2)[1][:, 1]
+  assert results["nearest_cosine"]["value"] == pytest.approx(expected.mean())
+
+
+def test_random_pairs_are_of_different_examples():
+  """Of two opposite ones there is only one pair."""
+  opposite = Features(np.array([[2.0, 0], [-1, 0]]), np.array([-1, -1]))
+  for seed in range(5):
+    results = measured(opposite, opposite, k=1, seed=seed)
+    assert results["random_cosine"]["value"] == pytest.approx(-1)
+
+
+def test_random_cosine_is_that_of_all_pairs_and_of_the_seed():
+  bank = Features(1 + vectors(900, seed=0), np.full(900, -1))
+  queries = Features(1 + vectors(700, seed=1), np.full(700, -1))
+  pairs = features.unit(queries.vectors) @ features.unit(bank.vectors).T
+  values = [
+    measured(bank, queries, seed=seed)["random_cosine"]["value"]
+    for seed in (0, 0, 1)
+  ]
+  # Five standard errors.
+  np.testing.assert_allclose(values, pairs.mean(), atol=5 * pairs.std() / 26)
+  assert values[0] == values[1] != values[2]
+
+
+def test_collapse_shows_as_two_cosines_of_one():
+  collapsed = Features(1 + 1e-3 * vectors(50, seed=0), np.full(50, -1))
+  results = measured(collapsed, collapsed)
+  for name in ("nearest_cosine", "random_cosine"):
+    assert results[name]["value"] == pytest.approx(1, abs=1e-4)
+
+
+def test_a_few_neighbours_are_kept_for_people_to_see():
+  bank = Features(vectors(30, seed=0), np.full(30, -1))
+  shown = retrieval.examples(bank, bank, k=4, exclude_self=True)
+  np.testing.assert_array_equal(shown["queries"], [0, 4, 8, 12, 16, 20, 24, 29])
+  places, cosines = brute_force(bank.vectors, bank.vectors, 5)
+  np.testing.assert_array_equal(
+    shown["neighbours"], places[shown["queries"], 1:]
+  )
+  np.testing.assert_allclose(
+    shown["cosines"], cosines[shown["queries"], 1:], atol=1e-6
+  )
+
+
+def prepared(tmp_path, labelled, **splits) -> train.Run:
+  """An untrained run on small noisy squares of the given splits."""
+  features_dict = {"image": tfds.features.Image(shape=(9, 9, 3))}
+  if labelled:
+    features_dict["label"] = tfds.features.ClassLabel(num_classes=2)
+
+  def example(i, rng):
+    bright = rng.randint(100, 256, (9, 9, 3)) // (1 + i % 2)
+    image = {"image": bright.astype(np.uint8)}
+    return i, image | ({"label": i % 2} if labelled else {})
+
+  rng = np.random.RandomState(0)
+  tfds.dataset_builders.store_as_tfds_dataset(
+    name="cifar10",
+    version="3.0.2",
+    data_dir=tmp_path,
+    features=tfds.features.FeaturesDict(features_dict),
+    split_datasets={
+      name: [example(i, rng) for i in range(count)]
+      for name, count in splits.items()
+    },
+  )
+  cfg = config.small_grey_config()
+  cfg.data.dataset = "cifar10"
+  cfg.data.data_dir = str(tmp_path)
+  cfg.data.image_size = 8
+  cfg.model.encoder.name = "TinyResNet"
+  cfg.train.batch_size = 8
+  cfg.evaluation.protocols = ("knn", "retrieval")
+  cfg.evaluation.batch_size = 8
+  cfg.evaluation.knn.k = 5
+  cfg.evaluation.retrieval.k = 3
+  workdir = tmp_path / "run"
+  workdir.mkdir()
+  return train.prepare(cfg, workdir)
+
+
+def evaluated(run):
+  """The results, and the neighbours that were left for the report."""
+  state = run.initial_state()
+  identity = hk.data_structures.map(  # For batch norm: mean 0, variance 1.
+    lambda module, _, value: np.full_like(value, "var_ema" in module),
+    state.online_state,
+  )
+  results = evaluation.evaluate(run, state._replace(online_state=identity))
+  assert results == evaluation.read_results(run.workdir)
+  assert evaluation.is_complete(run)
+  return results, np.load(run.workdir / "neighbours.npz")
+
+
+def drawn(run):
+  """The neighbours' figure in the report of a run."""
+  (run.workdir / "metrics.jsonl").write_text('{"step": 1}\n')
+  report.write(run)
+  return run.workdir / "figures" / "neighbours.png"
+
+
+def stored(run, split):
+  """The images and labels of a split in the order of its files."""
+  (batch,) = input_pipeline.eval_batches(
+    run.source, split, batch_size=99, image_size=8, crop=1.0
+  )
+  return batch["image"], batch["label"]
+
+
+@pytest.mark.slow
+def test_an_unlabelled_data_set_is_evaluated_and_drawn(tmp_path, caplog):
+  run = prepared(tmp_path, labelled=False, train=8)
+  with caplog.at_level(logging.WARNING):
+    results, found = evaluated(run)
+  assert "cifar10 has no labels or no test split; not run: knn." in caplog.text
+  prefixes = (
+    "retrieval/",
+    "baseline/pixels_retrieval_",
+    "baseline/random_retrieval_",
+  )
+  assert set(results) == {
+    prefix + name
+    for prefix in prefixes
+    for name in ("nearest_cosine", "random_cosine")
+  }
+  online = results["retrieval/nearest_cosine"]["value"]
+  for name, result in results.items():
+    assert -1 <= result.pop("value") <= 1 + 1e-6
+    network = result.pop("network")
+    assert (network == "online") == name.startswith("retrieval/")
+    assert result == {
+      "protocol": "retrieval",
+      "split": "train",
+      "examples": 8,
+      "step": 0,
+    }
+  assert found["query_split"] == found["bank_split"] == "train"
+  assert found["neighbours"].shape == found["cosines"].shape == (8, 3)
+  assert not np.any(found["neighbours"] == found["queries"][:, None])
+  assert np.mean(found["cosines"][:, 0]) == pytest.approx(online)
+
+  assert image.imread(drawn(run)).std() > 0.1
+
+
+@pytest.mark.slow
+def test_a_labelled_data_set_searches_train_for_the_test_split(
+  tmp_path, monkeypatch
+):
+  run = prepared(tmp_path, labelled=True, train=16, test=8)
+  run.config.evaluation.baselines = False
+  results, found = evaluated(run)
+  assert "knn/top1" in results
+  precision = results["retrieval/precision_at_3"]
+  assert (precision["split"], precision["examples"]) == ("test", 8)
+  assert precision["k"] == 3
+  assert (found["query_split"], found["bank_split"]) == ("test", "train")
+
+  images, labels = stored(run, "train")
+  queries, query_labels = stored(run, "test")
+  places = found["neighbours"]
+  shown = {}
+  monkeypatch.setattr(
+    report,
+    "draw_neighbours",
+    lambda queries, neighbours, cosines, path, agree: shown.update(locals()),
+  )
+  drawn(run)
+  np.testing.assert_array_equal(shown["queries"], queries)
+  np.testing.assert_array_equal(shown["neighbours"], images[places])
+  np.testing.assert_array_equal(shown["cosines"], found["cosines"])
+  np.testing.assert_array_equal(
+    shown["agree"], labels[places] == query_labels[:, None]
+  )
+  assert np.mean(shown["agree"]) == pytest.approx(precision["value"])
+
+
+@pytest.mark.slow
+def test_without_a_test_split_train_is_searched_for_itself(tmp_path):
+  run = prepared(tmp_path, labelled=True, train=16)
+  run.config.evaluation.baselines = False
+  untested = run.source.dataset._replace(test="")
+  run = run._replace(source=run.source._replace(dataset=untested))
+  results, _ = evaluated(run)
+  assert "knn/top1" not in results
+  precision = results["retrieval/precision_at_3"]
+  assert (precision["split"], precision["examples"]) == ("train", 16)
+
+
+@pytest.mark.parametrize(
+  ("changes", "parts"),
+  [
+    ({"protocols": ("knn",)}, ("no labels", "knn", "protocols=retrieval")),
+    ({"retrieval.k": 5}, ("retrieval.k=5", "4 neighbours", "4 or less")),
+  ],
+)
+def test_what_cannot_be_evaluated_is_one_line(tmp_path, changes, parts):
+  run = prepared(tmp_path, labelled=False, train=8)
+  run = run._replace(
+    source=run.source._replace(
+      dataset=run.source.dataset._replace(train="train[:5]")
+    )
+  )
+  run.config.evaluation.update_from_flattened_dict(changes)
+  with pytest.raises(errors.UserError) as info:
+    evaluation.protocol_names(run)
+  assert "\n" not in str(info.value)
+  for part in parts:
+    assert part in str(info.value)
