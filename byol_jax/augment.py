@@ -5,7 +5,7 @@ The operations, their order and their ranges are those of Grill et al. 2020
 (arXiv 2006.07733v3), appendix B, with the details of deepmind-research/byol
 (utils/augmentations.py, utils/dataset.py).
 
-A view is made in three steps: `crop`, which needs the image; `draw`, which turns
+A view is made in three steps: `crops`, which needs the image; `draw`, which turns
 random numbers into a `Recipe`; and `finish`, which cooks crops by their recipes
 and is written for XLA: it works on planes [S, S] of one channel, which
 vectorise, and on many crops a call, which pays for the call. On accelerators
@@ -13,7 +13,7 @@ vectorise, and on many crops a call, which pays for the call. On accelerators
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -222,36 +222,51 @@ def _resize(image: tf.Tensor, image_size: int) -> tf.Tensor:
   return tf.broadcast_to(resized, [*size, 3])
 
 
-def crop(
-  image: tf.Tensor, u: tf.Tensor, view: View, image_size: int
-) -> tf.Tensor:
-  """Returns a random part of an image, resized to a square.
+def crops(
+  image: tf.Tensor, u: tf.Tensor, views: Sequence[View], image_size: int
+) -> list[tf.Tensor]:
+  """Returns a random part of an image for each view, resized to a square.
 
   One draw without retries: width and height are limited to the image's one by
   one, so the crop of a very elongated image may leave the asked-for ranges.
 
   Args:
     image: [H, W, 1 or 3] uint8.
-    u: [4] in [0, 1), which decide area, aspect, top and left.
-    view: its `crop_area` and `crop_aspect` are the ranges.
-    image_size: side of the result, pixels.
+    u: [V, 4] in [0, 1), which decide area, aspect, top and left.
+    views: their `crop_area` and `crop_aspect` are the ranges.
+    image_size: side of the results, pixels.
 
   Returns:
-    [image_size, image_size, 3] float32 in about [0, 255]: bicubic overshoots,
-    and it is left to `finish`, which is fast at it, to clip.
+    [image_size, image_size, 3] float32 each, in about [0, 255]: bicubic
+    overshoots, and it is left to `finish`, which is fast at it, to clip.
   """
+  # All boxes at once: of a small image, these few numbers are half the work.
   height, width = tf.unstack(tf.shape(image)[:2])
-  u_area, u_aspect, u_top, u_left = tf.unstack(u)
+  u_area, u_aspect, u_top, u_left = tf.unstack(u, axis=1)
+  low_area, high_area = zip(*(view.crop_area for view in views), strict=True)
+  low_aspect, high_aspect = zip(
+    *(map(math.log, view.crop_aspect) for view in views), strict=True
+  )
   pixels = tf.cast(height * width, tf.float32)
-  area = pixels * _between(u_area, *view.crop_area)
-  low, high = view.crop_aspect
-  aspect = tf.exp(_between(u_aspect, math.log(low), math.log(high)))
+  area = pixels * _between(
+    u_area, tf.constant(low_area), tf.constant(high_area)
+  )
+  aspect = tf.exp(
+    _between(u_aspect, tf.constant(low_aspect), tf.constant(high_aspect))
+  )
   crop_width = _limit(tf.round(tf.sqrt(area * aspect)), width)
   crop_height = _limit(tf.round(tf.sqrt(area / aspect)), height)
   top = _below(u_top, height - crop_height + 1)
   left = _below(u_left, width - crop_width + 1)
-  image = image[top : top + crop_height, left : left + crop_width]
-  return _resize(image, image_size)
+  begin = tf.stack([top, left, tf.zeros_like(top)], axis=1)
+  size = tf.stack([crop_height, crop_width, -tf.ones_like(top)], axis=1)
+  boxes = zip(tf.unstack(begin), tf.unstack(size), strict=True)
+  return [_resize(_slice(image, *box), image_size) for box in boxes]
+
+
+def _slice(image: tf.Tensor, begin: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+  part = tf.slice(image, begin, size)
+  return tf.ensure_shape(part, [None, None, image.shape[-1]])
 
 
 def eval_image(image: tf.Tensor, image_size: int, share: float) -> tf.Tensor:
@@ -293,7 +308,7 @@ def draw(u: tf.Tensor, view: View, operations: Possible) -> Recipe:
   """Turns random numbers into recipes.
 
   Args:
-    u: [..., 14] in [0, 1): those of `draw_two` after the crop's.
+    u: [..., 14] in [0, 1): those of `two_crops` after the crop's.
     view: how likely and how strong everything is.
     operations: what `finish` will be given; decides what `order` refers to.
 
@@ -355,7 +370,7 @@ def finish(
   """Does to each crop what its recipe says.
 
   Args:
-    crops: [N, S, S, 3] float32, from `crop`.
+    crops: [N, S, S, 3] float32, from `crops`.
     recipes: with a leading axis of N.
     operations: those that recipes may ask for.
 
@@ -422,12 +437,10 @@ def two_crops(
     seed: [2] int64: the run's seed and the example's index in the stream.
 
   Returns:
-    Two crops, see `crop`, and for each the random numbers that `draw` takes.
+    Two crops, see `crops`, and for each the random numbers that `draw` takes.
   """
-  u1, u2 = tf.unstack(tf.random.stateless_uniform([2, _DRAWS], seed))
+  u = tf.random.stateless_uniform([2, _DRAWS], seed)
   return (
-    crop(image, u1[:_CROP_DRAWS], view1, image_size),
-    crop(image, u2[:_CROP_DRAWS], view2, image_size),
-    u1[_CROP_DRAWS:],
-    u2[_CROP_DRAWS:],
+    *crops(image, u[:, :_CROP_DRAWS], (view1, view2), image_size),
+    *tf.unstack(u[:, _CROP_DRAWS:]),
   )

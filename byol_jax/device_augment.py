@@ -86,7 +86,7 @@ def finish(
   """Does to each crop what its recipe says.
 
   Args:
-    crops: [N, S, S, 1 or 3] uint8, or float32 as `augment.crop` returns.
+    crops: [N, S, S, 1 or 3] uint8, or float32 as `augment.crops` returns.
     recipes: with a leading axis of N.
     operations: those that recipes may ask for.
 

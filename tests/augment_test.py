@@ -485,20 +485,20 @@ def test_crop_is_the_box_that_numpy_computes(height, width, channels):
     box = image[top : top + h, left : left + w].astype(np.float32)
     expected = tf.image.resize(box, (16, 16), "bicubic").numpy()
     expected = np.broadcast_to(expected, (16, 16, 3))
-    actual = augment.crop(image, u, view, 16)
+    actual = augment.crops(image, [u], [view], 16)[0]
     np.testing.assert_allclose(actual / 255, expected / 255, atol=1e-5)
 
 
 @pytest.mark.parametrize("u", [0.0, 1 - 2**-23])
 def test_extreme_draws_stay_inside_the_image(u):
-  crop = augment.crop(noise(7, 5), [u] * 4, paper_view("view1"), 8)
+  (crop,) = augment.crops(noise(7, 5), [[u] * 4], [paper_view("view1")], 8)
   assert crop.shape == (8, 8, 3)
   assert np.isfinite(crop).all()
 
 
 def test_full_crop_of_the_same_size_is_the_image():
   image = noise(28, 28)
-  crop = augment.crop(image, [0.3] * 4, plain_view(), 28)
+  (crop,) = augment.crops(image, [[0.3] * 4], [plain_view()], 28)
   np.testing.assert_allclose(crop / 255, image / 255, atol=1e-6)
 
 
