@@ -85,7 +85,13 @@ def test_every_key_in_the_readme_exists():
 
 
 @pytest.mark.parametrize(
-  "page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"]
+  "page",
+  [
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/architecture.md",
+    "benchmarks/README.md",
+  ],
 )
 def test_links_and_pictures_are_there(page):
   path = command_line.ROOT / page

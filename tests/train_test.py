@@ -9,7 +9,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from byol_jax import config, errors, train
+from byol_jax import config, errors, metrics, train
 from tests import command_line
 
 STEPS = 40
@@ -149,3 +149,28 @@ def test_an_infinite_loss_stops_with_step_and_remedy(tmp_path, digits_dir):
   assert "at step" in stopped.stderr.splitlines()[-1]
   assert "lower optimizer.base_learning_rate" in stopped.stderr
   assert "Traceback" not in stopped.stderr
+
+
+@pytest.mark.slow
+def test_views_finished_on_the_device_train_as_those_of_the_host(
+  tmp_path, digits_dir
+):
+  losses = {}
+  for placement in ("host", "device"):
+    done = command_line.run(
+      *command_line.TINY,
+      f"--config.augment.placement={placement}",
+      "--config.augment.view1.blur_prob=0.5",
+      "--config.train.steps=3",
+      "--config.log.every_steps=1",
+      "--config.evaluation.protocols=()",
+      f"--workdir={tmp_path / placement}",
+      data_dir=digits_dir,
+    )
+    assert done.returncode == 0, done.stderr
+    losses[placement] = [
+      row["train/repr_loss"]
+      for row in metrics.read_jsonl(tmp_path / placement / "metrics.jsonl")
+    ]
+  # Crops travel to the device as bytes.
+  np.testing.assert_allclose(losses["device"], losses["host"], rtol=0.01)
