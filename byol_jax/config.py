@@ -135,7 +135,7 @@ def default_config() -> Config:
   config.evaluation.knn.k = 20  # Wu et al. 2018 as run by DINO's eval_knn.
   config.evaluation.knn.temperature = 0.07  # Wu et al. 2018
   config.evaluation.retrieval = config_dict.ConfigDict()
-  config.evaluation.retrieval.k = 10  # Neighbours of which some should be akin.
+  config.evaluation.retrieval.k = 10  # Precision at 10 is usual.
   config.evaluation.linear = config_dict.ConfigDict()
   # L2 strengths tried, log-spaced, and the share of train on which one is
   # chosen; the test split decides nothing. [P] D.2 tries 45 in [1e-6, 1e5];
