@@ -141,7 +141,7 @@ def train_batches(
     seed,
     reading.threads,
   )
-  return _guarded(_iterate(batches, reading), source, split)
+  return _guarded(_iterate(batches, reading.prefetch), source, split)
 
 
 def first_views(
@@ -217,7 +217,7 @@ def eval_batches(
 
   records = _in_order(_files(source, split, process_index, process_count))
   dataset = records.map(example, tf.data.AUTOTUNE).batch(batch_size)
-  return _guarded(_iterate(dataset, Reading(0)), source, split)
+  return _guarded(_iterate(dataset), source, split)
 
 
 def measure(source: datasets.Source) -> datasets.Statistics:
@@ -454,10 +454,10 @@ def _parser(source: datasets.Source, channels: int = 3) -> Callable:
   return parse
 
 
-def _iterate(dataset: tf.data.Dataset, reading: Reading) -> Iterator:
+def _iterate(dataset: tf.data.Dataset, prefetch: int = 0) -> Iterator:
   """Runs a data set, a few elements ahead."""
   keep_freed_memory()
-  dataset = dataset.prefetch(reading.prefetch or tf.data.AUTOTUNE)
+  dataset = dataset.prefetch(prefetch or tf.data.AUTOTUNE)
   return dataset.as_numpy_iterator()
 
 

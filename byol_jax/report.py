@@ -71,7 +71,7 @@ def _figures(run: train.Run) -> Iterator[pathlib.Path]:
   except OSError as error:
     raise errors.UserError(
       f"Cannot draw to {run.workdir}: {error.strerror}; free space there and"
-      f" run with --mode=report."
+      " run with --mode=report."
     ) from error
 
 
@@ -93,14 +93,7 @@ def _examples(
   run: train.Run, split: str, places: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
   """Images [*places.shape, S, S, 3] and labels at some places of a split."""
-  batches = input_pipeline.eval_batches(
-    run.source,
-    split,
-    batch_size=run.config.evaluation.batch_size,
-    image_size=run.config.data.image_size,
-    crop=run.config.data.eval_crop,
-    channels=run.config.data.channels,
-  )
+  batches = train.eval_batches(run, split)
   stream = itertools.chain.from_iterable(
     zip(batch["image"], batch["label"], strict=True) for batch in batches
   )

@@ -371,6 +371,20 @@ def _batches(run: Run, start_step: int) -> Iterator[dict[str, Any]]:
   )
 
 
+def eval_batches(
+  run: Run, split: str, batch_size: int | None = None
+) -> Iterator[dict[str, np.ndarray]]:
+  """Every example of a split once, as the run's evaluations see it."""
+  return input_pipeline.eval_batches(
+    run.source,
+    split,
+    batch_size=batch_size or run.config.evaluation.batch_size,
+    image_size=run.config.data.image_size,
+    crop=run.config.data.eval_crop,
+    channels=run.config.data.channels,
+  )
+
+
 def finish_views(
   views: input_pipeline.Views, batch: Mapping[str, Any]
 ) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from byol_jax import datasets, errors, input_pipeline, train
+from byol_jax import datasets, errors, train
 from byol_jax.evaluation import features, knn, linear, retrieval
 from byol_jax.evaluation.features import Features
 from byol_jax.learner import TrainState
@@ -123,19 +123,6 @@ def protocol_names(run: train.Run) -> list[str]:
   return names
 
 
-def _batches(
-  run: train.Run, split: str, batch_size: int | None = None
-) -> Iterator[dict[str, np.ndarray]]:
-  return input_pipeline.eval_batches(
-    run.source,
-    split,
-    batch_size=batch_size or run.config.evaluation.batch_size,
-    image_size=run.config.data.image_size,
-    crop=run.config.data.eval_crop,
-    channels=run.config.data.channels,
-  )
-
-
 def _encoders(run: train.Run, state: TrainState) -> dict[str, features.Encode]:
   """What turns images into features, for each start of a result's name."""
   network = train.build_network(run.config, run.num_classes)
@@ -148,7 +135,9 @@ def _encoders(run: train.Run, state: TrainState) -> dict[str, features.Encode]:
       network,
       untrained.online_params,
       untrained.online_state,
-      _batches(run, run.source.dataset.train, features.CALIBRATION_BATCH_SIZE),
+      train.eval_batches(
+        run, run.source.dataset.train, features.CALIBRATION_BATCH_SIZE
+      ),
     )
     encoders[_PIXELS] = features.pixels
     encoders[_RANDOM] = features.encoder(
@@ -186,10 +175,10 @@ def evaluate(run: train.Run, state: TrainState) -> dict[str, dict[str, Any]]:
       ", ".join(sorted(dropped)),
     )
   for prefix, encode in _encoders(run, state).items():
-    bank = features.extract(encode, _batches(run, train_split))
+    bank = features.extract(encode, train.eval_batches(run, train_split))
     judged = bank
     if split != train_split:
-      judged = features.extract(encode, _batches(run, split))
+      judged = features.extract(encode, train.eval_batches(run, split))
     for protocol in names:
       for metric, result in PROTOCOLS[protocol](run, bank, judged):
         results[_name(prefix, protocol, metric)] = {
