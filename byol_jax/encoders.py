@@ -15,7 +15,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from byol_jax import errors
+from byol_jax import errors, layers
 
 
 class Architecture(NamedTuple):
@@ -56,18 +56,14 @@ _STEM_CHANNELS = 64
 
 
 def _pool_mean(x: chex.Array) -> chex.Array:
-  return jnp.mean(x, axis=(1, 2))
+  return jnp.mean(x, axis=(-3, -2))
 
 
 def _pool_flatten(x: chex.Array) -> chex.Array:
-  return x.reshape(x.shape[0], -1)
+  return x.reshape(*x.shape[:-3], -1)
 
 
 _POOLINGS = {"mean": _pool_mean, "flatten": _pool_flatten}
-
-
-def _conv(channels: int, kernel: int, stride: int, name: str) -> hk.Conv2D:
-  return hk.Conv2D(channels, kernel, stride, with_bias=False, name=name)
 
 
 class _Block(hk.Module):
@@ -94,16 +90,18 @@ class _Block(hk.Module):
       convs = [(channels, 3, stride), (channels, 3, 1)]
     self.shortcut_conv = None
     if project:
-      self.shortcut_conv = _conv(channels, 1, stride, "shortcut_conv")
+      self.shortcut_conv = layers.Conv2D(channels, 1, stride, "shortcut_conv")
     self.layers = []
     for i, (size, kernel, conv_stride) in enumerate(convs):
       is_last = i == len(convs) - 1
-      norm = hk.BatchNorm(
+      norm = layers.BatchNorm(
         **bn_config,
         scale_init=last_scale_init if is_last else None,
         name=f"batchnorm_{i}",
       )
-      self.layers.append((_conv(size, kernel, conv_stride, f"conv_{i}"), norm))
+      self.layers.append(
+        (layers.Conv2D(size, kernel, conv_stride, f"conv_{i}"), norm)
+      )
 
 
 class _BlockV1(_Block):
@@ -112,7 +110,9 @@ class _BlockV1(_Block):
   def __init__(self, *, bn_config: Mapping[str, Any], **kwargs):
     super().__init__(bn_config=bn_config, **kwargs)
     if self.shortcut_conv is not None:
-      self.shortcut_norm = hk.BatchNorm(**bn_config, name="shortcut_batchnorm")
+      self.shortcut_norm = layers.BatchNorm(
+        **bn_config, name="shortcut_batchnorm"
+      )
 
   def __call__(self, x: chex.Array, is_training: bool) -> chex.Array:
     shortcut = x
@@ -187,18 +187,20 @@ class ResNet(hk.Module):
       stem: imagenet (7x7 stride 2, max-pool) or cifar (3x3 stride 1).
       pooling: mean over positions, or flatten, which keeps them.
       zero_init_last_scale: start each residual branch at zero.
-      bn_config: keyword arguments of every `hk.BatchNorm`.
+      bn_config: keyword arguments of every `layers.BatchNorm`.
     """
     super().__init__(name=architecture.module_name)
     kernel, stride, self.max_pool = _STEMS[stem]
     self.version = version
     self.pool = _POOLINGS[pooling]
     scale_init = jnp.zeros if zero_init_last_scale else None
-    self.initial_conv = _conv(
+    self.initial_conv = layers.Conv2D(
       scaled(_STEM_CHANNELS, width), kernel, stride, "initial_conv"
     )
     if version == "v1":
-      self.initial_norm = hk.BatchNorm(**bn_config, name="initial_batchnorm")
+      self.initial_norm = layers.BatchNorm(
+        **bn_config, name="initial_batchnorm"
+      )
     self.groups = [
       _BlockGroup(
         _BLOCKS[version],
@@ -213,15 +215,15 @@ class ResNet(hk.Module):
       for i in range(4)
     ]
     if version == "v2":
-      self.final_norm = hk.BatchNorm(**bn_config, name="final_batchnorm")
+      self.final_norm = layers.BatchNorm(**bn_config, name="final_batchnorm")
 
   def __call__(self, images: chex.Array, is_training: bool) -> chex.Array:
-    """Returns [B, D] embeddings of normalised [B, H, W, 3] images."""
+    """Returns [V, B, D] embeddings of normalised [V, B, H, W, 3] views."""
     x = self.initial_conv(images)
     if self.version == "v1":
       x = jax.nn.relu(self.initial_norm(x, is_training))
     if self.max_pool:
-      x = hk.max_pool(x, (1, 3, 3, 1), (1, 2, 2, 1), "SAME")
+      x = hk.max_pool(x, (1, 1, 3, 3, 1), (1, 1, 2, 2, 1), "SAME")
     for group in self.groups:
       x = group(x, is_training)
     if self.version == "v2":

@@ -74,13 +74,12 @@ def _both_views(
   axis_name: str | None,
 ) -> tuple[networks.Outputs, networks.Outputs, hk.State]:
   """The outputs for view 1 and, after it, view 2, and the state after both."""
-  outputs = []
-  for view in ("view1", "view2"):
-    output, state = network.apply(
-      params, state, batch[view], is_training=True, axis_name=axis_name
-    )
-    outputs.append(output)
-  return *outputs, state
+  views = jnp.stack([batch["view1"], batch["view2"]])
+  outputs, state = network.apply(
+    params, state, views, is_training=True, axis_name=axis_name
+  )
+  first, second = (jax.tree.map(lambda x, i=i: x[i], outputs) for i in range(2))
+  return first, second, state
 
 
 def loss_fn(

@@ -6,6 +6,11 @@ python -m byol_jax.main --config=experiments/NAME.py[:PRESET] --workdir=DIR \
 
 import os
 
+from byol_jax import host
+
+if __name__ == "__main__":
+  host.restart_with_huge_pages()
+
 # TensorFlow only feeds images; what it has to say of its own start is noise,
 # and its optional kernels round differently from machine to machine.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -24,7 +29,6 @@ from byol_jax import (
   errors,
   evaluation,
   networks,
-  parallel,
   report,
   signals,
   train,
@@ -146,7 +150,7 @@ def _set_up(config: config_lib.Config) -> None:
   """What must be decided before JAX is first used."""
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)
-  parallel.use_cpu_cores(config.train.batch_size)
+  host.choose_fast_convolutions()
   if config.train.compilation_cache:
     jax.config.update(
       "jax_compilation_cache_dir",

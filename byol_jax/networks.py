@@ -8,7 +8,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from byol_jax import encoders
+from byol_jax import encoders, layers
 
 
 class Outputs(NamedTuple):
@@ -44,13 +44,13 @@ class _MLP(hk.Module):
 
   def __call__(self, x: chex.Array, is_training: bool) -> chex.Array:
     x = hk.Linear(self._hidden_size)(x)
-    x = hk.BatchNorm(**self._bn_config)(x, is_training)
+    x = layers.BatchNorm(**self._bn_config)(x, is_training)
     x = jax.nn.relu(x)
     return hk.Linear(self._output_size, with_bias=False)(x)
 
 
 def _per_channel(values: Sequence[float]) -> chex.Array:
-  return jnp.asarray(values, jnp.float32).reshape(1, 1, 1, -1)
+  return jnp.asarray(values, jnp.float32).reshape(1, 1, 1, 1, -1)
 
 
 def make_network(
@@ -102,13 +102,11 @@ def make_network(
   def forward(
     images: chex.Array, is_training: bool, axis_name: str | None = None
   ) -> Outputs:
-    chex.assert_shape(images, (None, None, None, len(mean)))
+    chex.assert_shape(images, (..., None, None, None, len(mean)))
     bn_config = dict(
-      create_scale=True,
-      create_offset=True,
       decay_rate=batch_norm_decay_rate,
       eps=batch_norm_eps,
-      cross_replica_axis=axis_name,
+      axis_name=axis_name,
     )
     resnet = encoders.ResNet(
       encoders.ENCODERS[encoder],
@@ -127,13 +125,16 @@ def make_network(
     )
     classifier = hk.Linear(num_classes, name="classifier")
 
+    outer = images.shape[:-3]
+    images = images.reshape(-1, *images.shape[-4:])
     images = (images - _per_channel(mean)) / _per_channel(std)
     embedding = resnet(images, is_training)
     projection = projector(embedding, is_training)
     prediction = predictor(projection, is_training)
     # Labels must not shape the representation that they are to judge.
     logits = classifier(jax.lax.stop_gradient(embedding))
-    return Outputs(embedding, projection, prediction, logits)
+    outputs = Outputs(embedding, projection, prediction, logits)
+    return jax.tree.map(lambda x: x.reshape(*outer, x.shape[-1]), outputs)
 
   return hk.without_apply_rng(hk.transform_with_state(forward))
 

@@ -1,7 +1,6 @@
 """Everything that knows of several devices; the only user of `pmap`."""
 
 import collections
-import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -12,35 +11,6 @@ import numpy as np
 from byol_jax import errors
 
 AXIS = "devices"
-
-# Each device has a copy of the state and joins in every mean over devices,
-# which a handful of images would not pay for. A guess; two cores were measured.
-_MIN_IMAGES_PER_CORE = 16
-
-
-def use_cpu_cores(batch_size: int) -> None:
-  """Makes a machine without accelerators count as several devices.
-
-  XLA keeps two cores busier with two half batches than with one whole, so each
-  core becomes a device, as far as the batch divides and is not cut too fine. Has an effect only before
-  JAX is first used, and none on GPUs and TPUs, nor where the user has chosen a
-  number by XLA_FLAGS or JAX_NUM_CPU_DEVICES.
-
-  Args:
-    batch_size: over all devices.
-  """
-  chosen = os.environ.get("XLA_FLAGS", "") + " ".join(os.environ)
-  if "device_count" in chosen or "JAX_NUM_CPU_DEVICES" in chosen:
-    return
-  most = min(_usable_cores(), max(batch_size // _MIN_IMAGES_PER_CORE, 1))
-  devices = max(n for n in range(1, most + 1) if batch_size % n == 0)
-  jax.config.update("jax_num_cpu_devices", devices)
-
-
-def _usable_cores() -> int:
-  if hasattr(os, "sched_getaffinity"):  # Not on macOS.
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
 
 
 def check_batch_size(batch_size: int) -> None:

@@ -8,6 +8,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")  # GPUs round differently.
 import jax
 import pytest
 
+from byol_jax import host
+
+host.choose_fast_convolutions()
 jax.config.update("jax_num_cpu_devices", 2)
 # A shape that only fits by an implicit broadcast is a mistake.
 jax.config.update("jax_numpy_rank_promotion", "raise")

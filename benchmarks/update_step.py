@@ -1,0 +1,226 @@
+"""How fast one update is, which part of it takes how long, and what bounds it.
+
+    python -m benchmarks.update_step --encoder=ResNet18 --stem=cifar \
+      --width=0.25 --batch_size=128 --image_size=28
+
+Prints the share of each part and last a JSON line. Two views count as one image;
+rates are of the median step. The floor is what the step would take if all its
+products and convolutions ran as fast as a large matrix product does here.
+--plain measures the same step with XLA's own convolutions and settings.
+"""
+
+import argparse
+import json
+import math
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+from byol_jax import host
+
+_STEPS = 10  # Timed, after one that compiles.
+_MATRIX = 2048  # Side of the matrices whose product gives the floor.
+
+
+def main() -> None:
+  """Measures what the command line asks for."""
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("--encoder", default="ResNet18")
+  parser.add_argument("--stem", default="cifar")
+  parser.add_argument("--width", type=float, default=0.25)
+  parser.add_argument("--batch_size", type=int, default=128)
+  parser.add_argument("--image_size", type=int, default=28)
+  parser.add_argument("--plain", action="store_true")
+  options = parser.parse_args()
+  if not options.plain:
+    host.choose_fast_convolutions()
+
+  # Late, as the command line decides how these start.
+  import jax
+
+  from byol_jax import convolution, parallel, train
+
+  if options.plain:
+    convolution.conv = _plain_conv
+  config = _config(options)
+  network = train.build_network(config, num_classes=10)
+  learner = train.build_learner(
+    config, num_classes=10, total_steps=10_000, warmup_steps=10
+  )
+  batch = _batch(options.batch_size, options.image_size)
+  started = time.perf_counter()
+  state = jax.block_until_ready(learner.init(jax.random.key(0), batch))
+  init_seconds = time.perf_counter() - started
+  flops = 4 * _forward_flops(network, state, batch)
+
+  parts = _parts(network, state, batch)
+  update = parallel.pmap_update(learner.update)
+  (on_devices,) = parallel.prefetch([batch])
+  started = time.perf_counter()
+  state, _ = jax.block_until_ready(update(state, on_devices))
+  first_seconds = time.perf_counter() - started
+  seconds = []
+  for _ in range(_STEPS):
+    started = time.perf_counter()
+    state, _ = jax.block_until_ready(update(state, on_devices))
+    seconds.append(time.perf_counter() - started)
+  whole = statistics.median(seconds)
+  parts["optimizer, EMA, metrics"] = whole - sum(parts.values())
+
+  for name, part in parts.items():
+    print(f"{name:26}{part * 1e3:9.1f} ms {part / whole:6.1%}")
+  rate = _matmul_rate()
+  print(
+    json.dumps(
+      {
+        "benchmark": "update_step",
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        **vars(options),
+        "images_per_second": round(options.batch_size / whole, 1),
+        "best_images_per_second": round(options.batch_size / min(seconds), 1),
+        "gflops_per_second": round(flops / whole / 1e9, 1),
+        "matmul_gflops_per_second": round(rate / 1e9, 1),
+        "floor_images_per_second": round(options.batch_size * rate / flops, 1),
+        "init_seconds": round(init_seconds, 1),
+        "first_step_seconds": round(first_seconds, 1),
+        "peak_memory_mb": round(
+          resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        ),
+      }
+    )
+  )
+
+
+def _config(options):
+  """The small configuration with the encoder that was asked for."""
+  from byol_jax import config as config_lib
+
+  config = config_lib.small_grey_config()
+  config.data.mean = config.data.std = (0.5, 0.5, 0.5)
+  config.model.encoder.name = options.encoder
+  config.model.encoder.stem = options.stem
+  config.model.encoder.width = options.width
+  config.model.encoder.pooling = "mean"
+  config.train.batch_size = options.batch_size
+  return config
+
+
+def _batch(size: int, side: int) -> dict[str, Any]:
+  import numpy as np
+
+  random = np.random.RandomState(0)
+  shape = (size, side, side, 3)
+  return {
+    "view1": random.rand(*shape).astype(np.float32),
+    "view2": random.rand(*shape).astype(np.float32),
+    "label": random.randint(0, 10, size).astype(np.int32),
+  }
+
+
+def _parts(network, state, batch) -> dict[str, float]:
+  """Seconds that the passes take, each as a program of its own."""
+  import jax
+  import jax.numpy as jnp
+
+  from byol_jax import learner
+
+  def forward(params, bn_state, batch):
+    views = jnp.stack([batch["view1"], batch["view2"]])
+    return network.apply(params, bn_state, views, is_training=True)
+
+  def gradient(params, state, batch):
+    loss = lambda p: learner.loss_fn(network, p, state, batch)  # noqa: E731
+    return jax.grad(loss, has_aux=True)(params)
+
+  batch = jax.device_put(batch)
+  once = _seconds(
+    jax.jit(forward), state.online_params, state.online_state, batch
+  )
+  both = _seconds(jax.jit(gradient), state.online_params, state, batch)
+  return {
+    "forward, online": once,
+    "forward, target": once,
+    "backward": both - 2 * once,
+  }
+
+
+def _seconds(fn: Callable[..., Any], *args: Any) -> float:
+  """The median of a few runs after the first."""
+  import jax
+
+  jax.block_until_ready(fn(*args))
+  seconds = []
+  for _ in range(_STEPS):
+    started = time.perf_counter()
+    jax.block_until_ready(fn(*args))
+    seconds.append(time.perf_counter() - started)
+  return statistics.median(seconds)
+
+
+def _forward_flops(network, state, batch) -> int:
+  """Of the products and convolutions of one pass over both views.
+
+  An update does four times as much: both networks forward, and a gradient by
+  weights and one by inputs. As textbooks count them, whatever the program does.
+  """
+  import jax
+  import jax.numpy as jnp
+
+  def forward(params, bn_state, view):
+    views = jnp.stack([view, view])
+    return network.apply(params, bn_state, views, is_training=True)
+
+  jaxpr = jax.make_jaxpr(forward)(
+    state.online_params, state.online_state, batch["view1"]
+  )
+  return _flops(jaxpr.jaxpr)
+
+
+def _flops(jaxpr) -> int:
+  total = 0
+  for eqn in jaxpr.eqns:
+    shapes = [v.aval.shape for v in eqn.invars if hasattr(v, "aval")]
+    size = math.prod(eqn.outvars[0].aval.shape)
+    if eqn.primitive.name == "dot_general":
+      ((contracted, _), _) = eqn.params["dimension_numbers"]
+      total += 2 * size * math.prod(shapes[0][i] for i in contracted)
+    elif [len(shape) for shape in shapes] == [4, 4] and (
+      eqn.primitive.name in ("conv_general_dilated", "custom_vjp_call")
+    ):
+      total += 2 * size * math.prod(shapes[1][:3])
+    else:
+      for value in eqn.params.values():
+        inner = getattr(value, "jaxpr", value)
+        if hasattr(inner, "eqns"):
+          total += _flops(inner)
+  return total
+
+
+def _matmul_rate() -> float:
+  """Floating-point operations a second of a large matrix product."""
+  import jax
+  import jax.numpy as jnp
+
+  matrix = jnp.ones((_MATRIX, _MATRIX))
+  return 2 * _MATRIX**3 / _seconds(jax.jit(jnp.matmul), matrix, matrix)
+
+
+def _plain_conv(x, w, stride, padding="SAME"):
+  import jax
+
+  y = jax.lax.conv_general_dilated(
+    x.reshape(-1, *x.shape[-3:]),
+    w,
+    (stride, stride),
+    padding,
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+  )
+  return y.reshape(*x.shape[:-3], *y.shape[1:])
+
+
+if __name__ == "__main__":
+  host.restart_with_huge_pages()
+  main()

@@ -1,0 +1,239 @@
+"""Two-dimensional convolution, computed in the way that suits the device.
+
+On GPUs and TPUs this is `jax.lax.conv_general_dilated`, derivatives included.
+On CPUs the same sums are formed in another order, because XLA hands only plain
+products and convolutions in one particular layout to fast kernels:
+
+- a 1x1 kernel is a matrix product;
+- a 3x3 kernel over many channels is computed by Winograd's minimal filtering;
+- the weight gradient is written in the layout of the fast kernel, into which XLA
+  itself brings convolutions at the top of a program but not in its loops.
+
+No choice changes a result by more than about 4e-6 of its largest value.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Rows and columns to pad, before and after.
+Pads = tuple[tuple[int, int], ...]
+
+_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+# Winograd pays from so many input channels on; with fewer, its transforms cost
+# more than they save (benchmarks/README.md).
+_WINOGRAD_FROM = 64
+
+# Lavin and Gray 2016 (arXiv 1509.09308), F(4, 3) along the rows: four
+# neighbouring outputs from six inputs with six products instead of twelve.
+_OUTPUTS = 4
+_FROM_INPUTS = np.array(
+  [
+    [4, 0, -5, 0, 1, 0],
+    [0, -4, -4, 1, 1, 0],
+    [0, 4, -4, -1, 1, 0],
+    [0, -2, -1, 2, 1, 0],
+    [0, 2, -1, -2, 1, 0],
+    [0, 4, 0, -5, 0, 1],
+  ]
+)
+_FROM_KERNEL = np.array(
+  [
+    [1 / 4, 0, 0],
+    [-1 / 6, -1 / 6, -1 / 6],
+    [-1 / 6, 1 / 6, -1 / 6],
+    [1 / 24, 1 / 12, 1 / 6],
+    [1 / 24, -1 / 12, 1 / 6],
+    [0, 0, 1],
+  ]
+)
+_TO_OUTPUTS = np.array(
+  [
+    [1, 1, 1, 1, 1, 0],
+    [0, 1, -1, 2, -2, 0],
+    [0, 1, 1, 4, 4, 0],
+    [0, 1, -1, 8, -8, 1],
+  ]
+)
+
+
+def conv(
+  x: chex.Array, w: chex.Array, stride: int, padding: str | Pads = "SAME"
+) -> chex.Array:
+  """Convolves images with a kernel, as `hk.Conv2D` without a bias does.
+
+  Args:
+    x: [..., H, W, C].
+    w: [rows, columns, C, D].
+    stride: of both directions.
+    padding: SAME, VALID, or what to add before and after rows and columns.
+
+  Returns:
+    [..., h, w, D].
+  """
+  pads: Pads
+  if isinstance(padding, str):
+    size = x.shape[-3:-1]
+    pads = tuple(
+      jax.lax.padtype_to_pads(size, w.shape[:2], (stride, stride), padding)
+    )
+  else:
+    pads = padding
+  compute = _cpu_conv if jax.default_backend() == "cpu" else _lax_conv
+  y = compute(stride, pads, x.reshape(-1, *x.shape[-3:]), w)
+  return y.reshape(*x.shape[:-3], *y.shape[1:])
+
+
+def _lax_conv(
+  stride: int, pads: Pads, x: chex.Array, w: chex.Array
+) -> chex.Array:
+  return jax.lax.conv_general_dilated(
+    x, w, (stride, stride), pads, dimension_numbers=_DIMENSIONS
+  )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _cpu_conv(
+  stride: int, pads: Pads, x: chex.Array, w: chex.Array
+) -> chex.Array:
+  return _forward(stride, pads, x, w)[0]
+
+
+def _forward(stride, pads, x, w):
+  x = _computed_once(x)
+  return _outputs(stride, pads, x, w), (x, w)
+
+
+def _backward(stride, pads, residuals, dy):
+  x, w = residuals
+  dy = _computed_once(dy)
+  if _is_product(w, pads):
+    return jax.vjp(functools.partial(_product, stride), x, w)[1](dy)
+  if stride == 1:
+    turned = w[::-1, ::-1].swapaxes(2, 3)
+    back = tuple(
+      (size - 1 - before, size - 1 - after)
+      for size, (before, after) in zip(w.shape[:2], pads, strict=True)
+    )
+    dx = _outputs(1, back, dy, turned)
+  else:
+    (dx,) = jax.vjp(lambda x: _lax_conv(stride, pads, x, w), x)[1](dy)
+  if _is_for_winograd(stride, w):
+    return dx, _winograd_weight_gradient(pads, x, dy, w.shape)
+  return dx, _weight_gradient(stride, pads, x, dy, w.shape)
+
+
+_cpu_conv.defvjp(_forward, _backward)
+
+
+def _outputs(stride, pads, x, w):
+  if _is_product(w, pads):
+    return _product(stride, x, w)
+  if _is_for_winograd(stride, w):
+    return _winograd(pads, x, w)
+  return _lax_conv(stride, pads, x, w)
+
+
+def _computed_once(x: chex.Array) -> chex.Array:
+  """The same array, which XLA stores instead of computing it for each user.
+
+  It repeats cheap element-wise operations, here batch norm and ReLU, inside
+  whatever reads them, and what reads the inputs here reads them six times or in
+  leaps. Divisions count as dear enough to be done only once, and XLA cannot
+  know that this one is by 1. An optimization barrier is gone before it fuses.
+  """
+  return x / (1 + 0 * x)
+
+
+def _is_product(w: chex.Array, pads: Pads) -> bool:
+  """Whether each output is a product of one input with the kernel."""
+  return w.shape[:2] == (1, 1) and pads == ((0, 0), (0, 0))
+
+
+def _product(stride, x, w):
+  return x[:, ::stride, ::stride] @ w[0, 0]
+
+
+def _weight_gradient(stride, pads, x, dy, shape):
+  """The gradient by a kernel of that shape, as a convolution over examples."""
+  pads = [
+    (before, stride * (outputs - 1) + size - before - inputs)
+    for (before, _), outputs, size, inputs in zip(
+      pads, dy.shape[1:3], shape[:2], x.shape[1:3], strict=True
+    )
+  ]
+  dw = jax.lax.conv_general_dilated(
+    x.transpose(3, 1, 2, 0),
+    dy.transpose(1, 2, 0, 3),
+    (1, 1),
+    pads,
+    rhs_dilation=(stride, stride),
+    dimension_numbers=_DIMENSIONS,
+  )
+  return dw.transpose(1, 2, 0, 3)
+
+
+def _is_for_winograd(stride: int, w: chex.Array) -> bool:
+  return w.shape[1] == 3 and stride == 1 and w.shape[2] >= _WINOGRAD_FROM
+
+
+def _winograd(pads, x, w):
+  """Convolution of stride 1 with three columns."""
+  width = x.shape[2] + sum(pads[1]) - 2
+  kernels = _combined(_FROM_KERNEL, jnp.split(w, 3, axis=1))
+  products = [
+    _lax_conv(1, (pads[0], (0, 0)), a, b)
+    for a, b in zip(_winograd_inputs(pads, x), kernels, strict=True)
+  ]
+  outputs = jnp.stack(_combined(_TO_OUTPUTS, products), axis=3)
+  return outputs.reshape(*outputs.shape[:2], -1, w.shape[-1])[:, :, :width]
+
+
+def _winograd_weight_gradient(pads, x, dy, shape):
+  """The gradient of `_winograd` by its kernel."""
+  fill = -dy.shape[2] % _OUTPUTS
+  dy = jnp.pad(dy, ((0, 0), (0, 0), (0, fill), (0, 0)))
+  by_output = [dy[:, :, i::_OUTPUTS] for i in range(_OUTPUTS)]
+  by_kernel = [
+    _weight_gradient(1, (pads[0], (0, 0)), a, b, (shape[0], 1))
+    for a, b in zip(
+      _winograd_inputs(pads, x),
+      _combined(_TO_OUTPUTS.T, by_output),
+      strict=True,
+    )
+  ]
+  return jnp.concatenate(_combined(_FROM_KERNEL.T, by_kernel), axis=1)
+
+
+def _winograd_inputs(pads, x):
+  """Six combinations of columns for every four outputs of a row."""
+  _, (before, after) = pads
+  width = x.shape[2] + before + after - 2
+  last = width - 1 - (width - 1) % _OUTPUTS  # The last group's first output.
+  none = (0, 0, 0)
+  columns = (before, last + _OUTPUTS + 2 - x.shape[2] - before, 0)
+  x = jax.lax.pad(x, jnp.zeros((), x.dtype), [none, none, columns, none])
+  shifted = [x[:, :, i : i + last + 1 : _OUTPUTS] for i in range(_OUTPUTS + 2)]
+  return _combined(_FROM_INPUTS, shifted)
+
+
+def _combined(
+  matrix: np.ndarray, arrays: Sequence[chex.Array]
+) -> list[chex.Array]:
+  """The sums of arrays that a matrix' rows weigh; nothing is done for a 0."""
+  return [
+    functools.reduce(
+      jnp.add,
+      (
+        array if weight == 1 else array * weight
+        for weight, array in zip(row.tolist(), arrays, strict=True)
+        if weight
+      ),
+    )
+    for row in matrix
+  ]

@@ -1,0 +1,98 @@
+"""Convolution as CPUs compute it, against XLA's own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from byol_jax import convolution
+
+_PADS = st.tuples(st.integers(0, 3), st.integers(0, 3))
+
+
+@st.composite
+def problems(draw):
+  """Images, a kernel no larger than they are, a stride and a padding."""
+  rows, columns = draw(
+    st.sampled_from([(1, 1), (3, 3), (2, 3), (3, 1), (5, 5), (7, 7)])
+  )
+  channels = draw(st.sampled_from([1, 3, 8, 64]))
+  shape = (
+    draw(st.integers(1, 3)),
+    draw(st.integers(rows, 12)),
+    draw(st.integers(columns, 12)),
+    channels,
+  )
+  padding = draw(st.sampled_from(["SAME", "VALID"]) | st.tuples(_PADS, _PADS))
+  random = np.random.RandomState(draw(st.integers(0, 1000)))
+  x = random.randn(*shape).astype(np.float32)
+  w = random.randn(rows, columns, channels, 5).astype(np.float32)
+  return x, w, draw(st.sampled_from([1, 2, 3])), padding
+
+
+def lax_conv(x, w, stride, padding):
+  return jax.lax.conv_general_dilated(
+    x, w, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+  )
+
+
+def assert_close(actual, expected):
+  """Within 1e-5 of the largest number."""
+  assert actual.shape == expected.shape
+  np.testing.assert_allclose(
+    actual, expected, rtol=0, atol=1e-5 * np.max(np.abs(expected)) + 1e-30
+  )
+
+
+@pytest.mark.slow
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(problems())
+def test_forward_and_both_gradients_are_those_of_lax_conv(problem):
+  x, w, stride, padding = problem
+  y, vjp = jax.vjp(lambda x, w: convolution.conv(x, w, stride, padding), x, w)
+  expected, expected_vjp = jax.vjp(
+    lambda x, w: lax_conv(x, w, stride, padding), x, w
+  )
+  assert_close(y, expected)
+  dy = np.random.RandomState(0).randn(*y.shape).astype(np.float32)
+  for actual, reference in zip(vjp(dy), expected_vjp(dy), strict=True):
+    assert_close(actual, reference)
+
+
+@pytest.mark.parametrize("channels", [3, 64])
+def test_gradients_in_a_loop_are_those_outside(channels):
+  """As accumulation over micro-batches takes them."""
+  random = np.random.RandomState(0)
+  x = random.randn(4, 2, 7, 9, channels).astype(np.float32)
+  w = random.randn(3, 3, channels, 8).astype(np.float32)
+
+  def gradient(x):
+    return jax.grad(lambda w: jnp.sum(jnp.square(convolution.conv(x, w, 1))))(w)
+
+  looped = jnp.sum(jax.lax.map(gradient, x), axis=0)
+  assert_close(looped, gradient(x.reshape(-1, *x.shape[2:])))
+
+
+def test_leading_axes_are_only_examples():
+  random = np.random.RandomState(0)
+  x = random.randn(2, 3, 8, 8, 4).astype(np.float32)
+  w = random.randn(3, 3, 4, 6).astype(np.float32)
+  y = convolution.conv(x, w, 2)
+  assert y.shape == (2, 3, 4, 4, 6)
+  assert_close(y[1], convolution.conv(x[1], w, 2))
+
+
+def test_accelerators_get_xlas_own_convolution(monkeypatch):
+  x = jnp.ones((1, 8, 8, 64))
+  w = jnp.ones((3, 3, 64, 8))
+  on_cpu = jax.make_jaxpr(lambda x, w: convolution.conv(x, w, 1))(x, w)
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  on_gpu = jax.make_jaxpr(lambda x, w: convolution.conv(x, w, 1))(x, w)
+  assert "custom_vjp" in str(on_cpu)
+  assert [e.primitive.name for e in on_gpu.eqns] == [
+    "reshape",
+    "conv_general_dilated",
+    "reshape",
+  ] or [e.primitive.name for e in on_gpu.eqns] == ["conv_general_dilated"]
