@@ -55,20 +55,28 @@ def main() -> None:
   init_seconds = time.perf_counter() - started
   flops = 4 * _forward_flops(network, state, batch)
 
-  parts = _parts(network, state, batch)
+  passes = _passes(network, state, jax.device_put(batch))
   update = parallel.pmap_update(learner.update)
   (on_devices,) = parallel.prefetch([batch])
   started = time.perf_counter()
   state, _ = jax.block_until_ready(update(state, on_devices))
   first_seconds = time.perf_counter() - started
-  seconds = []
-  for _ in range(_STEPS):
-    started = time.perf_counter()
-    state, _ = jax.block_until_ready(update(state, on_devices))
-    seconds.append(time.perf_counter() - started)
-  whole = statistics.median(seconds)
-  parts["optimizer, EMA, metrics"] = whole - sum(parts.values())
 
+  def step():
+    nonlocal state
+    state, metrics = update(state, on_devices)
+    return state, metrics
+
+  # In turn, so that a drift of the machine's speed is not taken for a part.
+  forward, gradient, seconds = _seconds(*passes, step)
+  once, whole = statistics.median(forward), statistics.median(seconds)
+  both = statistics.median(gradient)
+  parts = {
+    "forward, online": once,
+    "forward, target": once,
+    "backward": both - 2 * once,
+    "optimizer, EMA, metrics": whole - both,
+  }
   for name, part in parts.items():
     print(f"{name:26}{part * 1e3:9.1f} ms {part / whole:6.1%}")
   rate = _matmul_rate()
@@ -120,44 +128,41 @@ def _batch(size: int, side: int) -> dict[str, Any]:
   }
 
 
-def _parts(network, state, batch) -> dict[str, float]:
-  """Seconds that the passes take, each as a program of its own."""
+def _passes(network, state, batch) -> list[Callable[[], Any]]:
+  """One network's forward pass, and the gradient with both, as programs."""
   import jax
   import jax.numpy as jnp
 
   from byol_jax import learner
 
+  @jax.jit
   def forward(params, bn_state, batch):
     views = jnp.stack([batch["view1"], batch["view2"]])
     return network.apply(params, bn_state, views, is_training=True)
 
+  @jax.jit
   def gradient(params, state, batch):
     loss = lambda p: learner.loss_fn(network, p, state, batch)  # noqa: E731
     return jax.grad(loss, has_aux=True)(params)
 
-  batch = jax.device_put(batch)
-  once = _seconds(
-    jax.jit(forward), state.online_params, state.online_state, batch
-  )
-  both = _seconds(jax.jit(gradient), state.online_params, state, batch)
-  return {
-    "forward, online": once,
-    "forward, target": once,
-    "backward": both - 2 * once,
-  }
+  state = jax.tree.map(jnp.copy, state)  # The update's own is donated.
+  return [
+    lambda: forward(state.online_params, state.online_state, batch),
+    lambda: gradient(state.online_params, state, batch),
+  ]
 
 
-def _seconds(fn: Callable[..., Any], *args: Any) -> float:
-  """The median of a few runs after the first."""
+def _seconds(*programs: Callable[[], Any]) -> list[list[float]]:
+  """What each takes in every round but the first, which compiles."""
   import jax
 
-  jax.block_until_ready(fn(*args))
-  seconds = []
-  for _ in range(_STEPS):
-    started = time.perf_counter()
-    jax.block_until_ready(fn(*args))
-    seconds.append(time.perf_counter() - started)
-  return statistics.median(seconds)
+  seconds: list[list[float]] = [[] for _ in programs]
+  for _ in range(_STEPS + 1):
+    for program, spent in zip(programs, seconds, strict=True):
+      started = time.perf_counter()
+      jax.block_until_ready(program())
+      spent.append(time.perf_counter() - started)
+  return [spent[1:] for spent in seconds]
 
 
 def _forward_flops(network, state, batch) -> int:
@@ -205,7 +210,9 @@ def _matmul_rate() -> float:
   import jax.numpy as jnp
 
   matrix = jnp.ones((_MATRIX, _MATRIX))
-  return 2 * _MATRIX**3 / _seconds(jax.jit(jnp.matmul), matrix, matrix)
+  multiply = jax.jit(jnp.matmul)
+  (seconds,) = _seconds(lambda: multiply(matrix, matrix))
+  return 2 * _MATRIX**3 / statistics.median(seconds)
 
 
 def _plain_conv(x, w, stride, padding="SAME"):
