@@ -43,7 +43,7 @@ def main() -> None:
   from byol_jax import convolution, parallel, train
 
   if options.plain:
-    convolution.conv = _plain_conv
+    convolution._cpu_conv = convolution._lax_conv  # type: ignore[assignment]
   config = _config(options)
   network = train.build_network(config, num_classes=10)
   learner = train.build_learner(
@@ -213,19 +213,6 @@ def _matmul_rate() -> float:
   multiply = jax.jit(jnp.matmul)
   (seconds,) = _seconds(lambda: multiply(matrix, matrix))
   return 2 * _MATRIX**3 / statistics.median(seconds)
-
-
-def _plain_conv(x, w, stride, padding="SAME"):
-  import jax
-
-  y = jax.lax.conv_general_dilated(
-    x.reshape(-1, *x.shape[-3:]),
-    w,
-    (stride, stride),
-    padding,
-    dimension_numbers=("NHWC", "HWIO", "NHWC"),
-  )
-  return y.reshape(*x.shape[:-3], *y.shape[1:])
 
 
 if __name__ == "__main__":
