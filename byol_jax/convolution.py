@@ -6,8 +6,9 @@ products and convolutions in one particular layout to fast kernels:
 
 - a 1x1 kernel is a matrix product;
 - a 3x3 kernel over many channels is computed by Winograd's minimal filtering;
-- the weight gradient is written in the layout of the fast kernel, into which XLA
-  itself brings convolutions at the top of a program but not in its loops.
+- the input gradient of a stride is composed of convolutions without one;
+- gradients are written in the layout of the fast kernel, into which XLA itself
+  brings convolutions at the top of a program but not in its loops.
 
 No choice changes a result by more than about 4e-6 of its largest value.
 """
@@ -25,9 +26,10 @@ Pads = tuple[tuple[int, int], ...]
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
-# Winograd pays from so many input channels on; with fewer, its transforms cost
-# more than they save (benchmarks/README.md).
-_WINOGRAD_FROM = 64
+# Input channels from which on products are fast enough that Winograd saves more
+# than its transforms cost, and XLA's own strided input gradient, which multiplies
+# by zeros, is as fast as ours, which rearranges (benchmarks/README.md).
+_MANY_CHANNELS = 64
 
 # Lavin and Gray 2016 (arXiv 1509.09308), F(4, 3) along the rows: four
 # neighbouring outputs from six inputs with six products instead of twelve.
@@ -106,29 +108,52 @@ def _cpu_conv(
 
 def _forward(stride, pads, x, w):
   x = _computed_once(x)
-  return _outputs(stride, pads, x, w), (x, w)
+  y = _outputs(stride, pads, at_least_float32(x), at_least_float32(w))
+  return y.astype(x.dtype), (x, w)
 
 
 def _backward(stride, pads, residuals, dy):
+  dx, dw = _gradients(
+    stride, pads, *map(at_least_float32, (*residuals, _computed_once(dy)))
+  )
   x, w = residuals
-  dy = _computed_once(dy)
+  return dx.astype(x.dtype), dw.astype(w.dtype)
+
+
+def _gradients(stride, pads, x, w, dy):
   if _is_product(w, pads):
     return jax.vjp(functools.partial(_product, stride), x, w)[1](dy)
-  if stride == 1:
-    turned = w[::-1, ::-1].swapaxes(2, 3)
-    back = tuple(
-      (size - 1 - before, size - 1 - after)
-      for size, (before, after) in zip(w.shape[:2], pads, strict=True)
+  turned = w[::-1, ::-1].swapaxes(2, 3)
+  back = tuple(
+    (size - 1 - before, inputs - stride * (outputs - 1) - 1 + before)
+    for size, (before, _), inputs, outputs in zip(
+      w.shape[:2], pads, x.shape[1:3], dy.shape[1:3], strict=True
     )
+  )
+  if stride == 1:
     dx = _outputs(1, back, dy, turned)
+  elif _has_many_channels(w):
+    dx = jax.lax.conv_general_dilated(
+      dy,
+      turned,
+      (1, 1),
+      back,
+      lhs_dilation=(stride, stride),
+      dimension_numbers=_DIMENSIONS,
+    )
   else:
-    (dx,) = jax.vjp(lambda x: _lax_conv(stride, pads, x, w), x)[1](dy)
+    dx = _strided_input_gradient(stride, pads, dy, w, x.shape[1:3])
   if _is_for_winograd(stride, w):
     return dx, _winograd_weight_gradient(pads, x, dy, w.shape)
   return dx, _weight_gradient(stride, pads, x, dy, w.shape)
 
 
 _cpu_conv.defvjp(_forward, _backward)
+
+
+def at_least_float32(x: chex.Array) -> chex.Array:
+  """The array in float32, or wider if it comes so: sums need the digits."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _outputs(stride, pads, x, w):
@@ -156,7 +181,35 @@ def _is_product(w: chex.Array, pads: Pads) -> bool:
 
 
 def _product(stride, x, w):
-  return x[:, ::stride, ::stride] @ w[0, 0]
+  x = x[:, ::stride, ::stride]
+  # As matrices, so that the weight gradient is a product of matrices, too.
+  y = x.reshape(-1, x.shape[-1]) @ w[0, 0]
+  return y.reshape(*x.shape[:-1], -1)
+
+
+def _strided_input_gradient(stride, pads, dy, w, size):
+  """The gradient by inputs of that size, without multiplying by zeros.
+
+  Input `stride * q + a` is reached by the kernel's elements `a`, `a + stride`,
+  ... only. For each `a` they form a small kernel of stride 1 over `dy`, and all
+  of these go as channels of one convolution.
+  """
+  taps = [-(-n // stride) for n in w.shape[:2]]
+  fill = [(0, t * stride - n) for t, n in zip(taps, w.shape[:2], strict=True)]
+  w = jnp.pad(w, (*fill, (0, 0), (0, 0)))
+  w = w.reshape(taps[0], stride, taps[1], stride, *w.shape[2:])[::-1, :, ::-1]
+  w = w.transpose(0, 2, 5, 1, 3, 4).reshape(*taps, dy.shape[-1], -1)
+  dx = _lax_conv(1, tuple((t - 1, t - 1) for t in taps), dy, w)
+  n, rows, columns, _ = dx.shape
+  dx = dx.reshape(n, rows, columns, stride, stride, -1).swapaxes(2, 3)
+  dx = dx.reshape(n, rows * stride, columns * stride, -1)
+  cut = [
+    (-before, before + wanted - given, 0)
+    for (before, _), wanted, given in zip(
+      pads, size, dx.shape[1:3], strict=True
+    )
+  ]
+  return jax.lax.pad(dx, jnp.zeros((), dx.dtype), [(0, 0, 0), *cut, (0, 0, 0)])
 
 
 def _weight_gradient(stride, pads, x, dy, shape):
@@ -178,8 +231,12 @@ def _weight_gradient(stride, pads, x, dy, shape):
   return dw.transpose(1, 2, 0, 3)
 
 
+def _has_many_channels(w: chex.Array) -> bool:
+  return w.shape[2] >= _MANY_CHANNELS
+
+
 def _is_for_winograd(stride: int, w: chex.Array) -> bool:
-  return w.shape[1] == 3 and stride == 1 and w.shape[2] >= _WINOGRAD_FROM
+  return w.shape[1] == 3 and stride == 1 and _has_many_channels(w)
 
 
 def _winograd(pads, x, w):

@@ -7,6 +7,7 @@ first version always starts the last scale of a bottleneck block at zero, which
 the paper did not.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -145,9 +146,16 @@ class _BlockGroup(hk.Module):
   """Blocks of one resolution; the first one strides and projects."""
 
   def __init__(
-    self, block: type, num_blocks: int, stride: int, name: str, **kwargs
+    self,
+    block: type,
+    num_blocks: int,
+    stride: int,
+    remat: bool,
+    name: str,
+    **kwargs,
   ):
     super().__init__(name=name)
+    self.remat = remat
     self.blocks = [
       block(
         stride=stride if i == 0 else 1,
@@ -160,7 +168,8 @@ class _BlockGroup(hk.Module):
 
   def __call__(self, x: chex.Array, is_training: bool) -> chex.Array:
     for block in self.blocks:
-      x = block(x, is_training)
+      call = functools.partial(block, is_training=is_training)
+      x = hk.remat(call)(x) if self.remat else call(x)
     return x
 
 
@@ -177,6 +186,7 @@ class ResNet(hk.Module):
     pooling: str,
     zero_init_last_scale: bool,
     bn_config: Mapping[str, Any],
+    remat: bool,
   ):
     """Builds the layers; `check` says first whether the names are known.
 
@@ -188,6 +198,8 @@ class ResNet(hk.Module):
       pooling: mean over positions, or flatten, which keeps them.
       zero_init_last_scale: start each residual branch at zero.
       bn_config: keyword arguments of every `layers.BatchNorm`.
+      remat: keep each block's input only and compute the block again for its
+        gradient: less memory, a third more work.
     """
     super().__init__(name=architecture.module_name)
     kernel, stride, self.max_pool = _STEMS[stem]
@@ -210,6 +222,7 @@ class ResNet(hk.Module):
         bottleneck=architecture.bottleneck,
         last_scale_init=scale_init,
         bn_config=bn_config,
+        remat=remat,
         name=f"block_group_{i}",
       )
       for i in range(4)

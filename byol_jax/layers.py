@@ -40,6 +40,7 @@ class BatchNorm(hk.Module):
   """`hk.BatchNorm` with scale and offset, each view by its own statistics.
 
   Maps [V, B, ..., C] to the same; running statistics take in view after view.
+  Computes in float32 whatever the precision of its inputs, which it returns in.
   """
 
   def __init__(
@@ -60,8 +61,9 @@ class BatchNorm(hk.Module):
   def __call__(self, x: chex.Array, is_training: bool) -> chex.Array:
     """Normalises [V, B, ..., C] by its own, or else by running statistics."""
     shape = (1,) * (x.ndim - 2) + x.shape[-1:]
-    scale = hk.get_parameter("scale", shape, x.dtype, self._scale_init)
-    offset = hk.get_parameter("offset", shape, x.dtype, jnp.zeros)
+    dtype = convolution.at_least_float32(x).dtype
+    scale = hk.get_parameter("scale", shape, dtype, self._scale_init)
+    offset = hk.get_parameter("offset", shape, dtype, jnp.zeros)
     if is_training:
       rows = x.reshape(x.shape[0], -1, x.shape[-1])
       y, means, variances = _normalise(
@@ -76,7 +78,10 @@ class BatchNorm(hk.Module):
         self._var_ema(var.reshape(shape))
       return y.reshape(x.shape)
     inv = scale * jax.lax.rsqrt(self._var_ema.average + self._eps)
-    return (x - self._mean_ema.average[None]) * inv[None] + offset[None]
+    y = (convolution.at_least_float32(x) - self._mean_ema.average[None]) * inv[
+      None
+    ] + offset[None]
+    return y.astype(x.dtype)
 
 
 def _column_sums(
@@ -84,7 +89,7 @@ def _column_sums(
 ) -> chex.Array:
   """Sums over the rows of what `terms` makes of them.
 
-  Slices are added before the rest is summed: XLA's CPU backend does so at the
+  Sums in float32 at least. Slices are added before the rest is summed: XLA's CPU backend does so at the
   speed of memory and without writing the terms down, which it does not do with
   a sum over all rows.
 
@@ -99,7 +104,12 @@ def _column_sums(
   parts = next(k for k in (8, 7, 6, 5, 4, 3, 2, 1) if rows % k == 0)
   n = rows // parts
   sums = [
-    terms(*(array[:, i * n : (i + 1) * n] for array in arrays))
+    terms(
+      *(
+        convolution.at_least_float32(array[:, i * n : (i + 1) * n])
+        for array in arrays
+      )
+    )
     for i in range(parts)
   ]
   return jnp.stack(
@@ -130,8 +140,10 @@ def _normalise_forward(eps, axis_name, x, scale, offset):
   mean, mean_of_squares = means
   var = mean_of_squares - jnp.square(mean)
   inv = jax.lax.rsqrt(var + eps)
-  y = (x - mean[:, None]) * (scale * inv)[:, None] + offset[None]
-  return (y, mean, var), (x, scale, mean, inv)
+  y = (convolution.at_least_float32(x) - mean[:, None]) * (scale * inv)[
+    :, None
+  ] + offset[None]
+  return (y.astype(x.dtype), mean, var), (x, scale, mean, inv)
 
 
 def _normalise_backward(eps, axis_name, residuals, cotangents):
@@ -146,9 +158,12 @@ def _normalise_backward(eps, axis_name, residuals, cotangents):
     means = jax.lax.pmean(means, axis_name)
   mean_dy, slope = means[:, :, None]
   inv = inv[:, None]
-  dx = (dy - mean_dy - (x - mean) * (inv * slope)) * (scale[None] * inv)
+  centred = convolution.at_least_float32(x) - mean
+  dx = (
+    convolution.at_least_float32(dy) - mean_dy - centred * (inv * slope)
+  ) * (scale[None] * inv)
   return (
-    dx,
+    dx.astype(x.dtype),
     jnp.sum(d_scale, axis=0, keepdims=True),
     jnp.sum(d_offset, axis=0, keepdims=True),
   )

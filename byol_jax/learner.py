@@ -82,11 +82,18 @@ def _both_views(
   return first, second, state
 
 
+def labelled_share(labels: chex.Array, axis_name: str | None) -> chex.Array:
+  """The share of labelled examples in a batch over all devices."""
+  share = jnp.mean(labels >= 0)
+  return share if axis_name is None else jax.lax.pmean(share, axis_name)
+
+
 def loss_fn(
   network: hk.TransformedWithState,
   online_params: hk.Params,
   state: TrainState,
   batch: Batch,
+  labelled: chex.Array,
   axis_name: str | None = None,
 ) -> tuple[chex.Array, tuple[hk.State, hk.State, Metrics]]:
   """BYOL's loss plus the online classifier's.
@@ -102,8 +109,10 @@ def loss_fn(
       not looked at.
     state: gives the target network and both batch-norm states.
     batch: `view1`, `view2` [B, H, W, 3] in [0, 1]; `label` [B], -1 unknown.
-    axis_name: the devices' axis, for batch-norm statistics and the count of
-      labelled examples. The loss itself is this device's share.
+      May be a part, on a device or of a larger batch; the loss and the metrics
+      are this part's share, whose mean over parts is the whole batch's.
+    labelled: the share of labelled examples in the whole batch.
+    axis_name: the devices' axis, for batch-norm statistics.
 
   Returns:
     The scalar loss, and (online_state, target_state, metrics).
@@ -120,17 +129,12 @@ def loss_fn(
     + losses.regression_loss(online2.prediction, stop(target1.projection))
   )
 
-  labels = batch["label"]
-  labelled = jnp.mean(labels >= 0)
-  if axis_name is not None:
-    labelled = jax.lax.pmean(labelled, axis_name)
-
   def mean_of_labelled(values: chex.Array) -> chex.Array:
-    # Divided by the share over all devices: a mean over devices of this mean
-    # is then the mean over all labelled examples. Without any, it is 0.
+    # Divided by the share in the whole batch: a mean over parts of this mean is
+    # then the mean over all labelled examples. Without any, it is 0.
     return jnp.mean(values) / jnp.maximum(labelled, 1e-9)
 
-  logits = online1.logits
+  labels, logits = batch["label"], online1.logits
   classif_loss = mean_of_labelled(losses.softmax_cross_entropy(logits, labels))
   loss = repr_loss + classif_loss
   metrics = dict(
@@ -143,11 +147,58 @@ def loss_fn(
   return loss, (online_state, target_state, metrics)
 
 
+def _accumulated(
+  network: hk.TransformedWithState,
+  state: TrainState,
+  batch: Batch,
+  microbatches: int,
+  finish: Callable[[Batch], Batch],
+  axis_name: str | None,
+) -> tuple[hk.Params, hk.State, hk.State, Metrics]:
+  """Gradient and metrics, means over micro-batches, and the last states.
+
+  One micro-batch is worked on after the other, so that no more than one's views
+  and activations are in memory.
+  """
+  labelled = labelled_share(batch["label"], axis_name)
+
+  def add(carry, part):
+    total, online_state, target_state = carry
+    now = state._replace(online_state=online_state, target_state=target_state)
+    grads, (online_state, target_state, metrics) = jax.grad(
+      lambda params: loss_fn(
+        network, params, now, finish(part), labelled, axis_name
+      ),
+      has_aux=True,
+    )(state.online_params)
+    total = jax.tree.map(jnp.add, total, grads)
+    return (total, online_state, target_state), metrics
+
+  zeros = jax.tree.map(jnp.zeros_like, state.online_params)
+  (total, online_state, target_state), metrics = jax.lax.scan(
+    add,
+    (zeros, state.online_state, state.target_state),
+    jax.tree.map(
+      lambda x: x.reshape(microbatches, -1, *x.shape[1:]), dict(batch)
+    ),
+    unroll=0 if microbatches == 1 else 1,  # One needs no loop.
+  )
+  return (
+    jax.tree.map(lambda x: x / microbatches, total),
+    online_state,
+    target_state,
+    jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics),
+  )
+
+
 def make_learner(
   network: hk.TransformedWithState,
   optimizer: optax.GradientTransformation,
   learning_rate: optimizers.Schedule,
   tau: optimizers.Schedule,
+  *,
+  microbatches: int = 1,
+  finish: Callable[[Batch], Batch] = lambda batch: batch,
 ) -> Learner:
   """Builds the pure functions that train BYOL (Grill et al. 2020, alg. 1).
 
@@ -156,6 +207,11 @@ def make_learner(
     optimizer: the whole chain, the learning rate included.
     learning_rate: the schedule the optimizer follows, for the metrics.
     tau: the target's decay as a function of the step.
+    microbatches: parts that `update` takes a batch in, to need less memory.
+      Gradients are averaged, and there is one step of optimizer and target a
+      batch; batch norm sees the parts by themselves (paper, batch ablation).
+    finish: makes the views of a part, where the data layer left that to the
+      device; `batch` then holds what it takes.
 
   Returns:
     `init` and `update`. With `axis_name`, `update` averages gradients,
@@ -181,10 +237,9 @@ def make_learner(
   def update(
     state: TrainState, batch: Batch, axis_name: str | None = None
   ) -> tuple[TrainState, Metrics]:
-    grads, (online_state, target_state, metrics) = jax.grad(
-      lambda params: loss_fn(network, params, state, batch, axis_name),
-      has_aux=True,
-    )(state.online_params)
+    grads, online_state, target_state, metrics = _accumulated(
+      network, state, batch, microbatches, finish, axis_name
+    )
     if axis_name is not None:
       grads, metrics = jax.lax.pmean((grads, metrics), axis_name)
 

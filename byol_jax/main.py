@@ -29,6 +29,7 @@ from byol_jax import (
   errors,
   evaluation,
   networks,
+  plan,
   report,
   signals,
   train,
@@ -83,17 +84,9 @@ def _pretrain(run: train.Run) -> None:
   evaluation.protocol_names(run)  # A mistake there must not wait for the end.
   _tell_data(run)
   _tell_network(run)
-  plan = run.plan
-  _say(
-    f"{plan.total_steps} steps of {run.config.train.batch_size} images,"
-    f" {plan.warmup_steps} of them warm-up;"
-    f" {jax.device_count()} {jax.devices()[0].platform} devices."
-  )
-  if plan.warmup_steps >= plan.total_steps:
-    _say(
-      f"Note: optimizer.warmup_epochs={run.config.optimizer.warmup_epochs} is"
-      " longer than the run, so the learning rate never reaches its peak."
-    )
+  for line in plan.describe(run.plan, run.config.ema.schedule):
+    _say(line)
+  _say(f"{jax.device_count()} {jax.devices()[0].platform} devices.")
   state, was_finished = train.pretrain(run)
   if was_finished and evaluation.is_complete(run):
     _say("This run was already finished.")

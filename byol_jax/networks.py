@@ -7,8 +7,13 @@ import chex
 import haiku as hk
 import jax
 import jax.numpy as jnp
+import jmp
 
-from byol_jax import encoders, layers
+from byol_jax import encoders, errors, layers
+
+# What convolutions and linear layers compute in; None: as the images come. All
+# else, parameters, batch-norm statistics and outputs, is float32 anyway.
+PRECISIONS = {"float32": None, "bfloat16": jnp.bfloat16}
 
 
 class Outputs(NamedTuple):
@@ -69,13 +74,16 @@ def make_network(
   num_classes: int,
   mean: Sequence[float],
   std: Sequence[float],
+  precision: str = "float32",
+  remat: bool = False,
 ) -> hk.TransformedWithState:
   """Returns the pure functions `init` and `apply` of the whole network.
 
   `apply(params, state, images, is_training, axis_name=None)` maps one view,
   [B, H, W, C] in [0, 1], to `Outputs` and the new batch-norm state. With
-  `axis_name`, batch statistics are those of all devices on that axis. Views
-  are given one at a time: batch statistics are per view, as in the reference.
+  `axis_name`, batch statistics are those of all devices on that axis. Several
+  views, [V, B, H, W, C], go side by side and keep statistics of their own, as in
+  the reference.
 
   Args:
     encoder: a name in `encoders.ENCODERS`.
@@ -93,11 +101,15 @@ def make_network(
     num_classes: outputs of the online classifier.
     mean: [channels], subtracted from the images' channels.
     std: [channels], the channels are divided by it.
+    precision: a name in `PRECISIONS`.
+    remat: see `encoders.ResNet`.
 
   Raises:
     UserError: if a name is unknown.
   """
   encoders.check(encoder, version, stem, pooling)
+  if precision not in PRECISIONS:
+    raise errors.unknown_name("train.precision", precision, PRECISIONS)
 
   def forward(
     images: chex.Array, is_training: bool, axis_name: str | None = None
@@ -116,6 +128,7 @@ def make_network(
       pooling=pooling,
       zero_init_last_scale=zero_init_last_scale,
       bn_config=bn_config,
+      remat=remat,
     )
     projector = _MLP(
       projector_hidden_size, projector_output_size, bn_config, "projector"
@@ -125,16 +138,26 @@ def make_network(
     )
     classifier = hk.Linear(num_classes, name="classifier")
 
-    outer = images.shape[:-3]
+    outer, dtype = images.shape[:-3], images.dtype
+    compute = PRECISIONS[precision] or dtype
+    policy = jmp.Policy(
+      param_dtype=dtype, compute_dtype=compute, output_dtype=compute
+    )
     images = images.reshape(-1, *images.shape[-4:])
     images = (images - _per_channel(mean)) / _per_channel(std)
-    embedding = resnet(images, is_training)
-    projection = projector(embedding, is_training)
-    prediction = predictor(projection, is_training)
-    # Labels must not shape the representation that they are to judge.
-    logits = classifier(jax.lax.stop_gradient(embedding))
+    with (
+      hk.mixed_precision.push_policy(layers.Conv2D, policy),
+      hk.mixed_precision.push_policy(hk.Linear, policy),
+    ):
+      embedding = resnet(images, is_training)
+      projection = projector(embedding, is_training)
+      prediction = predictor(projection, is_training)
+      # Labels must not shape the representation that they are to judge.
+      logits = classifier(jax.lax.stop_gradient(embedding))
     outputs = Outputs(embedding, projection, prediction, logits)
-    return jax.tree.map(lambda x: x.reshape(*outer, x.shape[-1]), outputs)
+    return jax.tree.map(
+      lambda x: x.reshape(*outer, x.shape[-1]).astype(dtype), outputs
+    )
 
   return hk.without_apply_rng(hk.transform_with_state(forward))
 

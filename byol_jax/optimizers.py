@@ -112,21 +112,24 @@ def _half_cosine(step: chex.Numeric, length: int) -> chex.Numeric:
   return 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
 
 
+def peak_learning_rate(base: float, batch_size: int) -> float:
+  """The base rate, which is one for 256 images, for a batch (paper, 3.2)."""
+  return base * batch_size / 256
+
+
 def learning_rate_schedule(
-  base: float, *, batch_size: int, total_steps: int, warmup_steps: int
+  peak: float, *, total_steps: int, warmup_steps: int
 ) -> Schedule:
   """Linear warm-up from 0, then a half cosine to 0 (paper, 3.2).
 
   Args:
-    base: the peak at batch 256; it grows with the batch.
-    batch_size: over all devices.
+    peak: see `peak_learning_rate`.
     total_steps: where the rate reaches 0.
     warmup_steps: where it peaks; if not below `total_steps`, all is warm-up.
 
   Returns:
     The schedule.
   """
-  peak = base * batch_size / 256
 
   def schedule(step: chex.Numeric) -> chex.Numeric:
     step = jnp.asarray(step, jnp.float32)
@@ -149,6 +152,15 @@ def _cosine_tau(base: float, total_steps: int) -> Schedule:
 def _constant_tau(base: float, total_steps: int) -> Schedule:
   del total_steps
   return lambda step: jnp.full(jnp.shape(step), base, jnp.float32)
+
+
+def scaled_tau(base: float, kappa: float) -> float:
+  """tau for batches `kappa` times as large: the same half-life in images.
+
+  Busbridge et al. 2023 (arXiv 2307.13813); .996 at batch 4096 is .9995 at 512, as
+  in the paper's appendix G.
+  """
+  return base**kappa
 
 
 TAU_SCHEDULES = {"cosine": _cosine_tau, "constant": _constant_tau}

@@ -13,15 +13,19 @@ from byol_jax import errors
 AXIS = "devices"
 
 
-def check_batch_size(batch_size: int) -> None:
-  """Raises `UserError` unless the batch divides by all devices."""
+def check_batch_size(batch_size: int, microbatches: int) -> None:
+  """Raises `UserError` unless a batch divides by devices and micro-batches."""
   devices = jax.device_count()
-  if batch_size % devices:
-    lower = batch_size // devices * devices
-    remedy = " or ".join(str(n) for n in (lower, lower + devices) if n)
+  parts = devices * microbatches
+  if batch_size % parts:
+    lower = batch_size // parts * parts
+    remedy = " or ".join(str(n) for n in (lower, lower + parts) if n)
+    times = (
+      f" times train.microbatches={microbatches}" if microbatches > 1 else ""
+    )
     raise errors.UserError(
       f"train.batch_size={batch_size} must be a multiple of the {devices}"
-      f" devices; try {remedy}."
+      f" devices{times}; try {remedy}."
     )
 
 

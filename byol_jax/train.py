@@ -1,6 +1,7 @@
 """Pretraining: from a configuration to a trained state in a workdir."""
 
 import contextlib
+import functools
 import json
 import pathlib
 import shutil
@@ -26,6 +27,7 @@ from byol_jax import (
 )
 from byol_jax.config import Config
 from byol_jax.learner import Learner, TrainState, make_learner
+from byol_jax.plan import Plan, make_plan
 
 _CONFIG_FILE = "config.json"
 
@@ -36,36 +38,11 @@ _FREE_KEYS = (
   "data.threads",
   "data.prefetch",
   "train.compilation_cache",
+  "train.remat",
   "evaluation.",
   "checkpoint.",
   "log.",
 )
-
-
-class Plan(NamedTuple):
-  """How long a run is.
-
-  Attributes:
-    num_examples: images in an epoch.
-    total_steps: updates in the whole run.
-    warmup_steps: updates until the learning rate peaks.
-  """
-
-  num_examples: int
-  total_steps: int
-  warmup_steps: int
-
-
-def make_plan(config: Config, num_examples: int) -> Plan:
-  """Turns epochs into steps as deepmind-research/byol/configs/byol.py does."""
-  batch_size = config.train.batch_size
-  epochs_in_steps = config.train.epochs * num_examples // batch_size
-  return Plan(
-    num_examples=num_examples,
-    total_steps=config.train.steps or max(epochs_in_steps, 1),
-    warmup_steps=int(config.optimizer.warmup_epochs * num_examples)
-    // batch_size,
-  )
 
 
 def build_network(config: Config, num_classes: int):
@@ -86,35 +63,29 @@ def build_network(config: Config, num_classes: int):
     num_classes=num_classes,
     mean=config.data.mean,
     std=config.data.std,
+    precision=config.train.precision,
+    remat=config.train.remat,
   )
 
 
-def build_learner(
-  config: Config,
-  *,
-  num_classes: int,
-  total_steps: int,
-  warmup_steps: int,
-) -> Learner:
+def build_learner(config: Config, plan: Plan, num_classes: int) -> Learner:
   """The one place where a configuration becomes a learner.
 
   Args:
     config: a whole configuration.
+    plan: of the same, for the schedules.
     num_classes: outputs of the online classifier.
-    total_steps: where the schedules end.
-    warmup_steps: where the learning rate peaks.
 
   Returns:
-    Its `init` and `update`.
+    Its `init` and `update`, which takes batches as the data layer makes them.
 
   Raises:
-    UserError: if the encoder, optimizer or schedule is unknown.
+    UserError: if the encoder, optimizer, schedule or precision is unknown.
   """
   learning_rate = optimizers.learning_rate_schedule(
-    config.optimizer.base_learning_rate,
-    batch_size=config.train.batch_size,
-    total_steps=total_steps,
-    warmup_steps=warmup_steps,
+    plan.peak_learning_rate,
+    total_steps=plan.total_steps,
+    warmup_steps=plan.warmup_steps,
   )
   optimizer = optimizers.make_optimizer(
     config.optimizer.name,
@@ -123,11 +94,13 @@ def build_learner(
     momentum=config.optimizer.momentum,
     trust_coefficient=config.optimizer.trust_coefficient,
   )
-  tau = optimizers.tau_schedule(
-    config.ema.schedule, config.ema.base, total_steps
-  )
   return make_learner(
-    build_network(config, num_classes), optimizer, learning_rate, tau
+    build_network(config, num_classes),
+    optimizer,
+    learning_rate,
+    optimizers.tau_schedule(config.ema.schedule, plan.tau, plan.total_steps),
+    microbatches=plan.microbatches,
+    finish=functools.partial(finish_views, make_views(config)),
   )
 
 
@@ -182,7 +155,7 @@ def prepare(config: Config, workdir: pathlib.Path) -> Run:
     UserError: if anything named in the configuration is unknown or cannot be
       had, or the workdir holds checkpoints of other settings.
   """
-  parallel.check_batch_size(config.train.batch_size)
+  parallel.check_batch_size(config.train.batch_size, config.train.microbatches)
   source = _load(config)
   config = _resolved(config, source)
   num_examples = datasets.num_examples(source, source.dataset.pretrain)
@@ -192,12 +165,7 @@ def prepare(config: Config, workdir: pathlib.Path) -> Run:
     workdir=workdir,
     source=source,
     plan=plan,
-    learner=build_learner(
-      config,
-      num_classes=_classes(source),
-      total_steps=plan.total_steps,
-      warmup_steps=plan.warmup_steps,
-    ),
+    learner=build_learner(config, plan, _classes(source)),
   )
   _check_settings(run)
   return run
@@ -484,13 +452,7 @@ def _loop(
   meter: metrics.Meter,
 ) -> TrainState:
   config = run.config.checkpoint
-  views = make_views(run.config)
-
-  def finish_and_update(state, batch, axis_name):
-    batch = finish_views(views, batch)
-    return run.learner.update(state, batch, axis_name)
-
-  update = parallel.pmap_update(finish_and_update)
+  update = parallel.pmap_update(run.learner.update)
   saved_at = time.monotonic()
   with signals.Remembered() as remembered:
     for step in range(int(state.step) + 1, run.plan.total_steps + 1):

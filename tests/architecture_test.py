@@ -23,6 +23,7 @@ LAYERS = {
   "byol_jax.datasets": 2,
   "byol_jax.device_augment": 2,
   "byol_jax.layers": 2,
+  "byol_jax.plan": 2,
   "byol_jax.encoders": 3,
   "byol_jax.input_pipeline": 3,
   "byol_jax.networks": 4,

@@ -35,22 +35,26 @@ def make_network():
   )
 
 
-@functools.cache
-def make_learner(tau=None):
-  config = ONE.json("config_json")
-  hparams = config["optimizer_config"]
-  learning_rate = optimizers.learning_rate_schedule(
-    config["lr_schedule_config"]["base_learning_rate"],
-    batch_size=config["batch_size"],
-    total_steps=config["max_steps"],
-    warmup_steps=config["lr_schedule_config"]["warmup_steps"],
-  )
-  optimizer = optimizers.lars(
-    learning_rate,
+def lars_settings():
+  hparams = ONE.json("config_json")["optimizer_config"]
+  return dict(
     weight_decay=hparams["weight_decay"],
     momentum=hparams["momentum"],
     trust_coefficient=hparams["eta"],
   )
+
+
+@functools.cache
+def make_learner(tau=None, network=None, microbatches=1):
+  config = ONE.json("config_json")
+  learning_rate = optimizers.learning_rate_schedule(
+    optimizers.peak_learning_rate(
+      config["lr_schedule_config"]["base_learning_rate"], config["batch_size"]
+    ),
+    total_steps=config["max_steps"],
+    warmup_steps=config["lr_schedule_config"]["warmup_steps"],
+  )
+  optimizer = optimizers.lars(learning_rate, **lars_settings())
   if tau is None:
     schedule = optimizers.tau_schedule(
       "cosine", config["base_target_ema"], config["max_steps"]
@@ -58,7 +62,11 @@ def make_learner(tau=None):
   else:
     schedule = optimizers.tau_schedule("constant", tau, config["max_steps"])
   return learner.make_learner(
-    make_network(), optimizer, learning_rate, schedule
+    network or make_network(),
+    optimizer,
+    learning_rate,
+    schedule,
+    microbatches=microbatches,
   )
 
 
@@ -87,6 +95,16 @@ def start_state():
   names = ("online_params", "target_params", "online_state", "target_state")
   start = {name: ONE.tree(f"start/{name}") for name in names}
   return jax.tree.map(jnp.array, initial_state()._replace(**start))
+
+
+@jax.jit
+def loss_of_batch(params, state, batch):
+  """`learner.loss_fn` of a whole batch on one device."""
+  labelled = learner.labelled_share(batch["label"], axis_name=None)
+  return learner.loss_fn(make_network(), params, state, batch, labelled)
+
+
+gradients_of_batch = jax.jit(jax.grad(loss_of_batch, has_aux=True))
 
 
 def trace(state):
@@ -132,13 +150,12 @@ def test_initial_parameters_are_the_references():
 
 def test_outputs_at_the_start_are_the_references():
   state = start_state()
+  forward = jax.jit(functools.partial(make_network().apply, is_training=True))
   for network in ("online", "target"):
     params = getattr(state, f"{network}_params")
     bn_state = getattr(state, f"{network}_state")
     for view in ("view1", "view2"):
-      outputs, bn_state = make_network().apply(
-        params, bn_state, golden_batch(0)[view], is_training=True
-      )
+      outputs, bn_state = forward(params, bn_state, golden_batch(0)[view])
       for name in ("projection", "prediction", "logits"):
         np.testing.assert_allclose(
           getattr(outputs, name),
@@ -150,12 +167,7 @@ def test_outputs_at_the_start_are_the_references():
 
 def test_gradients_at_the_start_are_the_references():
   state = start_state()
-  grads, _ = jax.grad(
-    lambda params: learner.loss_fn(
-      make_network(), params, state, golden_batch(0)
-    ),
-    has_aux=True,
-  )(state.online_params)
+  grads, _ = gradients_of_batch(state.online_params, state, golden_batch(0))
   assert_trees_agree(grads, ONE.tree("grads0"), 3e-5)
 
 
@@ -272,9 +284,7 @@ def test_one_device_equals_two_with_partly_labelled_batches():
 def test_no_gradient_reaches_the_target():
   def loss_of_target(target_params):
     state = start_state()._replace(target_params=target_params)
-    return learner.loss_fn(
-      make_network(), state.online_params, state, golden_batch(0)
-    )[0]
+    return loss_of_batch(state.online_params, state, golden_batch(0))[0]
 
   grads = jax.grad(loss_of_target)(start_state().target_params)
   assert all(not np.any(g) for g in jax.tree.leaves(grads))
@@ -304,8 +314,7 @@ def test_an_unknown_label_contributes_nothing():
   batch = golden_batch(0)
   unlabelled = {**batch, "label": np.full(8, -1, np.int32)}
   state = start_state()
-  loss = functools.partial(learner.loss_fn, make_network())
-  grads, (_, _, metrics) = jax.grad(loss, has_aux=True)(
+  grads, (_, _, metrics) = gradients_of_batch(
     state.online_params, state, unlabelled
   )
   assert metrics["classif_loss"] == 0
@@ -315,7 +324,7 @@ def test_an_unknown_label_contributes_nothing():
 
   # The labelled half is judged as if it were alone.
   half = {**batch, "label": np.where(np.arange(8) < 4, batch["label"], -1)}
-  _, (_, _, metrics) = loss(state.online_params, state, half)
+  _, (_, _, metrics) = loss_of_batch(state.online_params, state, half)
   logits = ONE["fwd0/online/logits_view1"][:4]
   log_probs = logits - np.log(np.sum(np.exp(logits), axis=1, keepdims=True))
   expected = -np.mean(log_probs[np.arange(4), batch["label"][:4]])
@@ -324,11 +333,12 @@ def test_an_unknown_label_contributes_nothing():
 
 def test_the_online_classifier_changes_no_other_gradient():
   state = start_state()
-  loss = functools.partial(learner.loss_fn, make_network())
   batch = golden_batch(0)
   other_labels = {**batch, "label": (batch["label"] + 3) % 10}
-  grad = jax.jit(jax.grad(lambda p, b: loss(p, state, b)[0]))
-  grads, others = (grad(state.online_params, b) for b in (batch, other_labels))
+  (grads, _), (others, _) = (
+    gradients_of_batch(state.online_params, state, b)
+    for b in (batch, other_labels)
+  )
   assert np.any(grads["classifier"]["w"] != others["classifier"]["w"])
   for module in grads:
     if module != "classifier":
@@ -340,9 +350,10 @@ def test_the_loss_sums_both_directions():
   batch = golden_batch(0)
   swapped = {**batch, "view1": batch["view2"], "view2": batch["view1"]}
   state = start_state()
-  loss = functools.partial(learner.loss_fn, make_network())
-  first = loss(state.online_params, state, batch)[1][2]["repr_loss"]
-  second = loss(state.online_params, state, swapped)[1][2]["repr_loss"]
+  first, second = (
+    loss_of_batch(state.online_params, state, b)[1][2]["repr_loss"]
+    for b in (batch, swapped)
+  )
   np.testing.assert_allclose(first, second, rtol=1e-6)
   assert 0 <= first <= 8
 
@@ -353,3 +364,83 @@ def test_the_update_mutates_nothing(field):
   before = jax.device_get(getattr(state, field))
   on_one_device()(state, golden_batch(1))
   chex.assert_trees_all_equal(jax.device_get(getattr(state, field)), before)
+
+
+def partly_labelled():
+  """A batch whose two halves have one and three labelled examples."""
+  batch = golden_batch(0)
+  known = np.isin(np.arange(8), [0, 5, 6, 7])
+  return {**batch, "label": np.where(known, batch["label"], -1)}
+
+
+def frozen_network():
+  """The network with batch norm in inference mode: examples do not interact."""
+
+  def apply(params, state, images, is_training, axis_name=None):
+    del is_training
+    return make_network().apply(params, state, images, False, axis_name)
+
+  return make_network()._replace(apply=apply)
+
+
+@pytest.mark.slow
+def test_micro_batches_change_nothing_where_batch_norm_is_frozen():
+  network = frozen_network()
+  results = []
+  for microbatches in (1, 4):
+    one = make_learner(network=network, microbatches=microbatches)
+    results.append(jax.jit(one.update)(start_state(), partly_labelled()))
+  (whole, whole_metrics), (parts, parts_metrics) = results
+  chex.assert_trees_all_close(parts_metrics, whole_metrics, rtol=1e-5)
+  for name in ("online_params", "target_params"):
+    assert_trees_agree(getattr(parts, name), getattr(whole, name), 1e-6)
+  assert_trees_agree(trace(parts), trace(whole), 2e-5)
+  assert int(parts.step) == 1
+
+
+def test_micro_batches_average_gradients_of_parts():
+  """Batch norm sees a part at a time; one optimizer step follows (paper, 5)."""
+  state, batch = start_state(), partly_labelled()
+  labelled = learner.labelled_share(batch["label"], axis_name=None)
+
+  @jax.jit
+  def gradient(part, state):
+    return jax.grad(
+      lambda p: learner.loss_fn(make_network(), p, state, part, labelled),
+      has_aux=True,
+    )(state.online_params)
+
+  total, now = None, state
+  for half in (slice(0, 4), slice(4, 8)):
+    part = {name: array[half] for name, array in batch.items()}
+    grads, (online_state, target_state, _) = gradient(part, now)
+    now = now._replace(online_state=online_state, target_state=target_state)
+    total = grads if total is None else jax.tree.map(jnp.add, total, grads)
+  total = jax.tree.map(lambda x: x / 2, total)
+
+  two = make_learner(microbatches=2)
+  done, _ = jax.jit(two.update)(state, batch)
+  # The first step's trace is the gradient after LARS' scaling: decay and all.
+  expected, _ = optimizers.lars(lambda step: 1.0, **lars_settings()).update(
+    total, state.opt_state, state.online_params
+  )
+  actual = jax.tree.map(jnp.negative, trace(done))
+  assert_trees_agree(actual, expected, 3e-5)
+  assert_trees_agree(done.online_state, now.online_state, 1e-5)
+  assert_trees_agree(done.target_state, now.target_state, 1e-5)
+
+
+@pytest.mark.slow
+def test_micro_batches_on_two_devices_are_those_on_one():
+  """A micro-batch is what all devices hold of it."""
+  batch = partly_labelled()
+  two = parallel.pmap_update(make_learner(microbatches=2).update)
+  (on_devices,) = parallel.prefetch([batch])
+  done, metrics = two(start_state(), on_devices)
+  # Device 0 holds examples 0-3: the first micro-batch is 0, 1, 4, 5.
+  order = np.array([0, 1, 4, 5, 2, 3, 6, 7])
+  batch = {name: array[order] for name, array in batch.items()}
+  one = jax.jit(make_learner(microbatches=2).update)
+  expected, expected_metrics = one(start_state(), batch)
+  chex.assert_trees_all_close(metrics, expected_metrics, rtol=2e-5, atol=1e-6)
+  assert_trees_agree(done.online_params, expected.online_params, 1e-5)

@@ -136,3 +136,27 @@ def test_mean_of_is_taken_name_by_name():
   rows = [{"a": 1, "b": np.float32(2)}, {"a": 2, "b": np.float32(4)}]
   assert metrics.mean_of(rows) == {"a": 1.5, "b": 3.0}
   assert metrics.mean_of([]) == {}
+
+
+def test_no_step_is_waited_for_before_two_more_are_under_way():
+  """So the device has work while the host looks at metrics."""
+  fetched, under_way = [], []
+
+  class OnDevice:
+    def __init__(self, step):
+      self.step = step
+
+    def __array__(self, dtype=None, copy=None):
+      fetched.append(self.step)
+      assert under_way[-1] >= self.step + 2 or draining
+      return np.float32(1.0)
+
+  draining = False
+  meter = metrics.Meter([], batch_size=1, every_steps=100, last_step=100)
+  for step in range(1, 6):
+    under_way.append(step)
+    meter.add(step, {"loss": OnDevice(step)})
+  assert fetched == [1, 2, 3]
+  draining = True
+  meter.drain()
+  assert fetched == [1, 2, 3, 4, 5]

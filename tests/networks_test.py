@@ -1,5 +1,6 @@
 """Encoders and heads: names, shapes, counts, options."""
 
+import chex
 import haiku as hk
 import jax
 import jax.numpy as jnp
@@ -154,8 +155,70 @@ def test_inference_judges_each_image_by_itself():
     ("version", "v3", "v1, v2"),
     ("stem", "patch", "imagenet, cifar"),
     ("pooling", "max", "mean, flatten"),
+    ("precision", "float16", "float32, bfloat16"),
   ],
 )
 def test_unknown_names_list_the_known_ones(option, value, known):
   with pytest.raises(errors.UserError, match=known):
     make_network(**{option: value})
+
+
+def test_bfloat16_computes_in_it_and_keeps_all_else_in_float32():
+  images = jax.random.uniform(jax.random.key(0), (1, 8, 32, 32, 3))
+  full, half = (
+    make_network(encoder="TinyResNet", precision=precision)
+    for precision in ("float32", "bfloat16")
+  )
+  params, state = full.init(jax.random.key(1), images, is_training=True)
+  same, _ = half.init(jax.random.key(1), images, is_training=True)
+  chex.assert_trees_all_equal(params, same)
+
+  def loss(network, params):
+    outputs, new_state = network.apply(params, state, images, is_training=True)
+    return jnp.mean(jnp.square(outputs.prediction)), (outputs, new_state)
+
+  program = jax.make_jaxpr(jax.grad(lambda p: loss(half, p)[0]))(params)
+  assert products_of(program.jaxpr) == {"bfloat16"}
+  for network in (full, half):
+    results = jax.grad(lambda p, n=network: loss(n, p), has_aux=True)(params)
+    assert {leaf.dtype for leaf in jax.tree.leaves(results)} == {
+      jnp.dtype("float32")
+    }
+  exact, rough = (loss(network, params)[1][0] for network in (full, half))
+  for a, b in zip(exact, rough, strict=True):
+    # bfloat16 has eight binary digits; some layers' roundings add up.
+    assert 0 < jnp.linalg.norm(a - b) < 0.05 * jnp.linalg.norm(a)
+
+
+def products_of(jaxpr):
+  """The input types of all convolutions and products, as the layers ask for."""
+  found = set()
+  for eqn in jaxpr.eqns:
+    if eqn.primitive.name == "dot_general":
+      found |= {str(v.aval.dtype) for v in eqn.invars}
+    for value in eqn.params.values():
+      inner = getattr(value, "jaxpr", value)
+      if hasattr(inner, "eqns"):
+        found |= products_of(inner)
+  return found
+
+
+@pytest.mark.slow
+def test_rematerialisation_changes_only_memory():
+  images = jax.random.uniform(jax.random.key(0), (2, 64, 32, 32, 3))
+  results, memory = [], []
+  for remat in (False, True):
+    network = make_network(stem="cifar", width=0.125, remat=remat)
+    params, state = network.init(jax.random.key(1), images, is_training=True)
+
+    def loss(params, network=network, state=state):
+      outputs, new_state = network.apply(
+        params, state, images, is_training=True
+      )
+      return jnp.mean(jnp.square(outputs.prediction)), new_state
+
+    compiled = jax.jit(jax.grad(loss, has_aux=True)).lower(params).compile()
+    memory.append(compiled.memory_analysis().temp_size_in_bytes)
+    results.append(compiled(params))
+  chex.assert_trees_all_close(*results, rtol=1e-4, atol=1e-6)
+  assert memory[1] < 0.6 * memory[0]

@@ -5,11 +5,12 @@ import json
 import random
 import signal
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from byol_jax import config, errors, metrics, train
+from byol_jax import config, errors, metrics, parallel, plan, train
 from tests import command_line
 
 STEPS = 40
@@ -32,29 +33,66 @@ def resolved(name, *preset):
 )
 def test_imagenet_plans_are_the_references(preset, steps, peak, tau):
   cfg = resolved("imagenet", preset)
-  plan = train.make_plan(cfg, 1_281_167)
-  assert plan.total_steps == steps
-  assert plan.warmup_steps == 3_127
-  batches = cfg.train.batch_size / 256
-  assert cfg.optimizer.base_learning_rate * batches == pytest.approx(peak)
-  assert cfg.ema.base == tau
+  planned = plan.make_plan(cfg, 1_281_167)
+  assert planned.total_steps == steps
+  assert planned.warmup_steps == 3_127
+  assert planned.peak_learning_rate == pytest.approx(peak)
+  assert planned.tau == tau
   assert cfg.model.encoder.name == "ResNet50"
 
 
 def test_steps_override_epochs():
   cfg = config.default_config()
   cfg.train.steps = 7
-  assert train.make_plan(cfg, 1000).total_steps == 7
+  assert plan.make_plan(cfg, 1000).total_steps == 7
+
+
+def test_tau_keeps_its_half_life_when_the_batch_changes():
+  """The paper's .996 at 4096 is its .9995 at 512 (appendix G)."""
+  cfg = config.default_config()
+  large = plan.make_plan(cfg, 100_000)
+  cfg.train.batch_size = 512
+  assert plan.make_plan(cfg, 100_000).tau == 0.996  # Only if asked for.
+  cfg.ema.scale_with_batch = True
+  small = plan.make_plan(cfg, 100_000)
+  assert round(small.tau, 4) == 0.9995
+  assert small.half_life == pytest.approx(large.half_life)
+  # 0.996 ** 173 is a half.
+  assert large.half_life == pytest.approx(173 * 4096, rel=2e-3)
+  for base, half_life in ((0.0, 0.0), (1.0, np.inf)):
+    cfg.ema.base = base
+    assert plan.make_plan(cfg, 100_000).tau == base
+    assert plan.make_plan(cfg, 100_000).half_life == half_life
+
+
+def test_small_batch_norm_groups_and_long_warm_ups_draw_a_note():
+  cfg = config.default_config()
+  cfg.train.batch_size = 256
+  cfg.train.microbatches = 16
+  assert not [x for x in told(cfg) if "Note" in x]
+  cfg.train.microbatches = 32
+  (note,) = (x for x in told(cfg) if "Note" in x)
+  assert "only 8 images" in note
+  assert "59.7 at 64" in note
+  cfg.train.microbatches = 1
+  cfg.train.epochs = 5
+  (note,) = (x for x in told(cfg) if "Note" in x)
+  assert "optimizer.warmup_epochs" in note
+
+
+def told(cfg):
+  return plan.describe(plan.make_plan(cfg, 10_000), cfg.ema.schedule)
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
 def test_a_learner_is_built_from_any_configuration(schedule):
   cfg = config.default_config()
   cfg.ema.schedule = schedule
-  train.build_learner(cfg, num_classes=10, total_steps=10, warmup_steps=1)
+  planned = plan.make_plan(cfg, 1000)
+  train.build_learner(cfg, planned, num_classes=10)
   cfg.ema.schedule = "sawtooth"
   with pytest.raises(errors.UserError, match="cosine, constant"):
-    train.build_learner(cfg, num_classes=10, total_steps=10, warmup_steps=1)
+    train.build_learner(cfg, planned, num_classes=10)
 
 
 def arguments(workdir, **options):
@@ -174,3 +212,39 @@ def test_views_finished_on_the_device_train_as_those_of_the_host(
     ]
   # Crops travel to the device as bytes.
   np.testing.assert_allclose(losses["device"], losses["host"], rtol=0.01)
+
+
+def test_nothing_compiles_after_the_first_step(
+  tmp_path, digits_dir, monkeypatch
+):
+  """Neither the update nor what stands around it, metrics and checkpoints."""
+  compiled, after_step = [], []
+  jax.monitoring.register_event_duration_secs_listener(
+    lambda event, *_, **__: compiled.append(event) if "compile" in event else 0
+  )
+  pmap_update = parallel.pmap_update
+
+  def counting(update):
+    mapped = pmap_update(update)
+
+    def step(state, batch):
+      after_step.append(len(compiled))
+      return mapped(state, batch)
+
+    return step
+
+  monkeypatch.setattr(parallel, "pmap_update", counting)
+  cfg = resolved("quickstart")
+  cfg.model.encoder.name = "TinyResNet"
+  cfg.data.image_size = 16
+  cfg.data.data_dir = digits_dir
+  cfg.train.batch_size = 32
+  cfg.train.steps = 6
+  cfg.log.every_steps = 1
+  cfg.checkpoint.every_steps = 4
+  train.pretrain(train.prepare(cfg, tmp_path))
+  first, second, *later = after_step
+  assert second > first
+  assert later == [second] * len(later)
+  # The last step's metrics and checkpoint come after the last count.
+  assert len(compiled) == second

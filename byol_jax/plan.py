@@ -1,0 +1,98 @@
+"""What a configuration and a number of images mean for a run, in numbers."""
+
+import math
+from typing import NamedTuple
+
+from byol_jax import optimizers
+from byol_jax.config import Config
+
+# Of the paper's batch ablation, top-1 after 300 epochs on ImageNet, by the images
+# that batch norm sees at once (table 2 and section 5; gradients are accumulated).
+_TOP1_BY_GROUP = {4096: 72.5, 256: 71.8, 128: 69.6, 64: 59.7}
+
+# Images under which a warning is due: the paper's smallest number is already bad.
+_SMALL_GROUP = 16
+
+
+class Plan(NamedTuple):
+  """The numbers that the schedules follow and a user should see.
+
+  Attributes:
+    num_examples: images in an epoch.
+    batch_size: images an update, over all devices and micro-batches.
+    microbatches: parts that an update takes them in.
+    total_steps: updates in the whole run.
+    warmup_steps: updates until the learning rate peaks.
+    peak_learning_rate: scaled with the batch.
+    tau: of the first step, scaled with the batch if that was asked for.
+  """
+
+  num_examples: int
+  batch_size: int
+  microbatches: int
+  total_steps: int
+  warmup_steps: int
+  peak_learning_rate: float
+  tau: float
+
+  @property
+  def group_size(self) -> int:
+    """Images of a view that share batch-norm statistics, over all devices."""
+    return self.batch_size // self.microbatches
+
+  @property
+  def half_life(self) -> float:
+    """Images after which the target has forgotten half of what it was."""
+    if self.tau in (0, 1):
+      return 0.0 if self.tau == 0 else math.inf
+    return self.batch_size * math.log(0.5) / math.log(self.tau)
+
+
+def make_plan(config: Config, num_examples: int) -> Plan:
+  """Turns epochs into steps as deepmind-research/byol/configs/byol.py does."""
+  train, ema = config.train, config.ema
+  epochs_in_steps = train.epochs * num_examples // train.batch_size
+  tau = ema.base
+  if ema.scale_with_batch:
+    tau = optimizers.scaled_tau(
+      ema.base, train.batch_size / ema.base_batch_size
+    )
+  return Plan(
+    num_examples=num_examples,
+    batch_size=train.batch_size,
+    microbatches=train.microbatches,
+    total_steps=train.steps or max(epochs_in_steps, 1),
+    warmup_steps=int(config.optimizer.warmup_epochs * num_examples)
+    // train.batch_size,
+    peak_learning_rate=optimizers.peak_learning_rate(
+      config.optimizer.base_learning_rate, train.batch_size
+    ),
+    tau=tau,
+  )
+
+
+def describe(plan: Plan, ema_schedule: str) -> list[str]:
+  """Lines that tell a user the plan, and what is doubtful about it."""
+  epochs = plan.total_steps * plan.batch_size / plan.num_examples
+  lines = [
+    f"{plan.total_steps:,} steps of {plan.batch_size} images, {epochs:.3g}"
+    f" epochs; learning rate to {plan.peak_learning_rate:.4g} in"
+    f" {plan.warmup_steps:,} steps of warm-up.",
+    f"tau {ema_schedule} from {plan.tau:.6g}: the target forgets half in"
+    f" {plan.half_life:,.0f} images. Batch norm over {plan.group_size} images,"
+    f" in {plan.microbatches} micro-batches a step.",
+  ]
+  if plan.warmup_steps >= plan.total_steps:
+    lines.append(
+      f"Note: the warm-up of {plan.warmup_steps:,} steps is longer than the run,"
+      " so the learning rate never reaches its peak; lower"
+      " optimizer.warmup_epochs."
+    )
+  if plan.group_size < _SMALL_GROUP:
+    known = ", ".join(f"{v} at {k}" for k, v in _TOP1_BY_GROUP.items())
+    lines.append(
+      f"Note: batch norm sees only {plan.group_size} images at once. The paper's"
+      f" top-1 by that number was {known}: raise train.batch_size or lower"
+      " train.microbatches."
+    )
+  return lines
