@@ -57,6 +57,7 @@ def main() -> None:
   init_seconds = time.perf_counter() - started
   flops = 4 * _forward_flops(network, state, batch)
 
+  state = parallel.replicate(state)
   update = parallel.pmap_update(learner.update)
   (on_devices,) = parallel.prefetch([batch])
   started = time.perf_counter()

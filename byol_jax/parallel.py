@@ -1,7 +1,7 @@
 """Everything that knows of several devices; the only user of `pmap`."""
 
 import collections
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import chex
@@ -33,8 +33,8 @@ def pmap_update(update: Callable[..., Any]) -> Callable[..., Any]:
   """Runs `update(state, batch, axis_name)` on all devices as one.
 
   The state goes in and comes out without a device axis and its memory is used
-  again (donated): do not touch it after the call. The batch has a leading
-  device axis, see `prefetch`.
+  again (donated): do not touch it after the call. Give the first call a state
+  from `replicate`. The batch has a leading device axis, see `prefetch`.
   """
 
   def on_device(state: chex.ArrayTree, batch: chex.ArrayTree) -> Any:
@@ -71,6 +71,20 @@ def pmap_examples(fn: Callable[..., chex.Array]) -> Callable[..., np.ndarray]:
   return run
 
 
+def _sharding(devices: Sequence[jax.Device], *axes: str):
+  mesh = jax.sharding.Mesh(np.asarray(devices), (AXIS,))
+  return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
+
+
+def replicate(state: chex.ArrayTree) -> chex.ArrayTree:
+  """The state on all devices, as updates return it.
+
+  An update that is given it in another way is compiled once for that, and once
+  more for what it returned.
+  """
+  return jax.device_put(state, _sharding(jax.devices()))
+
+
 def prefetch(
   batches: Iterable[dict[str, Any]], size: int = 2
 ) -> Iterator[dict[str, Any]]:
@@ -84,8 +98,7 @@ def prefetch(
     The batches as [local devices, B / local devices, ...].
   """
   devices = jax.local_devices()
-  mesh = jax.sharding.Mesh(np.asarray(devices), (AXIS,))
-  sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
+  sharding = _sharding(devices, AXIS)
 
   def place(array: np.ndarray) -> jax.Array:
     return jax.device_put(

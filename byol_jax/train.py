@@ -406,6 +406,7 @@ def pretrain(run: Run) -> tuple[TrainState, bool]:
     if start == run.plan.total_steps:
       return state, True
     _check_space(run, state)
+    state = parallel.replicate(state)
     batches = _batches(run, start)
     meter = metrics.Meter(
       [
