@@ -6,7 +6,8 @@
 Prints the share of each part and last a JSON line. Two views count as one image;
 rates are of the median step. The floor is what the step would take if all its
 products and convolutions ran as fast as a large matrix product does here.
---microbatches, --precision and --remat are the configuration's; --plain measures the same step with XLA's own convolutions and settings.
+--microbatches, --precision and --remat are the configuration's; --plain measures
+the same step with XLA's own convolutions and settings.
 """
 
 import argparse

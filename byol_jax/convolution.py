@@ -6,7 +6,8 @@ products and convolutions in one particular layout to fast kernels:
 
 - a 1x1 kernel is a matrix product;
 - a 3x3 kernel over many channels is computed by Winograd's minimal filtering;
-- the input gradient of a stride is composed of convolutions without one;
+- with few channels, the input gradient of a stride is composed of convolutions
+  without one;
 - gradients are written in the layout of the fast kernel, into which XLA itself
   brings convolutions at the top of a program but not in its loops.
 
@@ -92,10 +93,10 @@ def conv(
 
 
 def _lax_conv(
-  stride: int, pads: Pads, x: chex.Array, w: chex.Array
+  stride: int, pads: Pads, x: chex.Array, w: chex.Array, **dilation
 ) -> chex.Array:
   return jax.lax.conv_general_dilated(
-    x, w, (stride, stride), pads, dimension_numbers=_DIMENSIONS
+    x, w, (stride, stride), pads, dimension_numbers=_DIMENSIONS, **dilation
   )
 
 
@@ -123,32 +124,29 @@ def _backward(stride, pads, residuals, dy):
 def _gradients(stride, pads, x, w, dy):
   if _is_product(w, pads):
     return jax.vjp(functools.partial(_product, stride), x, w)[1](dy)
-  turned = w[::-1, ::-1].swapaxes(2, 3)
-  back = tuple(
-    (size - 1 - before, inputs - stride * (outputs - 1) - 1 + before)
-    for size, (before, _), inputs, outputs in zip(
-      w.shape[:2], pads, x.shape[1:3], dy.shape[1:3], strict=True
-    )
-  )
-  if stride == 1:
-    dx = _outputs(1, back, dy, turned)
-  elif _has_many_channels(w):
-    dx = jax.lax.conv_general_dilated(
-      dy,
-      turned,
-      (1, 1),
-      back,
-      lhs_dilation=(stride, stride),
-      dimension_numbers=_DIMENSIONS,
-    )
-  else:
-    dx = _strided_input_gradient(stride, pads, dy, w, x.shape[1:3])
+  dx = _input_gradient(stride, pads, dy, w, x.shape[1:3])
   if _is_for_winograd(stride, w):
     return dx, _winograd_weight_gradient(pads, x, dy, w.shape)
   return dx, _weight_gradient(stride, pads, x, dy, w.shape)
 
 
 _cpu_conv.defvjp(_forward, _backward)
+
+
+def _input_gradient(stride, pads, dy, w, size):
+  """The gradient by inputs of that size, as a convolution of `dy`."""
+  if stride > 1 and not _has_many_channels(w):
+    return _strided_input_gradient(stride, pads, dy, w, size)
+  turned = w[::-1, ::-1].swapaxes(2, 3)
+  back = tuple(
+    (size - 1 - before, inputs - stride * (outputs - 1) - 1 + before)
+    for size, (before, _), inputs, outputs in zip(
+      w.shape[:2], pads, size, dy.shape[1:3], strict=True
+    )
+  )
+  if stride == 1:
+    return _outputs(1, back, dy, turned)
+  return _lax_conv(1, back, dy, turned, lhs_dilation=(stride, stride))
 
 
 def at_least_float32(x: chex.Array) -> chex.Array:
@@ -220,13 +218,12 @@ def _weight_gradient(stride, pads, x, dy, shape):
       pads, dy.shape[1:3], shape[:2], x.shape[1:3], strict=True
     )
   ]
-  dw = jax.lax.conv_general_dilated(
+  dw = _lax_conv(
+    1,
+    pads,
     x.transpose(3, 1, 2, 0),
     dy.transpose(1, 2, 0, 3),
-    (1, 1),
-    pads,
     rhs_dilation=(stride, stride),
-    dimension_numbers=_DIMENSIONS,
   )
   return dw.transpose(1, 2, 0, 3)
 

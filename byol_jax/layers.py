@@ -18,7 +18,7 @@ from byol_jax import convolution
 
 
 class Conv2D(hk.Module):
-  """`hk.Conv2D` with SAME padding and no bias, [B, H, W, C] to [B, h, w, D]."""
+  """`hk.Conv2D` with SAME padding and no bias, for any leading axes."""
 
   def __init__(self, channels: int, kernel: int, stride: int, name: str):
     super().__init__(name=name)
@@ -61,7 +61,7 @@ class BatchNorm(hk.Module):
   def __call__(self, x: chex.Array, is_training: bool) -> chex.Array:
     """Normalises [V, B, ..., C] by its own, or else by running statistics."""
     shape = (1,) * (x.ndim - 2) + x.shape[-1:]
-    dtype = convolution.at_least_float32(x).dtype
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
     scale = hk.get_parameter("scale", shape, dtype, self._scale_init)
     offset = hk.get_parameter("offset", shape, dtype, jnp.zeros)
     if is_training:
