@@ -238,7 +238,9 @@ def test_six_steps_on_two_devices_are_the_references():
   with jax.enable_x64(True):
     batches = parallel.prefetch(in_float64(golden_batch(i)) for i in range(6))
     states, metrics = run_steps(
-      on_two_devices(), in_float64(start_state()), batches
+      on_two_devices(),
+      parallel.replicate(in_float64(start_state())),
+      batches,
     )
   assert_steps_agree(states, metrics, TWO)
 
@@ -247,7 +249,7 @@ def test_two_steps_in_float32_are_the_references():
   batches = [golden_batch(i) for i in range(2)]
   states, _ = run_steps(
     on_two_devices(),
-    start_state(),
+    parallel.replicate(start_state()),
     parallel.prefetch(batches),
   )
   assert_trees_agree(trace(states[0]), ONE.tree("after1/mu"), 3e-5)
@@ -273,7 +275,7 @@ def test_one_device_equals_two_with_partly_labelled_batches():
   one, metrics_one = run_steps(on_one_device(), start_state(), batches())
   two, metrics_two = run_steps(
     on_two_devices(),
-    start_state(),
+    parallel.replicate(start_state()),
     parallel.prefetch(batches()),
   )
   chex.assert_trees_all_close(metrics_one, metrics_two, rtol=2e-5, atol=1e-6)
