@@ -35,7 +35,6 @@ setuptools.setup(
     "optax>=0.2.5",
     "orbax-checkpoint>=0.11",
     "pillow>=10",  # Checks the files of a folder.
-    "scikit-learn>=1.5",
     # TensorFlow only reads and augments images: its CPU build will do.
     "tensorflow-cpu>=2.21; platform_machine == 'x86_64'",
     "tensorflow>=2.21; platform_machine != 'x86_64'",
@@ -45,7 +44,14 @@ setuptools.setup(
   extras_require={
     "cuda12": ["jax[cuda12]>=0.10"],
     "tpu": ["jax[tpu]>=0.10"],
-    "test": ["hypothesis>=6", "mypy>=1.15", "pytest>=8", "ruff>=0.12"],
+    "test": [
+      "hypothesis>=6",
+      "mypy>=1.15",
+      "pytest>=8",
+      "pytest-xdist>=3.6",  # Two processes: compilation is what tests wait for.
+      "ruff>=0.12",
+      "scikit-learn>=1.5",  # What the evaluation is compared with.
+    ],
   },
   entry_points={"console_scripts": ["byol_jax=byol_jax.main:run"]},
 )

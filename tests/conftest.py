@@ -9,8 +9,12 @@ import jax
 import pytest
 
 from byol_jax import host
+from tests import command_line
 
 host.choose_fast_convolutions()
+# Tests are mostly compilation, which this takes a quarter off. Programs that
+# tests start get what users get, see command_line.
+os.environ["XLA_FLAGS"] += f" {command_line.COMPILE_FASTER}"
 jax.config.update("jax_num_cpu_devices", 2)
 # A shape that only fits by an implicit broadcast is a mistake.
 jax.config.update("jax_numpy_rank_promotion", "raise")

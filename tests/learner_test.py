@@ -211,6 +211,7 @@ def assert_steps_agree(states, metrics, golden):
     )
 
 
+@pytest.mark.slow
 def test_six_steps_on_one_device_are_the_references():
   # In float64: in float32 a ReLU may fall on the other side of zero by chance,
   # and eight examples are few enough for one such unit to show.
@@ -302,6 +303,7 @@ def test_tau_of_one_freezes_the_target():
   )
 
 
+@pytest.mark.slow
 def test_tau_of_zero_copies_the_online_network():
   batches = [golden_batch(i) for i in range(3)]
   states, _ = run_steps(
@@ -400,6 +402,7 @@ def test_micro_batches_change_nothing_where_batch_norm_is_frozen():
   assert int(parts.step) == 1
 
 
+@pytest.mark.slow
 def test_micro_batches_average_gradients_of_parts():
   """Batch norm sees a part at a time; one optimizer step follows (paper, 5)."""
   state, batch = start_state(), partly_labelled()

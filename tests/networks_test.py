@@ -136,6 +136,7 @@ def test_zero_init_silences_each_residual_branch(encoder, last):
     assert all(np.all(scale == (0 if zero else 1)) for scale in scales)
 
 
+@pytest.mark.slow
 def test_inference_judges_each_image_by_itself():
   network = make_network(encoder="TinyResNet")
   images = jax.random.uniform(jax.random.key(0), (4, 32, 32, 3))
@@ -165,6 +166,7 @@ def test_unknown_names_list_the_known_ones(option, value, known):
     make_network(**{option: value})
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_in_it_and_keeps_all_else_in_float32(monkeypatch):
   # The stem keeps 16 positions to the end: batch norm over a few images of one
   # position each would blow up rounding.

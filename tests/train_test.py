@@ -214,6 +214,7 @@ def test_views_finished_on_the_device_train_as_those_of_the_host(
   np.testing.assert_allclose(losses["device"], losses["host"], rtol=0.01)
 
 
+@pytest.mark.slow
 def test_nothing_compiles_after_the_first_step(
   tmp_path, digits_dir, monkeypatch
 ):
