@@ -34,6 +34,66 @@ def _view() -> Config:
   return view
 
 
+def _evaluation() -> Config:
+  """The paper's protocols ([P] C.1, D.2, D.3) and what stands beside them."""
+  evaluation: Config = config_dict.ConfigDict()
+  # Names in `evaluation.PROTOCOLS`, run when pretraining ends; () for none.
+  evaluation.protocols = ("knn", "linear")
+  evaluation.batch_size = 256  # Speed only: no figure depends on it.
+  # The same protocols on raw pixels and on the untrained encoder.
+  evaluation.baselines = True
+  # Another data set to judge on, named as data.dataset; of `folder`, its root.
+  evaluation.dataset = ""
+  evaluation.root = ""
+  # Split expressions; empty: the data set's own. Where it has no validation
+  # split, so large a share of train, its end, is what hyper-parameters are
+  # chosen on; the test split decides nothing.
+  evaluation.train_split = ""
+  evaluation.test_split = ""
+  evaluation.holdout = 0.2
+  # How random crops of linear and fine-tuning are drawn. [C] utils/dataset.py
+  evaluation.view = config_dict.ConfigDict()
+  evaluation.view.crop_area = (0.08, 1.0)
+  evaluation.view.crop_aspect = (3 / 4, 4 / 3)
+  evaluation.view.flip_prob = 0.5
+
+  evaluation.knn = config_dict.ConfigDict()
+  evaluation.knn.k = 20  # Wu et al. 2018 as run by DINO's eval_knn.
+  evaluation.knn.temperature = 0.07  # Wu et al. 2018
+  evaluation.retrieval = config_dict.ConfigDict()
+  evaluation.retrieval.k = 10  # Precision at 10 is usual.
+
+  evaluation.linear = config_dict.ConfigDict()
+  # random: crops are drawn anew for every step, as in the paper; centre: the
+  # centre crop's features, made once, which is quick and tells less.
+  evaluation.linear.crops = "random"
+  evaluation.linear.learning_rates = (0.4, 0.3, 0.2, 0.1, 0.05)  # [P] C.1
+  evaluation.linear.epochs = 80.0  # [P] C.1
+  evaluation.linear.batch_size = 1024  # [P] C.1; rates are for 256, as in [C].
+
+  evaluation.logistic = config_dict.ConfigDict()
+  # Strengths of the l2 penalty on the summed loss, log-spaced. [P] D.2
+  evaluation.logistic.l2_range = (1e-6, 1e5)
+  evaluation.logistic.l2_count = 45
+
+  evaluation.semi_supervised = config_dict.ConfigDict()
+  # Shares of the labels, or counts above 1.
+  evaluation.semi_supervised.labels = (0.01, 0.1)  # [P] C.1, as are the others.
+  evaluation.semi_supervised.learning_rates = (0.1, 0.05, 0.02, 0.01, 0.005)
+  evaluation.semi_supervised.epochs = (30.0, 50.0)
+  evaluation.semi_supervised.batch_size = 1024
+
+  evaluation.finetune = config_dict.ConfigDict()
+  # Log-spaced grids; decays are divided by the rate, and 0 is tried as well.
+  evaluation.finetune.rate_range = (1e-4, 0.1)  # [P] D.3, as are the others.
+  evaluation.finetune.rate_count = 7
+  evaluation.finetune.decay_range = (1e-6, 1e-3)
+  evaluation.finetune.decay_count = 7
+  evaluation.finetune.steps = 20_000
+  evaluation.finetune.batch_size = 256
+  return evaluation
+
+
 def default_config() -> Config:
   """Returns the paper's 1000-epoch ResNet-50 run on ImageNet, locked.
 
@@ -137,24 +197,7 @@ def default_config() -> Config:
   # Compiled programs are kept here between runs; empty switches it off.
   config.train.compilation_cache = "~/.cache/byol_jax"
 
-  config.evaluation = config_dict.ConfigDict()
-  # Names in `evaluation.PROTOCOLS`, run when pretraining ends; () for none.
-  config.evaluation.protocols = ("knn", "linear")
-  config.evaluation.batch_size = 256  # Speed only: no figure depends on it.
-  # The same protocols on raw pixels and on the untrained encoder.
-  config.evaluation.baselines = True
-  config.evaluation.knn = config_dict.ConfigDict()
-  config.evaluation.knn.k = 20  # Wu et al. 2018 as run by DINO's eval_knn.
-  config.evaluation.knn.temperature = 0.07  # Wu et al. 2018
-  config.evaluation.retrieval = config_dict.ConfigDict()
-  config.evaluation.retrieval.k = 10  # Precision at 10 is usual.
-  config.evaluation.linear = config_dict.ConfigDict()
-  # L2 strengths tried, log-spaced, and the share of train on which one is
-  # chosen; the test split decides nothing. [P] D.2 tries 45 in [1e-6, 1e5];
-  # on standardised features the best was always found between these.
-  config.evaluation.linear.l2_range = (1.0, 1e3)
-  config.evaluation.linear.l2_count = 4
-  config.evaluation.linear.holdout = 0.2
+  config.evaluation = _evaluation()
 
   config.checkpoint = config_dict.ConfigDict()
   config.checkpoint.every_seconds = 300  # 0: never. [C] configs/byol.py
@@ -206,6 +249,22 @@ def small_grey_config() -> Config:
   config.optimizer.warmup_epochs = 1.0
   config.train.batch_size = 256
   config.train.epochs = 20
+  evaluation = config.evaluation
+  evaluation.view.crop_area = (0.3, 1.0)
+  evaluation.view.flip_prob = 0.0
+  # Minutes instead of hours: features are made once, and grids are coarse.
+  evaluation.linear.crops = "centre"
+  evaluation.linear.learning_rates = (0.1, 0.2, 0.4, 0.8, 1.6)
+  evaluation.linear.batch_size = 64
+  evaluation.logistic.l2_range = (1.0, 1e3)
+  evaluation.logistic.l2_count = 4
+  evaluation.semi_supervised.learning_rates = (0.1, 0.02)
+  evaluation.semi_supervised.epochs = (50.0,)
+  evaluation.semi_supervised.batch_size = 256
+  evaluation.finetune.rate_range = (0.01, 0.1)
+  evaluation.finetune.rate_count = 2
+  evaluation.finetune.decay_count = 0
+  evaluation.finetune.steps = 500
   return config
 
 
@@ -250,6 +309,44 @@ def _check_range(key: str, value: Any, most: float = float("inf")) -> None:
   )
 
 
+def _check_evaluation(evaluation: Config) -> None:
+  """Raises `UserError` for grids and shares that cannot work."""
+  for key, value in (
+    ("logistic.l2_range", evaluation.logistic.l2_range),
+    ("finetune.rate_range", evaluation.finetune.rate_range),
+    ("finetune.decay_range", evaluation.finetune.decay_range),
+    ("view.crop_aspect", evaluation.view.crop_aspect),
+  ):
+    _check_range(f"evaluation.{key}", value)
+  _check_range("evaluation.view.crop_area", evaluation.view.crop_area, most=1)
+  flip = evaluation.view.flip_prob
+  _require(
+    0 <= flip <= 1, f"evaluation.view.flip_prob={flip} must lie in [0, 1]."
+  )
+  holdout = evaluation.holdout
+  _require(
+    0 < holdout < 1, f"evaluation.holdout={holdout} must lie between 0 and 1."
+  )
+  crops = evaluation.linear.crops
+  _require(
+    crops in ("random", "centre"),
+    f"evaluation.linear.crops={crops} must be random or centre.",
+  )
+  for key, values in (
+    ("linear.learning_rates", evaluation.linear.learning_rates),
+    ("semi_supervised.labels", evaluation.semi_supervised.labels),
+    (
+      "semi_supervised.learning_rates",
+      evaluation.semi_supervised.learning_rates,
+    ),
+    ("semi_supervised.epochs", evaluation.semi_supervised.epochs),
+  ):
+    _require(
+      len(values) > 0 and min(values) > 0,
+      f"evaluation.{key}={values} must be numbers above 0, at least one.",
+    )
+
+
 def validate(config: Config) -> None:
   """Raises `UserError` for the first value that cannot work whatever the data.
 
@@ -273,7 +370,13 @@ def validate(config: Config) -> None:
     "evaluation.knn.k",
     "evaluation.knn.temperature",
     "evaluation.retrieval.k",
-    "evaluation.linear.l2_count",
+    "evaluation.linear.epochs",
+    "evaluation.linear.batch_size",
+    "evaluation.logistic.l2_count",
+    "evaluation.semi_supervised.batch_size",
+    "evaluation.finetune.rate_count",
+    "evaluation.finetune.steps",
+    "evaluation.finetune.batch_size",
     "checkpoint.keep",
     "log.every_steps",
   )
@@ -284,6 +387,7 @@ def validate(config: Config) -> None:
     "data.parts",
     "data.threads",
     "data.prefetch",
+    "evaluation.finetune.decay_count",
     "optimizer.base_learning_rate",
     "optimizer.weight_decay",
     "optimizer.warmup_epochs",
@@ -330,12 +434,7 @@ def validate(config: Config) -> None:
     placement in ("host", "device"),
     f"augment.placement={placement!r} must be host or device.",
   )
-  _check_range("evaluation.linear.l2_range", config.evaluation.linear.l2_range)
-  holdout = config.evaluation.linear.holdout
-  _require(
-    0 < holdout < 1,
-    f"evaluation.linear.holdout={holdout} must lie between 0 and 1.",
-  )
+  _check_evaluation(config.evaluation)
   _check_view("augment.view1", config.augment.view1)
   _check_view("augment.view2", config.augment.view2)
 

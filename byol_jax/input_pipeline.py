@@ -38,6 +38,10 @@ _AHEAD = 1 / 4
 _MEASURED = 1000
 
 
+# Of a split: the names of its files, records to skip, and to take of each.
+Files = tuple[list[str], list[int], list[int]]
+
+
 class Reading(NamedTuple):
   """How records get into memory; changes speed and order, no example.
 
@@ -185,6 +189,7 @@ def eval_batches(
   image_size: int,
   crop: float,
   channels: int = 3,
+  places: range | None = None,
   process_index: int = 0,
   process_count: int = 1,
 ) -> Iterator[dict[str, np.ndarray]]:
@@ -197,27 +202,158 @@ def eval_batches(
     image_size: side of an image, pixels.
     crop: side of the central square that is seen, as a share of the short side.
     channels: 3, or 1 for grey images.
+    places: only these of the split, by their order.
     process_index: which of `process_count` consecutive parts to return.
     process_count: the number of parts, equal but for one example.
 
   Returns:
     An iterator of `{"image": [b, S, S, channels] float32 in [0, 1], "label":
-    [b] int32, -1 where unknown}`.
+    [b] int32, -1 where unknown}`; where an image may be of several classes,
+    labels are [b, classes] of 0 and 1.
 
   Raises:
     UserError: if the split is unknown; from the iterator, if a file cannot be
       read.
   """
-  parse = _parser(source, channels)
+  parse = _parser(source, channels, several=True)
 
   def example(record):
     image, label = parse(record)
     image = augment.eval_image(image, image_size, crop)
     return {"image": image[..., :channels], "label": label}
 
-  records = _in_order(_files(source, split, process_index, process_count))
+  files = _files(source, split, process_index, process_count)
+  if places is not None:
+    files = _trimmed(files, places)
+  records = _in_order(files)
   dataset = records.map(example, tf.data.AUTOTUNE).batch(batch_size)
   return _guarded(_iterate(dataset), source, split)
+
+
+def labelled_batches(
+  source: datasets.Source,
+  split: str,
+  places: range | np.ndarray,
+  view: augment.View,
+  reading: Reading,
+  *,
+  batch_size: int,
+  image_size: int,
+  channels: int = 3,
+  seed: int,
+) -> Iterator[dict[str, np.ndarray]]:
+  """Returns endless shuffled batches of random crops, to train classifiers on.
+
+  Args:
+    source: what `datasets.load` returned.
+    split: tfds split expression.
+    places: which of its examples, by their order in the files. Any but a range
+      are held in memory, undecoded.
+    view: how crops are drawn, and how often they are flipped.
+    reading: how the images are read.
+    batch_size: examples in a batch; may be more than there are.
+    image_size: side of an image, pixels.
+    channels: 3, or 1 for grey images.
+    seed: decides order and crops.
+
+  Returns:
+    An iterator of `{"image": [B, S, S, channels] float32 in [0, 1], "label":
+    [B] int32}`, labels as `eval_batches` returns them.
+
+  Raises:
+    UserError: if the split is unknown; from the iterator, if a file cannot be
+      read.
+  """
+  parse = _parser(source, channels, several=True)
+  seeds = tf.stack([tf.cast(seed, tf.int64), -2])
+  files = _files(source, split)
+  if isinstance(places, range):
+    files = _trimmed(files, places)
+  is_small = _record_size(source) * len(places) <= reading.cache_bytes
+  if isinstance(places, range) and not is_small:
+    records = _streamed(source, reading, files, seeds, 0)
+  else:
+    chosen = _in_order(files)
+    if not isinstance(places, range):
+      keep = np.zeros(sum(files[2]), bool)
+      keep[places] = True
+      numbered = tf.data.Dataset.zip(
+        tf.data.Dataset.from_tensor_slices(keep), chosen
+      )
+      chosen = numbered.filter(lambda kept, _: kept).map(lambda _, r: r)
+    records = _permuted(_in_memory(source, split, chosen), seeds, 0)
+
+  def example(position, record):
+    image, label = parse(record)
+    u = tf.random.stateless_uniform([1, 5], tf.stack([seed, position]))
+    (image,) = augment.crops(image, u[:, :4], [view], image_size)
+    image = tf.where(u[0, 4] < view.flip_prob, image[:, ::-1], image)
+    image = tf.clip_by_value(image[..., :channels] / 255, 0.0, 1.0)
+    return {"image": image, "label": label}
+
+  threads = reading.threads or os.cpu_count() or 1
+  batches = records.enumerate().map(example, threads).batch(batch_size)
+  return _guarded(_iterate(batches, reading.prefetch), source, split)
+
+
+def example_ids(source: datasets.Source, split: str) -> list[str]:
+  """Returns what identifies each example of a split, in the order of the files.
+
+  The file's name where the data set holds it, as those of folders do; else the
+  name of the record file and the place in it, as tfds makes its ids.
+
+  Raises:
+    UserError: if the split is unknown, or a file cannot be read.
+  """
+  files = _files(source, split)
+  features = source.builder.info.features
+  names = [name for name in ("file", "file_name") if name in features]
+  if names:
+    feature = tfds.features.FeaturesDict({names[0]: features[names[0]]})
+    stored = _in_order(files).map(
+      lambda record: feature.deserialize_example(record)[names[0]]
+    )
+    reader = _guarded(stored.as_numpy_iterator(), source, split)
+    return [name.decode() for name in reader]
+  return [
+    f"{os.path.basename(name)}__{skip + i}"
+    for name, skip, take in zip(*files, strict=True)
+    for i in range(take)
+  ]
+
+
+def num_shared(source: datasets.Source, split: str, other: str) -> int:
+  """Returns how many examples two split expressions have in common.
+
+  Raises:
+    UserError: if one of them is unknown.
+  """
+  first, second = (
+    zip(*_files(source, expression), strict=True)
+    for expression in (split, other)
+  )
+  taken = [*second]
+  return sum(
+    max(min(skip + take, skip2 + take2) - max(skip, skip2), 0)
+    for name, skip, take in first
+    for name2, skip2, take2 in taken
+    if name == name2
+  )
+
+
+def _trimmed(files: Files, places: range) -> Files:
+  """The files' records from one place on and up to another."""
+  names, skips, takes = [], [], []
+  first = 0
+  for name, skip, take in zip(*files, strict=True):
+    begin = max(places.start - first, 0)
+    end = min(places.stop - first, take)
+    if begin < end:
+      names.append(name)
+      skips.append(skip + begin)
+      takes.append(end - begin)
+    first += take
+  return names, skips, takes
 
 
 def measure(source: datasets.Source) -> datasets.Statistics:
@@ -334,17 +470,33 @@ def _part_stream(
 ) -> tf.data.Dataset:
   """Returns the records of a part of the stream, from a position in it on."""
   files = _files(source, source.dataset.pretrain, part, reading.parts)
-  size = sum(files[2])
   seeds = tf.random.fold_in(tf.stack([tf.cast(seed, tf.int64), -1]), part)
+  split = source.dataset.pretrain
+  total = datasets.num_examples(source, split)
+  if _record_size(source) * total <= reading.cache_bytes:
+    records = _in_memory(source, split, _in_order(files))
+    return _permuted(records, seeds, start)
+  return _streamed(source, reading, files, seeds, start)
+
+
+def _record_size(source: datasets.Source) -> int:
+  """Bytes of an undecoded example."""
   info = source.builder.info
-  record_size = max(info.dataset_size // info.splits.total_num_examples, 1)
-  total = datasets.num_examples(source, source.dataset.pretrain)
-  if record_size * total <= reading.cache_bytes:
-    return _cached(source, files, seeds, start)
+  return max(info.dataset_size // info.splits.total_num_examples, 1)
+
+
+def _streamed(
+  source: datasets.Source,
+  reading: Reading,
+  files: Files,
+  seeds: tf.Tensor,
+  start: int,
+) -> tf.data.Dataset:
+  """Returns endless shuffled epochs of the files' records, from one on."""
   # At least enough to draw from.
-  buffer = min(reading.shuffle_buffer, reading.shuffle_bytes // record_size)
-  buffer = max(buffer, 1)
-  first_epoch, start_in_epoch = divmod(start, size)
+  buffer = reading.shuffle_bytes // _record_size(source)
+  buffer = max(min(reading.shuffle_buffer, buffer), 1)
+  first_epoch, start_in_epoch = divmod(start, sum(files[2]))
 
   def epoch_records(epoch):
     return _shuffled(files, buffer, tf.random.fold_in(seeds, epoch))
@@ -366,7 +518,7 @@ def _woven(streams: list[tf.data.Dataset], length: int) -> tf.data.Dataset:
 
 def _files(
   source: datasets.Source, split: str, part: int = 0, parts: int = 1
-) -> tuple[list[str], list[int], list[int]]:
+) -> Files:
   """Returns the names of a split's files, records to skip and to take.
 
   Of several parts, equal but for one example, those of one.
@@ -391,11 +543,11 @@ def _records(
   return records.apply(tf.data.experimental.assert_cardinality(take))
 
 
-def _in_order(files: tuple) -> tf.data.Dataset:
+def _in_order(files: Files) -> tf.data.Dataset:
   return tf.data.Dataset.from_tensor_slices(files).flat_map(_records)
 
 
-def _shuffled(files: tuple, buffer: int, seeds: tf.Tensor) -> tf.data.Dataset:
+def _shuffled(files: Files, buffer: int, seeds: tf.Tensor) -> tf.data.Dataset:
   """Returns all records in the order that belongs to the seeds."""
   file_seed, record_seed = tf.unstack(tf.random.split(seeds, 2))
   order = tf.random.experimental.stateless_shuffle(
@@ -412,12 +564,17 @@ def _shuffled(files: tuple, buffer: int, seeds: tf.Tensor) -> tf.data.Dataset:
   )
 
 
-def _cached(
-  source: datasets.Source, files: tuple, seeds: tf.Tensor, start: int
+def _in_memory(
+  source: datasets.Source, split: str, records: tf.data.Dataset
+) -> tf.Tensor:
+  reader = records.as_numpy_iterator()
+  return tf.constant([*_guarded(reader, source, split)])
+
+
+def _permuted(
+  records: tf.Tensor, seeds: tf.Tensor, start: int
 ) -> tf.data.Dataset:
-  """Returns what `_part_stream` does, of records that are held in memory."""
-  reader = _in_order(files).as_numpy_iterator()
-  records = tf.constant([*_guarded(reader, source, source.dataset.pretrain)])
+  """Returns what `_streamed` does, of records that are held in memory."""
   size = len(records)
 
   def record(position):
@@ -430,14 +587,18 @@ def _cached(
   return tf.data.Dataset.range(start, tf.int64.max).map(record)
 
 
-def _parser(source: datasets.Source, channels: int = 3) -> Callable:
+def _parser(
+  source: datasets.Source, channels: int = 3, *, several: bool = False
+) -> Callable:
   """Returns a function from a serialized example to its image and label.
 
   The image is [H, W, channels] uint8, the label an int32, -1 where there is
-  none. Other features, which some data sets have many of, are not looked at.
+  none; `several` makes it 0 or 1 for each class where an image may be of more
+  than one. Other features, which some data sets have many of, are not looked at.
   """
   features = source.builder.info.features
-  names = ["image", "label"] if source.num_classes else ["image"]
+  label_name = source.dataset.label
+  names = ["image", label_name] if source.num_classes else ["image"]
   features = tfds.features.FeaturesDict(
     {name: features[name] for name in names}
   )
@@ -448,7 +609,12 @@ def _parser(source: datasets.Source, channels: int = 3) -> Callable:
     image = tf.io.decode_image(
       example["image"], channels=channels, expand_animations=False
     )
-    label = tf.cast(example.get("label", -1), tf.int32)
+    label = tf.cast(example.get(label_name, -1), tf.int32)
+    if source.several_labels and several:
+      each = tf.one_hot(label, source.num_classes, dtype=tf.int32)
+      label = tf.reduce_max(each, axis=0)
+    elif source.several_labels:
+      label = tf.constant(-1)  # Pretraining's classifier is for one.
     return tf.ensure_shape(image, [None, None, channels]), label
 
   return parse

@@ -34,6 +34,7 @@ from byol_jax import (
   signals,
   train,
 )
+from byol_jax.evaluation import embed
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Experiment file, such as experiments/quickstart.py."
@@ -42,7 +43,18 @@ _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Where all is written; runs/NAME if not given."
 )
 _MODE = flags.DEFINE_string(
-  "mode", "pretrain", "What to do: pretrain, evaluate, report or views."
+  "mode", "pretrain", "What to do: pretrain, evaluate, embed, report or views."
+)
+_STEP = flags.DEFINE_integer(
+  "step", None, "Of evaluate and embed: the checkpoint; by default the newest."
+)
+_WATCH = flags.DEFINE_bool(
+  "watch", False, "Of evaluate: each new checkpoint, until the run has ended."
+)
+_SPLIT = flags.DEFINE_string(
+  "split",
+  "",
+  "Of embed: a tfds split expression; by default what is trained on.",
 )
 
 
@@ -97,9 +109,24 @@ def _pretrain(run: train.Run) -> None:
 
 
 def _evaluate(run: train.Run) -> None:
-  """Evaluates the newest checkpoint."""
-  evaluation.evaluate(run, train.restore(run))
-  _tell_results(run)
+  """Evaluates a checkpoint, or each that another process writes."""
+  if not _WATCH.value:
+    evaluation.evaluate(run, train.restore(run, _STEP.value))
+    _tell_results(run)
+    return
+  evaluation.protocol_names(run)  # A mistake there must not wait.
+  _say(f"Waiting for checkpoints in {run.workdir}; Ctrl-C ends it.")
+  for state in train.watch(run):
+    evaluation.evaluate(run, state)
+    _say(f"Step {int(state.step)}:")
+    _tell_results(run)
+    run.config.evaluation.baselines = False  # They do not change.
+
+
+def _embed(run: train.Run) -> None:
+  """Writes what the encoder makes of each image of a split."""
+  state = train.restore(run, _STEP.value)
+  _say(f"Written: {embed.write(run, state, _SPLIT.value)}")
 
 
 def _report(run: train.Run) -> None:
@@ -116,6 +143,7 @@ def _views(run: train.Run) -> None:
 MODES: Mapping[str, Callable[[train.Run], None]] = {
   "pretrain": _pretrain,
   "evaluate": _evaluate,
+  "embed": _embed,
   "report": _report,
   "views": _views,
 }
@@ -123,7 +151,11 @@ MODES: Mapping[str, Callable[[train.Run], None]] = {
 
 def _tell_results(run: train.Run) -> None:
   for name, result in evaluation.read_results(run.workdir).items():
-    _say(f"  {name:44}{result['value']:.4f}")
+    sure = (
+      "  {} to {}".format(*result["interval"]) if "interval" in result else ""
+    )
+    theirs = f"  (paper: {result['paper']})" if "paper" in result else ""
+    _say(f"  {name:44}{result['value']:.4f}{sure}{theirs}")
 
 
 def _experiment() -> tuple[pathlib.Path, str]:

@@ -49,24 +49,35 @@ def pmap_update(update: Callable[..., Any]) -> Callable[..., Any]:
   )
 
 
-def pmap_examples(fn: Callable[..., chex.Array]) -> Callable[..., np.ndarray]:
+def pmap_examples(
+  fn: Callable[..., chex.ArrayTree],
+) -> Callable[..., chex.ArrayTree]:
   """Runs `fn(shared, examples)` with the examples split over local devices.
 
   Args:
-    fn: maps (any pytree, [b, ...]) to [b, ...], each example by itself.
+    fn: maps any pytree and one of [b, ...] to one of [b, ...], each example by
+      itself.
 
   Returns:
-    A function of the same arguments for any number of examples, the last batch
-    of a split too: it is filled up to divide, and the fill is cut off again.
+    A function of the same arguments, to NumPy arrays, for any number of
+    examples, the last batch of a split too: it is filled up to divide, and the
+    fill is cut off again.
   """
   mapped = jax.pmap(fn, in_axes=(None, 0))
 
-  def run(shared: chex.ArrayTree, examples: np.ndarray) -> np.ndarray:
+  def run(shared: chex.ArrayTree, examples: chex.ArrayTree) -> chex.ArrayTree:
     devices = jax.local_device_count()
-    fill = -len(examples) % devices
-    filled = np.concatenate([examples, np.repeat(examples[-1:], fill, axis=0)])
-    out = mapped(shared, filled.reshape(devices, -1, *filled.shape[1:]))
-    return np.asarray(out).reshape(len(filled), *out.shape[2:])[: len(examples)]
+    count = len(jax.tree.leaves(examples)[0])
+    fill = -count % devices
+
+    def split(x):
+      x = np.concatenate([x, np.repeat(x[-1:], fill, axis=0)]) if fill else x
+      return x.reshape(devices, -1, *x.shape[1:])
+
+    def join(x):
+      return np.asarray(x).reshape(-1, *x.shape[2:])[:count]
+
+    return jax.tree.map(join, mapped(shared, jax.tree.map(split, examples)))
 
   return run
 

@@ -93,7 +93,7 @@ def _examples(
   run: train.Run, split: str, places: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
   """Images [*places.shape, S, S, 3] and labels at some places of a split."""
-  batches = train.eval_batches(run, split)
+  batches = train.eval_batches(run.config, run.source, split)
   stream = itertools.chain.from_iterable(
     zip(batch["image"], batch["label"], strict=True) for batch in batches
   )

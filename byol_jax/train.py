@@ -156,7 +156,7 @@ def prepare(config: Config, workdir: pathlib.Path) -> Run:
       had, or the workdir holds checkpoints of other settings.
   """
   parallel.check_batch_size(config.train.batch_size, config.train.microbatches)
-  source = _load(config)
+  source = load(config, config.data.dataset, config.data.root)
   config = _resolved(config, source)
   num_examples = datasets.num_examples(source, source.dataset.pretrain)
   plan = make_plan(config, num_examples)
@@ -171,12 +171,13 @@ def prepare(config: Config, workdir: pathlib.Path) -> Run:
   return run
 
 
-def _load(config: Config) -> datasets.Source:
+def load(config: Config, dataset: str, root: str) -> datasets.Source:
+  """Opens a data set, of folders the one at `root`; see `datasets.load`."""
   data = config.data
-  if data.dataset != "folder":
-    return datasets.load(data.dataset, data.data_dir)
+  if dataset != "folder":
+    return datasets.load(dataset, data.data_dir)
   return datasets.load_folder(
-    data.root,
+    root,
     data.data_dir,
     labels=data.labels,
     test_share=data.test_share,
@@ -340,16 +341,21 @@ def _batches(run: Run, start_step: int) -> Iterator[dict[str, Any]]:
 
 
 def eval_batches(
-  run: Run, split: str, batch_size: int | None = None
+  config: Config,
+  source: datasets.Source,
+  split: str,
+  batch_size: int | None = None,
+  places: range | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
-  """Every example of a split once, as the run's evaluations see it."""
+  """Examples of a split once, as the evaluations of a configuration see them."""
   return input_pipeline.eval_batches(
-    run.source,
+    source,
     split,
-    batch_size=batch_size or run.config.evaluation.batch_size,
-    image_size=run.config.data.image_size,
-    crop=run.config.data.eval_crop,
-    channels=run.config.data.channels,
+    batch_size=batch_size or config.evaluation.batch_size,
+    image_size=config.data.image_size,
+    crop=config.data.eval_crop,
+    channels=config.data.channels,
+    places=places,
   )
 
 
@@ -372,14 +378,34 @@ def finish_views(
   }
 
 
-def restore(run: Run) -> TrainState:
-  """The newest checkpoint's state; `UserError` if there is none."""
+def restore(run: Run, step: int | None = None) -> TrainState:
+  """A checkpoint's state, the newest's by default; `UserError` if it is not."""
   with run.open_checkpoints() as saved:
     if saved.latest_step() is None:
       raise errors.UserError(
         f"{run.workdir} holds no checkpoint yet; pretrain first."
       )
-    return saved.restore(jax.eval_shape(run.initial_state))
+    return saved.restore(jax.eval_shape(run.initial_state), step)
+
+
+_LOOK_EVERY = 5.0  # Seconds.
+
+
+def watch(run: Run) -> Iterator[TrainState]:
+  """The newest checkpoint's state whenever there is a new one, to the last.
+
+  For a process beside the one that trains; those that come while the caller is
+  busy are left out.
+  """
+  step = -1
+  while step < run.plan.total_steps:
+    with run.open_checkpoints() as saved:
+      newest = saved.latest_step()
+    if newest is None or newest <= step:
+      time.sleep(_LOOK_EVERY)
+    else:
+      step = newest
+      yield restore(run, step)
 
 
 def pretrain(run: Run) -> tuple[TrainState, bool]:

@@ -31,12 +31,20 @@ LAYERS = {
   "byol_jax.train": 6,
   # Inside a package, modules may import its lower ones.
   "byol_jax.evaluation.features": 7,
+  "byol_jax.evaluation.neighbours": 7,
+  "byol_jax.evaluation.scores": 7,
+  "byol_jax.evaluation.geometry": 8,
   "byol_jax.evaluation.knn": 8,
   "byol_jax.evaluation.linear": 8,
   "byol_jax.evaluation.retrieval": 8,
-  "byol_jax.evaluation": 9,
-  "byol_jax.report": 9,
-  "byol_jax.main": 10,
+  "byol_jax.evaluation.subject": 8,
+  "byol_jax.evaluation.embed": 9,
+  "byol_jax.evaluation.finetune": 9,
+  "byol_jax.evaluation.logistic": 9,
+  "byol_jax.evaluation.protocols": 10,
+  "byol_jax.evaluation": 11,
+  "byol_jax.report": 11,
+  "byol_jax.main": 12,
 }
 TENSORFLOW = {
   "image_folder",

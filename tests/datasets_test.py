@@ -4,12 +4,14 @@ import hashlib
 import multiprocessing
 import pathlib
 import socket
+import tarfile
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
 from byol_jax import datasets, errors
+from byol_jax.evaluation import scores
 
 
 def read(source, split) -> tuple[np.ndarray, np.ndarray]:
@@ -276,6 +278,118 @@ def test_name_that_tfds_does_not_know_is_refused(tmp_path):
 )
 def test_name_that_cannot_be_is_refused(tmp_path, name):
   load_error(name, tmp_path)
+
+
+class Downloads:
+  """In place of tfds' downloads: one folder, in which files are empty."""
+
+  def __init__(self, folder: pathlib.Path):
+    self.manual_dir = folder
+
+  def download(self, _):
+    return self.manual_dir / "list.txt"
+
+  def download_and_extract(self, urls):
+    one = not isinstance(urls, dict)
+    return self.manual_dir if one else dict.fromkeys(urls, self.manual_dir)
+
+  def extract(self, _):
+    return self.manual_dir
+
+  def iter_archive(self, _):
+    return iter(())
+
+
+# The number of classes, and the splits of the paper by their names in tfds.
+TRANSFER = {
+  "imagenet2012_1pct": (1000, "train", "", "validation"),
+  "imagenet2012_10pct": (1000, "train", "", "validation"),
+  "food101": (101, "train", "", "validation"),
+  "sun397": (397, "train", "", "test"),
+  "cars196": (196, "train", "", "test"),
+  "voc2007": (20, "train", "validation", "test"),
+  "dtd": (47, "train", "validation", "test"),
+  "oxford_iiit_pet": (37, "train", "", "test"),
+  "caltech101": (102, "train", "", "test"),
+  "oxford_flowers102": (102, "train", "validation", "test"),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFER)
+def test_tfds_has_the_splits_and_classes_of_what_is_transferred_to(
+  tmp_path, name
+):
+  dataset = datasets.DATASETS[name]
+  builder = tfds.builder(dataset.tfds_name, data_dir=tmp_path)
+  num_classes, *splits = TRANSFER[name]
+  assert [dataset.train, dataset.validation, dataset.test] == splits
+  assert isinstance(builder.info.features["image"], tfds.features.Image)
+  label = builder.info.features[dataset.label]
+  assert getattr(label, "feature", label).num_classes == num_classes
+
+  for file in ("list", "Training_01", "Testing_01"):  # Of ImageNet and SUN397.
+    (tmp_path / f"{file}.txt").touch()
+  for part in ("train", "val"):
+    tarfile.open(tmp_path / f"ILSVRC2012_img_{part}.tar", "w").close()
+  generators = builder._split_generators(Downloads(tmp_path))
+  there = {str(getattr(split, "name", split)) for split in generators}
+  assert {*filter(None, splits), dataset.pretrain} <= there
+
+
+def test_metrics_are_those_of_the_paper():
+  metrics = {k: v.metric for k, v in datasets.DATASETS.items()}
+  assert set(metrics.values()) == set(scores.METRICS)
+  assert {k: v for k, v in metrics.items() if v != "top1"} == {
+    "voc2007": "map11",
+    "oxford_iiit_pet": "mean_per_class",
+    "caltech101": "mean_per_class",
+    "oxford_flowers102": "mean_per_class",
+  }
+
+
+def test_the_twelve_transfers_of_the_paper_are_known():
+  known = {*datasets.DATASETS, *datasets.NOT_IN_TFDS}
+  assert len(datasets.PAPER_TRANSFER) == 12
+  assert set(datasets.PAPER_TRANSFER) <= known
+  assert set(datasets.NOT_IN_TFDS) <= set(datasets.PAPER_TRANSFER)
+  for figures in datasets.PAPER_TRANSFER.values():
+    assert all(0.5 < figure < 1 for figure in figures)
+
+
+@pytest.mark.parametrize("name", ["birdsnap", "fgvc_aircraft"])
+def test_what_tfds_lacks_is_to_be_read_from_a_folder(tmp_path, name):
+  assert name not in tfds.list_builders()
+  message = load_error(name, tmp_path)
+  for part in (name, "https://", "--config.data.dataset=folder"):
+    assert part in message
+
+
+@pytest.mark.parametrize(
+  ("name", "stored", "label", "count"),
+  [
+    ("voc2007", "voc", "labels_no_difficult", 20),
+    ("tfds:my_own", "my_own", "label", 0),  # Nothing says how to judge it.
+  ],
+)
+def test_several_classes_an_image_are_counted_where_they_are_meant(
+  tmp_path, name, stored, label, count
+):
+  classes = tfds.features.ClassLabel(num_classes=20)
+  example = {"image": np.zeros((9, 9, 3), np.uint8), label: [3, 7]}
+  tfds.dataset_builders.store_as_tfds_dataset(
+    name=stored,
+    version="5.0.0",
+    config="2007",
+    data_dir=tmp_path,
+    features=tfds.features.FeaturesDict(
+      {
+        "image": tfds.features.Image(shape=(9, 9, 3)),
+        label: tfds.features.Sequence(classes),
+      }
+    ),
+    split_datasets={"train": [(0, example)], "test": [(0, example)]},
+  )
+  assert datasets.load(name, str(tmp_path)).num_classes == count
 
 
 def test_unknown_name_tells_how_to_give_others(tmp_path):

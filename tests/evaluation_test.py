@@ -1,11 +1,12 @@
-"""Features, nearest neighbours and the linear probe."""
+"""Features and nearest neighbours."""
 
 import jax
 import numpy as np
 import pytest
 from sklearn import neighbors
 
-from byol_jax.evaluation import features, knn, linear
+from byol_jax import errors
+from byol_jax.evaluation import features, knn, neighbours
 from byol_jax.evaluation.features import Features
 from tests import networks_test
 
@@ -19,7 +20,9 @@ def clusters(count, spread, seed):
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 7, 13, 50])
-def test_features_are_the_same_and_complete_for_any_batch_size(batch_size):
+def test_features_are_the_same_and_complete_for_any_batch_size(
+  batch_size, tmp_path
+):
   network = networks_test.make_network(encoder="TinyResNet")
   rng = np.random.RandomState(0)
   images = rng.rand(13, 32, 32, 3).astype(np.float32)  # A prime number.
@@ -34,13 +37,89 @@ def test_features_are_the_same_and_complete_for_any_batch_size(batch_size):
     }
     for i in range(0, 13, batch_size)
   )
-  extracted = features.extract(
-    features.encoder(network, params, state), batches
+  encode = features.encoder(network, params, state)
+  extracted = features.kept(
+    tmp_path / "of", {}, 13, lambda: features.extract(encode, batches)
   )
   np.testing.assert_array_equal(extracted.labels, np.arange(13))
   np.testing.assert_allclose(
     extracted.vectors, expected.embedding, rtol=1e-4, atol=1e-5
   )
+
+
+class Made:
+  """Makes features of two batches, and counts how often it was asked to."""
+
+  vectors = np.random.RandomState(0).randn(7, 3).astype(np.float32)
+  times = 0
+
+  def __call__(self):
+    self.times += 1
+    for part in (slice(0, 4), slice(4, 7)):
+      yield Features(self.vectors[part], np.arange(7, dtype=np.int32)[part])
+
+
+def check(found):
+  np.testing.assert_array_equal(found.vectors, Made.vectors)
+  np.testing.assert_array_equal(found.labels, np.arange(7))
+
+
+def test_features_are_made_once_for_all_they_depend_on(tmp_path):
+  made, folder = Made(), tmp_path / "features" / "train"
+  for _ in range(2):
+    check(features.kept(folder, {"step": (1, 2)}, 7, made))
+  assert made.times == 1
+  check(features.kept(folder, {"step": (1, 3)}, 7, made))
+  assert made.times == 2
+  assert [path.name for path in folder.parent.iterdir()] == ["train"]
+
+
+def flip(path):
+  data = bytearray(path.read_bytes())
+  data[-1] ^= 1
+  path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["vectors.npy", "labels.npy", "about.json"])
+@pytest.mark.parametrize(
+  "damage",
+  [flip, lambda path: path.unlink(), lambda path: path.write_bytes(b"")],
+  ids=["flipped", "deleted", "emptied"],
+)
+def test_a_damaged_cache_is_noticed_and_made_anew(
+  tmp_path, name, damage, caplog
+):
+  made = Made()
+  features.kept(tmp_path / "train", {}, 7, made)
+  if name == "about.json" and damage is flip:
+    (tmp_path / "train" / name).write_text('{"about": {}}')
+  else:
+    damage(tmp_path / "train" / name)
+  with caplog.at_level("WARNING"):
+    check(features.kept(tmp_path / "train", {}, 7, made))
+  assert made.times == 2
+  assert "made anew" in caplog.text
+  check(features.kept(tmp_path / "train", {}, 7, made))
+  assert made.times == 2
+
+
+def test_a_stream_of_another_length_is_no_split(tmp_path):
+  with pytest.raises(RuntimeError, match="7 examples came where there are 8"):
+    features.kept(tmp_path / "train", {}, 8, Made())
+
+
+def test_features_that_cannot_be_written_are_one_line(tmp_path):
+  (tmp_path / "file").write_text("")
+  with pytest.raises(errors.UserError, match="Cannot write features") as info:
+    features.kept(tmp_path / "file" / "train", {}, 7, Made())
+  assert "\n" not in str(info.value)
+
+
+def test_parameters_have_a_fingerprint():
+  tree = {"a": np.arange(3.0), "b": np.zeros(2)}
+  other = {"a": np.arange(3.0), "b": np.array([0, 1e-30])}
+  assert features.fingerprint(tree) == features.fingerprint(dict(tree))
+  assert features.fingerprint(tree) != features.fingerprint(other)
 
 
 def test_pixels_are_the_images_flattened():
@@ -70,58 +149,31 @@ def test_knn_agrees_with_scikit_learns():
   def weights(distances):  # Of unit vectors: squared distance = 2 - 2 cosine.
     return np.exp((1 - distances**2 / 2) / temperature)
 
-  unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)  # noqa: E731
   theirs = neighbors.KNeighborsClassifier(7, weights=weights)
-  theirs.fit(unit(train.vectors), train.labels)
-  ours = knn.predict(
+  theirs.fit(neighbours.unit(train.vectors), train.labels)
+  ours = knn.scores(
     train, test.vectors, k=7, temperature=temperature, num_classes=3
   )
-  np.testing.assert_array_equal(ours, theirs.predict(unit(test.vectors)))
-  ((name, result),) = knn.run(
-    train, test, k=7, temperature=temperature, num_classes=3
+  np.testing.assert_array_equal(
+    np.argmax(ours, axis=1), theirs.predict(neighbours.unit(test.vectors))
   )
-  assert name == "top1"
-  assert result["value"] == np.mean(ours == test.labels)
-  assert 0.5 < result["value"] < 1
+  assert 0.5 < np.mean(np.argmax(ours, axis=1) == test.labels) < 1
+
+
+def test_neighbours_of_several_classes_vote_for_each():
+  train, test = clusters(101, 0.6, seed=0), clusters(31, 0.6, seed=1)
+  several = train._replace(labels=np.eye(3, dtype=np.int32)[train.labels])
+  one, many = (
+    knn.scores(bank, test.vectors, k=7, temperature=0.5, num_classes=3)
+    for bank in (train, several)
+  )
+  np.testing.assert_allclose(one, many)
 
 
 def test_knn_of_a_tiny_temperature_is_the_nearest_neighbour():
   train, test = clusters(50, 0.5, seed=0), clusters(20, 0.5, seed=1)
   near, nearest = (
-    knn.predict(train, test.vectors, k=k, temperature=t, num_classes=3)
+    knn.scores(train, test.vectors, k=k, temperature=t, num_classes=3)
     for k, t in ((50, 1e-4), (1, 1.0))
   )
-  np.testing.assert_array_equal(near, nearest)
-
-
-def linear_top1(train, test, **changes):
-  options = dict(l2_range=(1e-2, 1e4), l2_count=4, holdout=0.2, seed=0)
-  ((name, result),) = linear.run(train, test, **(options | changes))
-  assert name == "top1"
-  return result
-
-
-def test_linear_probe_separates_what_can_be_separated():
-  result = linear_top1(clusters(200, 0.05, seed=0), clusters(50, 0.05, seed=1))
-  assert result["value"] == 1.0
-  assert result["holdout_examples"] == 40
-
-
-def test_linear_probe_chooses_without_the_test_split():
-  """Other test labels change the figure and nothing that was chosen."""
-  train, test = clusters(200, 0.5, seed=0), clusters(50, 0.5, seed=1)
-  wrong = test._replace(labels=(test.labels + 1) % 3)
-  right, other = linear_top1(train, test), linear_top1(train, wrong)
-  assert right.pop("value") > other.pop("value")
-  assert right == other
-
-
-def test_linear_probe_prefers_the_better_strength():
-  """With one class rare, too strong a probe sees only the common one."""
-  rng = np.random.RandomState(0)
-  labels = (rng.rand(300) < 0.1).astype(np.int32)
-  vectors = labels[:, None] + 0.1 * rng.randn(300, 2)
-  rare = Features(vectors.astype(np.float32), labels)
-  result = linear_top1(rare, rare, l2_range=(1e-1, 1e9), l2_count=2)
-  assert result["l2"] == pytest.approx(1e-1)
-  assert result["value"] > 0.98
+  np.testing.assert_array_equal(*(np.argmax(x, 1) for x in (near, nearest)))

@@ -688,3 +688,76 @@ def test_measured_statistics_are_near_those_known_of_the_digits(digits_dir):
   np.testing.assert_allclose(measured.mean, known.mean, atol=0.01)
   np.testing.assert_allclose(measured.std, known.std, atol=0.01)
   assert measured.side == known.side
+
+
+def labelled(source, count, places, split="train", **changes):
+  view = changes.pop("view", CROP_ONLY)
+  reading = changed(READING, changes)
+  options = {"batch_size": 10, "image_size": 16, "seed": 0}
+  iterator = input_pipeline.labelled_batches(
+    source, split, places, view, reading, **(options | changes)
+  )
+  return list(itertools.islice(iterator, count))
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 2**30])
+@pytest.mark.parametrize(
+  "places", [range(97), range(30, 71), np.array([3, 5, 8, 60, 96])], ids=str
+)
+def test_labelled_batches_hold_the_places_once_an_epoch(
+  source, places, cache_bytes
+):
+  stored = labels(eval_batches(source))
+  size = len(places)
+  found = labels(labelled(source, 30, places, cache_bytes=cache_bytes))
+  for epoch in (found[:size], found[size : 2 * size]):
+    np.testing.assert_array_equal(np.sort(epoch), np.sort(stored[places]))
+  assert np.any(found[:size] != found[size : 2 * size])
+
+
+def test_labelled_batches_are_a_function_of_the_seed(source):
+  first, again, other = (
+    labelled(source, 2, range(97), seed=seed) for seed in (0, 0, 1)
+  )
+  for a, b in zip(first, again, strict=True):
+    np.testing.assert_array_equal(a["image"], b["image"])
+  assert np.any(first[0]["image"] != other[0]["image"])
+
+
+def test_labelled_crops_of_the_whole_image_are_flipped_as_often_as_asked(
+  source,
+):
+  whole = CROP_ONLY._replace(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0))
+  places = np.array([40])
+  (plain,) = labelled(source, 1, places, view=whole)
+  np.testing.assert_array_equal(plain["image"][0], plain["image"][9])
+  assert plain["image"].min() >= 0
+  assert plain["image"].max() <= 1
+  flipped = labelled(source, 1, places, view=whole._replace(flip_prob=1.0))
+  np.testing.assert_array_equal(flipped[0]["image"], plain["image"][:, :, ::-1])
+
+
+def test_evaluation_of_some_places_is_that_part_of_all(source):
+  stored = labels(eval_batches(source))
+  part = labels(eval_batches(source, places=range(30, 71)))
+  np.testing.assert_array_equal(part, stored[30:71])
+
+
+@pytest.mark.parametrize(
+  ("split", "other", "shared"),
+  [
+    ("train[:30]", "train[30:]", 0),
+    ("train[:50]", "train[40:]", 10),
+    ("train", "train[96:]", 1),
+    ("train[:10]+train[90:]", "train[5:95]", 10),
+  ],
+)
+def test_examples_in_two_splits_are_counted(source, split, other, shared):
+  assert input_pipeline.num_shared(source, split, other) == shared
+  assert input_pipeline.num_shared(source, other, split) == shared
+
+
+def test_ids_tell_examples_apart_and_follow_them(source):
+  ids = input_pipeline.example_ids(source, "train")
+  assert len(set(ids)) == SIZE
+  assert input_pipeline.example_ids(source, "train[30:71]") == ids[30:71]

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -63,6 +64,14 @@ MISTAKES = {
   "evaluating nothing": (
     [QUICKSTART, "--mode=evaluate"],
     ["no checkpoint", "pretrain"],
+  ),
+  "learning from the test split": (
+    [QUICKSTART, "--config.evaluation.train_split=train+test[:10]"],
+    ["10 examples", "'test'", "evaluation.train_split"],
+  ),
+  "a data set that tfds lacks": (
+    [QUICKSTART, "--config.evaluation.dataset=birdsnap"],
+    ["birdsnap", "folder"],
   ),
   "unwritable workdir": (
     [QUICKSTART, "--workdir=/dev/null/run"],
@@ -132,6 +141,7 @@ def test_a_run_leaves_the_promised_workdir(tmp_path, digits_dir):
     assert (tmp_path / "figures" / figure).stat().st_size > 10_000
 
   # The same figures again, from the checkpoint and with another batch size.
+  shutil.rmtree(tmp_path / "features")
   again = command_line.run(
     *command_line.TINY,
     f"--workdir={tmp_path}",
@@ -146,3 +156,31 @@ def test_a_run_leaves_the_promised_workdir(tmp_path, digits_dir):
     np.testing.assert_allclose(
       repeated[name]["value"], result["value"], atol=0.003, err_msg=name
     )
+
+  # Embeddings of another split, and the mistakes that a checkpoint allows.
+  def mode(*args):
+    return command_line.run(
+      *command_line.TINY,
+      f"--workdir={tmp_path}",
+      "--config.train.steps=12",
+      *args,
+      data_dir=digits_dir,
+    )
+
+  done = mode("--mode=embed", "--split=test[:7]")
+  assert done.returncode == 0, done.stderr
+  (path,) = (tmp_path / "embeddings").iterdir()
+  assert str(path) in done.stdout
+  embedded = np.load(path)
+  assert embedded["embeddings"].shape == (7, 4096)
+  assert embedded["labels"].shape == (7,)
+  assert len(set(embedded["ids"].tolist())) == 7
+  for args, parts in (
+    (["--mode=evaluate", "--step=11"], ["step 11", "12"]),
+    (["--mode=embed", "--split=tset"], ["tset", "test, train"]),
+    (["--mode=evaluate", "--config.data.image_size=20"], ["image_size=16"]),
+  ):
+    done = mode(*args)
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert all(part in line for part in parts), line

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from matplotlib import image
 
 from byol_jax import config, errors, evaluation, input_pipeline, report, train
-from byol_jax.evaluation import features, retrieval
+from byol_jax.evaluation import neighbours, retrieval
 from byol_jax.evaluation.features import Features
 
 
@@ -32,9 +32,13 @@ def brute_force(queries, bank, k):
 @pytest.mark.parametrize(
   ("count", "size", "k"), [(1, 7, 7), (5, 31, 1), (256, 40, 3), (521, 33, 10)]
 )
-def test_nearest_agrees_with_brute_force(count, size, k):
+@pytest.mark.parametrize("chunk", [2**14, 12])
+def test_nearest_agrees_with_brute_force(monkeypatch, count, size, k, chunk):
+  """However large the parts are that the bank and the queries are read in."""
+  monkeypatch.setattr(neighbours, "_BANK", chunk)
+  monkeypatch.setattr(neighbours, "_QUERIES", 2 * chunk)
   queries, bank = vectors(count, seed=0), 3 * vectors(size, seed=1)
-  places, cosines = features.nearest(queries, bank, k=k)
+  places, cosines = neighbours.nearest(queries, bank, k=k)
   expected_places, expected_cosines = brute_force(queries, bank, k)
   assert (places.dtype, cosines.dtype) == (np.int32, np.float32)
   np.testing.assert_array_equal(places, expected_places)
@@ -43,7 +47,7 @@ def test_nearest_agrees_with_brute_force(count, size, k):
 
 def test_an_example_is_not_its_own_neighbour():
   bank = vectors(301, seed=0)
-  places, cosines = features.nearest(bank, bank, k=4, own=np.arange(301))
+  places, cosines = neighbours.nearest(bank, bank, k=4, own=np.arange(301))
   expected_places, expected_cosines = brute_force(bank, bank, 5)
   np.testing.assert_array_equal(places, expected_places[:, 1:])
   np.testing.assert_allclose(cosines, expected_cosines[:, 1:], atol=1e-6)
@@ -52,7 +56,7 @@ def test_an_example_is_not_its_own_neighbour():
 def test_a_duplicate_is_a_neighbour():
   """Even of an example that its duplicates hide from its own search."""
   bank = np.concatenate([vectors(3, seed=0), np.ones((5, 5), np.float32)])
-  places, cosines = features.nearest(bank, bank, k=2, own=np.arange(8))
+  places, cosines = neighbours.nearest(bank, bank, k=2, own=np.arange(8))
   assert not np.any(places == np.arange(8)[:, None])
   assert np.all(places[3:] >= 3)
   np.testing.assert_allclose(cosines[3:], 1, atol=1e-6)
@@ -99,7 +103,7 @@ def test_random_pairs_are_of_different_examples():
 def test_random_cosine_is_that_of_all_pairs_and_of_the_seed():
   bank = Features(1 + vectors(900, seed=0), np.full(900, -1))
   queries = Features(1 + vectors(700, seed=1), np.full(700, -1))
-  pairs = features.unit(queries.vectors) @ features.unit(bank.vectors).T
+  pairs = neighbours.unit(queries.vectors) @ neighbours.unit(bank.vectors).T
   values = [
     measured(bank, queries, seed=seed)["random_cosine"]["value"]
     for seed in (0, 0, 1)
@@ -217,6 +221,7 @@ def test_an_unlabelled_data_set_is_evaluated_and_drawn(tmp_path, caplog):
     assert (network == "online") == name.startswith("retrieval/")
     assert result == {
       "protocol": "retrieval",
+      "dataset": "cifar10",
       "split": "train",
       "examples": 8,
       "step": 0,

@@ -1,37 +1,54 @@
-"""Frozen features of a split, and which of them lie nearest to which."""
+"""Frozen features of a split, made once and kept in files."""
 
 import itertools
+import json
+import os
+import pathlib
+import shutil
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import chex
 import haiku as hk
 import jax
-import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
-from byol_jax import parallel
+from byol_jax import errors, parallel
 
 # What settles the running batch-norm statistics of an encoder that was never
 # trained: they average over about 1 / (1 - 0.9) = 10 batches.
 _CALIBRATION_BATCHES = 20
 CALIBRATION_BATCH_SIZE = 64
 
-_CHUNK = 256  # Queries at a time: bounds the [queries, bank] similarities.
+_VECTORS, _LABELS, _ABOUT = "vectors.npy", "labels.npy", "about.json"
+_READ_AT_ONCE = 2**24  # Bytes of a file, for its checksum.
 
 
 class Features(NamedTuple):
   """One vector an example, in the order of the files.
 
   Attributes:
-    vectors: [N, D] float32.
-    labels: [N] int32.
+    vectors: [N, D] float32; may lie in a file.
+    labels: [N] int32, -1 where unknown; [N, C] of 0 and 1 where an example may
+      be of several classes.
   """
 
   vectors: np.ndarray
   labels: np.ndarray
 
+  def part(self, places: range | np.ndarray) -> "Features":
+    """Those of some examples; of a range without a copy."""
+    if isinstance(places, range):
+      where: Any = slice(places.start, places.stop)
+    else:
+      where = places
+    return Features(self.vectors[where], self.labels[where])
+
 
 Encode = Callable[[np.ndarray], np.ndarray]  # [b, S, S, 3] to [b, D].
+Batches = Iterable[Mapping[str, np.ndarray]]  # Of "image" and "label".
 
 
 def pixels(images: np.ndarray) -> np.ndarray:
@@ -56,7 +73,7 @@ def calibrated_state(
   network: hk.TransformedWithState,
   params: hk.Params,
   state: hk.State,
-  batches: Iterable[Mapping[str, np.ndarray]],
+  batches: Batches,
 ) -> hk.State:
   """Batch-norm statistics that fit the data, for an untrained encoder.
 
@@ -82,59 +99,110 @@ def calibrated_state(
   return state
 
 
-def extract(
-  encode: Encode, batches: Iterator[Mapping[str, np.ndarray]]
-) -> Features:
-  """Features of every example of an evaluation stream, each exactly once."""
-  vectors, labels = [], []
+def fingerprint(tree: chex.ArrayTree) -> str:
+  """A checksum of all arrays of a tree: other parameters have another."""
+  checksum = 0
+  for leaf in jax.tree.leaves(jax.device_get(tree)):
+    checksum = zlib.crc32(leaf.tobytes(), checksum)
+  return f"{checksum:08x}"
+
+
+def extract(encode: Encode, batches: Batches) -> Iterator[Features]:
+  """Features of every example of an evaluation stream, batch by batch."""
   for batch in batches:
-    vectors.append(encode(batch["image"]))
-    labels.append(batch["label"])
-  return Features(np.concatenate(vectors), np.concatenate(labels))
+    yield Features(encode(batch["image"]), batch["label"])
 
 
-def unit(vectors: np.ndarray) -> np.ndarray:
-  """The vectors [N, D] at length one; those of length zero as they are."""
-  norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-  return vectors / np.maximum(norms, 1e-12)
+def kept(
+  folder: pathlib.Path,
+  about: Mapping[str, Any],
+  count: int,
+  make: Callable[[], Iterator[Features]],
+) -> Features:
+  """Features from a folder of files, made and put there if they are not.
 
-
-def nearest(
-  queries: np.ndarray,
-  bank: np.ndarray,
-  *,
-  k: int,
-  own: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-  """The nearest vectors of a bank by cosine, best first, on all local devices.
+  They go to the files batch by batch and are read from there, so that a large
+  split need not fit in memory.
 
   Args:
-    queries: [Q, D].
-    bank: [N, D].
-    k: how many, at most N, or N - 1 with `own`.
-    own: [Q], the place of each query in the bank if it is one of it: what lies
-      there is not its neighbour, though an exact duplicate may be.
+    folder: of these features alone; what it holds of others is replaced.
+    about: all that they depend on, for JSON.
+    count: how many there are.
+    make: makes them, batch by batch.
 
   Returns:
-    Places in the bank [Q, k] int32, and cosines [Q, k] float32.
+    The features, in files that must not be changed meanwhile.
+
+  Raises:
+    UserError: if they cannot be written.
   """
-  found = k if own is None else k + 1
+  about = json.loads(json.dumps(about))
+  if (found := _read(folder, about)) is not None:
+    return found
+  making = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+  try:
+    making.mkdir(parents=True, exist_ok=True)
+    _fill(making, count, make)
+    sums = {name: _checksum(making / name) for name in (_VECTORS, _LABELS)}
+    text = json.dumps({"about": about, "checksums": sums}, indent=2)
+    (making / _ABOUT).write_text(text + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    making.rename(folder)
+  except OSError as error:
+    raise errors.UserError(
+      f"Cannot write features to {making}: {error.strerror or error}; free"
+      " space there and run with --mode=evaluate: the checkpoint is kept."
+    ) from error
+  return _opened(folder)
 
-  def search(bank, queries):
-    # In full float32, not in a GPU's TF32, in which close neighbours swap.
-    cosines = jnp.matmul(queries, bank.T, precision=jax.lax.Precision.HIGHEST)
-    return jax.lax.top_k(cosines, found)[1]
 
-  queries, bank = unit(queries), unit(bank)
-  mapped, on_devices = parallel.pmap_examples(search), jax.device_put(bank)
-  starts = range(0, len(queries), _CHUNK)
-  places = np.concatenate(
-    [mapped(on_devices, queries[i : i + _CHUNK]) for i in starts]
+def _fill(
+  folder: pathlib.Path, count: int, make: Callable[[], Iterator[Features]]
+) -> None:
+  at, vectors = 0, None
+  for batch in make():
+    if vectors is None:
+      shape = (count, batch.vectors.shape[1])
+      vectors = np.lib.format.open_memmap(
+        folder / _VECTORS, "w+", np.float32, shape
+      )
+      labels = np.zeros((count, *batch.labels.shape[1:]), np.int32)
+    after = at + len(batch.labels)
+    vectors[at:after] = batch.vectors
+    labels[at:after] = batch.labels
+    at = after
+  if at != count or vectors is None:
+    raise RuntimeError(f"{at} examples came where there are {count}.")
+  vectors.flush()
+  np.save(folder / _LABELS, labels)
+
+
+def _opened(folder: pathlib.Path) -> Features:
+  return Features(
+    np.load(folder / _VECTORS, mmap_mode="r"), np.load(folder / _LABELS)
   )
-  if own is not None:
-    is_own = places == own[:, None]
-    # Hidden behind its duplicates: then the last is the one too many.
-    is_own[~is_own.any(axis=1), -1] = True
-    places = places[~is_own].reshape(-1, k)
-  pairs = zip(queries, places, strict=True)
-  return places, np.stack([bank[near] @ query for query, near in pairs])
+
+
+def _read(folder: pathlib.Path, about: Mapping[str, Any]) -> Features | None:
+  """What the folder holds, None if it is of something else or damaged."""
+  if not folder.exists():
+    return None
+  try:
+    written = json.loads((folder / _ABOUT).read_text())
+    if written["about"] != about:
+      return None
+    for name, expected in written["checksums"].items():
+      if _checksum(folder / name) != expected:
+        raise ValueError(f"{name} has changed")
+    return _opened(folder)
+  except (OSError, ValueError, KeyError) as error:
+    logging.warning("Features are made anew, %s: %s.", folder, error)
+    return None
+
+
+def _checksum(path: pathlib.Path) -> str:
+  checksum = 0
+  with path.open("rb") as file:
+    while block := file.read(_READ_AT_ONCE):
+      checksum = zlib.crc32(block, checksum)
+  return f"{checksum:08x}"

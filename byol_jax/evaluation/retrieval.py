@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from byol_jax.evaluation import features
 from byol_jax.evaluation.features import Features
+from byol_jax.evaluation.neighbours import nearest, unit
 
 _SHOWN = 8  # Queries evenly spaced over the split: what fits one page.
 
@@ -38,7 +38,7 @@ def run(
     queries of the cosine with the nearest and with a random vector.
   """
   places = np.arange(len(queries.labels))
-  neighbours, cosines = features.nearest(
+  neighbours, cosines = nearest(
     queries.vectors, bank.vectors, k=k, own=places if exclude_self else None
   )
   if np.all(queries.labels >= 0):
@@ -49,8 +49,8 @@ def run(
   rng = np.random.RandomState(seed)
   # From 1 on, the step leads round the bank to any vector but the query's own.
   steps = rng.randint(int(exclude_self), len(bank.labels), len(places))
-  partners = features.unit(bank.vectors)[(places + steps) % len(bank.labels)]
-  random_cosines = np.sum(features.unit(queries.vectors) * partners, axis=1)
+  partners = unit(bank.vectors[(places + steps) % len(bank.labels)])
+  random_cosines = np.sum(unit(queries.vectors) * partners, axis=1)
   yield "random_cosine", {"value": float(np.mean(random_cosines))}
 
 
@@ -70,7 +70,7 @@ def examples(
   """
   last = len(queries.labels) - 1
   shown = np.unique(np.linspace(0, last, _SHOWN).astype(np.int32))
-  neighbours, cosines = features.nearest(
+  neighbours, cosines = nearest(
     queries.vectors[shown],
     bank.vectors,
     k=k,

@@ -1,0 +1,91 @@
+"""How long the nearest neighbours in a large bank take, and how much memory.
+
+    python -m benchmarks.neighbours --bank=1000000 --queries=10000
+
+Random vectors, float32, in a file as features are. Prints a JSON line. --sklearn
+measures scikit-learn's brute force on the same vectors instead.
+"""
+
+import argparse
+import json
+import pathlib
+import resource
+import tempfile
+import time
+
+import numpy as np
+
+from byol_jax import host
+
+_ROWS = 50_000  # Written at a time.
+
+
+def main() -> None:
+  """Measures what the command line asks for."""
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("--bank", type=int, default=1_000_000)
+  parser.add_argument("--queries", type=int, default=10_000)
+  parser.add_argument("--features", type=int, default=256)
+  parser.add_argument("--k", type=int, default=20)
+  parser.add_argument("--sklearn", action="store_true")
+  options = parser.parse_args()
+  with tempfile.TemporaryDirectory() as folder:
+    bank = _stored(pathlib.Path(folder), options.bank, options.features)
+    random = np.random.default_rng(1)
+    queries = random.standard_normal(
+      (options.queries, options.features), np.float32
+    )
+    search = _by_sklearn if options.sklearn else _by_us
+    before = _peak_mb()
+    started = time.perf_counter()
+    places = search(bank, queries, options.k)
+    seconds = time.perf_counter() - started
+  print(
+    json.dumps(
+      {
+        "benchmark": "neighbours",
+        **vars(options),
+        "seconds": round(seconds, 1),
+        "peak_memory_mb": _peak_mb(),
+        "before_mb": before,
+        "checksum": int(places.astype(np.int64).sum()),
+      }
+    )
+  )
+
+
+def _stored(folder: pathlib.Path, count: int, features: int) -> np.ndarray:
+  path = folder / "bank.npy"
+  bank = np.lib.format.open_memmap(path, "w+", np.float32, (count, features))
+  random = np.random.default_rng(0)
+  for start in range(0, count, _ROWS):
+    rows = bank[start : start + _ROWS]
+    rows[:] = random.standard_normal(rows.shape, np.float32)
+  bank.flush()
+  return np.load(path, mmap_mode="r")
+
+
+def _by_us(bank: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
+  from byol_jax.evaluation import neighbours
+
+  return neighbours.nearest(queries, bank, k=k)[0]
+
+
+def _by_sklearn(bank: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
+  from sklearn import neighbors
+
+  search = neighbors.NearestNeighbors(
+    n_neighbors=k, algorithm="brute", metric="cosine"
+  )
+  return search.fit(bank).kneighbors(queries, return_distance=False)
+
+
+def _peak_mb() -> int:
+  """Of resident memory, pages of the bank's file that were read included."""
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  return round(peak / 1e3)
+
+
+if __name__ == "__main__":
+  host.restart_with_huge_pages()
+  main()

@@ -1,0 +1,155 @@
+"""What is judged, and on which examples."""
+
+import re
+from typing import Any, NamedTuple
+
+import haiku as hk
+
+from byol_jax import datasets, errors, input_pipeline, train
+from byol_jax.evaluation import features
+from byol_jax.evaluation.features import Features
+from byol_jax.learner import TrainState
+
+ONLINE, PIXELS, RANDOM = "online", "pixels", "random"
+
+
+class Subject(NamedTuple):
+  """An encoder, or what stands in for one, and the data it is judged on.
+
+  Attributes:
+    run: where it comes from; images are prepared as it prepared them.
+    source: the data it is judged on.
+    name: ONLINE, PIXELS or RANDOM.
+    encode: from images to features.
+    about: what distinguishes its features from any other's.
+    params: of the network; None for pixels.
+    state: batch-norm statistics; None for pixels.
+  """
+
+  run: train.Run
+  source: datasets.Source
+  name: str
+  encode: features.Encode
+  about: dict[str, Any]
+  params: hk.Params | None = None
+  state: hk.State | None = None
+
+
+class Splits(NamedTuple):
+  """The examples of an evaluation; the test split decides nothing.
+
+  Attributes:
+    train: split expression of all that may be learnt from.
+    fit: places in it of what is learnt from while something is being chosen.
+    validation: places in it of what is chosen by.
+    test: split expression of what is reported; "" if there is none, or nothing
+      is labelled.
+  """
+
+  train: str
+  fit: range
+  validation: range
+  test: str
+
+
+def open_source(run: train.Run) -> datasets.Source:
+  """The data that a run is judged on: its own unless another is configured."""
+  options = run.config.evaluation
+  if not options.dataset:
+    return run.source
+  return train.load(run.config, options.dataset, options.root)
+
+
+def make_splits(run: train.Run, source: datasets.Source) -> Splits:
+  """The examples to learn from, to choose by and to report.
+
+  Raises:
+    UserError: if a split is unknown, or examples of the test split are learnt
+      from.
+  """
+  options, dataset = run.config.evaluation, source.dataset
+  learnt = options.train_split or dataset.train
+  test = (options.test_split or dataset.test) if source.num_classes else ""
+  size = datasets.num_examples(source, learnt)
+  if dataset.validation and not options.train_split:
+    held = datasets.num_examples(source, dataset.validation)
+    # tfds keeps the order of a sum: what is chosen by comes last.
+    learnt, size = f"{learnt}+{dataset.validation}", size + held
+  else:
+    held = min(max(round(options.holdout * size), 1), size - 1)
+  shared = input_pipeline.num_shared(source, learnt, test) if test else 0
+  if shared:
+    raise errors.UserError(
+      f"{shared} examples of the test split {test!r} are in {learnt!r}, which"
+      " is learnt and chosen from; set evaluation.train_split and"
+      " evaluation.test_split apart."
+    )
+  return Splits(learnt, range(size - held), range(size - held, size), test)
+
+
+def pixels(run: train.Run, source: datasets.Source) -> Subject:
+  """The images themselves."""
+  return Subject(run, source, PIXELS, features.pixels, {"network": PIXELS})
+
+
+def online(
+  run: train.Run, source: datasets.Source, state: TrainState
+) -> Subject:
+  """What was trained."""
+  return _network(run, source, ONLINE, state.online_params, state.online_state)
+
+
+def untrained(run: train.Run, source: datasets.Source, split: str) -> Subject:
+  """The online network before training, its statistics settled on a split."""
+  initial = run.initial_state()
+  settled = features.calibrated_state(
+    train.build_network(run.config, run.num_classes),
+    initial.online_params,
+    initial.online_state,
+    train.eval_batches(
+      run.config, source, split, features.CALIBRATION_BATCH_SIZE
+    ),
+  )
+  return _network(run, source, RANDOM, initial.online_params, settled)
+
+
+def _network(
+  run: train.Run,
+  source: datasets.Source,
+  name: str,
+  params: hk.Params,
+  state: hk.State,
+) -> Subject:
+  network = train.build_network(run.config, run.num_classes)
+  about = {
+    "network": features.fingerprint((params, state)),
+    "model": run.config.model.to_dict(),
+    "precision": run.config.train.precision,
+    "mean": run.config.data.mean,
+    "std": run.config.data.std,
+  }
+  encode = features.encoder(network, params, state)
+  return Subject(run, source, name, encode, about, params, state)
+
+
+def features_of(subject: Subject, split: str) -> Features:
+  """The features of a whole split, from the workdir if they are there."""
+  config, source = subject.run.config, subject.source
+  name = re.sub(
+    r"\W+", "_", f"{subject.name}_{source.dataset.tfds_name}_{split}"
+  )
+  return features.kept(
+    subject.run.workdir / "features" / name.strip("_"),
+    {
+      **subject.about,
+      "data": str(source.builder.data_dir),
+      "split": split,
+      "image_size": config.data.image_size,
+      "eval_crop": config.data.eval_crop,
+      "channels": config.data.channels,
+    },
+    datasets.num_examples(source, split),
+    lambda: features.extract(
+      subject.encode, train.eval_batches(config, source, split)
+    ),
+  )
