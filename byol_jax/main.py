@@ -32,6 +32,7 @@ from byol_jax import (
   plan,
   report,
   signals,
+  summary,
   train,
 )
 from byol_jax.evaluation import embed
@@ -130,8 +131,13 @@ def _embed(run: train.Run) -> None:
 
 
 def _report(run: train.Run) -> None:
-  """Draws the figures of a run, finished or not."""
-  report.write(run)
+  """Draws a run, finished or not; of several in a folder, makes a table."""
+  if summary.workdirs(run.workdir):
+    path = summary.write(run.workdir)
+    _say(path.read_text())
+    _say(f"Written: {path}")
+  else:
+    report.write(run)
 
 
 def _views(run: train.Run) -> None:

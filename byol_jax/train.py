@@ -226,14 +226,15 @@ def _classes(source: datasets.Source) -> int:
   return max(source.num_classes, 1)
 
 
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-  flat: dict[str, Any] = {}
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+  """A nested configuration as dotted keys."""
+  keys: dict[str, Any] = {}
   for key, value in config.items():
     if isinstance(value, dict):
-      flat |= _flat(value, f"{prefix}{key}.")
+      keys |= flat(value, f"{prefix}{key}.")
     else:
-      flat[prefix + key] = value
-  return flat
+      keys[prefix + key] = value
+  return keys
 
 
 def _saved_steps(run: Run) -> int:
@@ -246,8 +247,8 @@ def _check_settings(run: Run) -> None:
   path = run.workdir / _CONFIG_FILE
   if not (_saved_steps(run) and path.exists()):
     return
-  theirs = _flat(json.loads(path.read_text()))
-  ours = _flat(json.loads(run.config.to_json_best_effort()))
+  theirs = flat(json.loads(path.read_text()))
+  ours = flat(json.loads(run.config.to_json_best_effort()))
   for key in sorted(theirs.keys() & ours.keys()):
     if theirs[key] != ours[key] and not key.startswith(_FREE_KEYS):
       raise errors.UserError(

@@ -44,7 +44,8 @@ LAYERS = {
   "byol_jax.evaluation.protocols": 10,
   "byol_jax.evaluation": 11,
   "byol_jax.report": 11,
-  "byol_jax.main": 12,
+  "byol_jax.summary": 12,
+  "byol_jax.main": 13,
 }
 TENSORFLOW = {
   "image_folder",
