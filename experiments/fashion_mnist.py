@@ -25,6 +25,7 @@ def get_config(preset=""):
     config.ema.base = 0.9  # The quickstart's, as is the rate, for short runs.
     config.optimizer.base_learning_rate = 0.2
     config.train.batch_size = 64
+    config.optimizer.warmup_epochs = 0.1
     config.train.epochs = 1
     evaluation = config.evaluation
     evaluation.protocols = (
