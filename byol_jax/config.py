@@ -45,6 +45,8 @@ def _evaluation() -> Config:
   # Another data set to judge on, named as data.dataset; of `folder`, its root.
   evaluation.dataset = ""
   evaluation.root = ""
+  # What figures are of, a name in `scores.METRICS`; empty: the data set's own.
+  evaluation.metric = ""
   # Split expressions; empty: the data set's own. Where it has no validation
   # split, so large a share of train, its end, is what hyper-parameters are
   # chosen on; the test split decides nothing.
@@ -322,6 +324,10 @@ def _check_evaluation(evaluation: Config) -> None:
   flip = evaluation.view.flip_prob
   _require(
     0 <= flip <= 1, f"evaluation.view.flip_prob={flip} must lie in [0, 1]."
+  )
+  _require(
+    evaluation.dataset == "folder" or not evaluation.root,
+    f"evaluation.root={evaluation.root} needs evaluation.dataset=folder.",
   )
   holdout = evaluation.holdout
   _require(

@@ -227,8 +227,8 @@ def load(name: str, data_dir: str) -> Source:
   if name in NOT_IN_TFDS:
     raise errors.UserError(
       f"tfds has no {name}; get it from {NOT_IN_TFDS[name]}, put each class in"
-      " a folder of its own below DIR/train and DIR/test, and give"
-      " --config.data.dataset=folder --config.data.root=DIR."
+      f" a folder of its own below {name}/train and {name}/test, and give"
+      f" dataset=folder and root={name} instead."
     )
   given = name.startswith(_PREFIX)
   if not given and name not in DATASETS:
@@ -274,8 +274,7 @@ def load_folder(
   """
   if not root:
     raise errors.UserError(
-      "data.root is empty; give the folder of images, as in"
-      " --config.data.root=DIR."
+      "root is empty; give the folder of images, as in --config.data.root=DIR."
     )
   folder = image_folder.load(
     root,

@@ -322,6 +322,19 @@ def example_ids(source: datasets.Source, split: str) -> list[str]:
   ]
 
 
+def identity(source: datasets.Source, split: str) -> list[list[Any]]:
+  """Returns what changes when the examples of a split do, for JSON.
+
+  Of each file: its name, the records that are skipped and taken, its size and
+  when it was written. `UserError` if the split is unknown.
+  """
+  found = []
+  for name, skip, take in zip(*_files(source, split), strict=True):
+    about = tf.io.gfile.stat(name)
+    found.append([name, skip, take, about.length, about.mtime_nsec])
+  return found
+
+
 def num_shared(source: datasets.Source, split: str, other: str) -> int:
   """Returns how many examples two split expressions have in common.
 
@@ -612,7 +625,7 @@ def _parser(
     label = tf.cast(example.get(label_name, -1), tf.int32)
     if source.several_labels and several:
       each = tf.one_hot(label, source.num_classes, dtype=tf.int32)
-      label = tf.reduce_max(each, axis=0)
+      label = tf.maximum(tf.reduce_max(each, axis=0), 0)  # Of none, it is < 0.
     elif source.several_labels:
       label = tf.constant(-1)  # Pretraining's classifier is for one.
     return tf.ensure_shape(image, [None, None, channels]), label

@@ -55,7 +55,7 @@ _WATCH = flags.DEFINE_bool(
 _SPLIT = flags.DEFINE_string(
   "split",
   "",
-  "Of embed: a tfds split expression; by default what is trained on.",
+  "Of embed: a tfds split expression; by default the train split.",
 )
 
 
@@ -115,6 +115,10 @@ def _evaluate(run: train.Run) -> None:
     evaluation.evaluate(run, train.restore(run, _STEP.value))
     _tell_results(run)
     return
+  if _STEP.value is not None:
+    raise errors.UserError(
+      f"--step={_STEP.value} is one checkpoint and --watch all; give one of them."
+    )
   evaluation.protocol_names(run)  # A mistake there must not wait.
   _say(f"Waiting for checkpoints in {run.workdir}; Ctrl-C ends it.")
   for state in train.watch(run):

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib import axes, figure, layout_engine, ticker
 
 from byol_jax import errors, input_pipeline, metrics, train
+from byol_jax.evaluation.features import share_a_class
 
 _COLOUR = "#1f5fa8"
 _SECOND_COLOUR = "#d1742a"
@@ -85,7 +86,10 @@ def _draw_found(
   )
   neighbours, labels = _examples(run, str(found["bank_split"]), places)
   labelled = np.all(query_labels >= 0)
-  agree = labels == query_labels[:, None] if labelled else None
+  agree = None
+  if labelled:
+    several = run.source.several_labels
+    agree = share_a_class(labels, query_labels[:, None], several=several)
   draw_neighbours(queries, neighbours, found["cosines"], path, agree)
 
 

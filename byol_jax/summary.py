@@ -11,12 +11,17 @@ from byol_jax import errors, evaluation, train
 
 _FILE = "results.md"
 
-# What a subject's results are called, and the table's column.
+# What `results.json` calls the network, and the table's column.
 _COLUMNS = {
-  "": "BYOL",
-  "baseline/random_": "untrained",
-  "baseline/pixels_": "pixels",
+  "online": "BYOL",
+  "online, untrained": "untrained",
+  "none": "pixels",
 }
+# What figures must agree in to be averaged.
+_SAME = ("step", "train_split", "split", "examples")
+
+# A data set, protocol and metric.
+Row = tuple[str, str, str]
 
 
 def workdirs(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -51,9 +56,12 @@ def write(folder: pathlib.Path) -> pathlib.Path:
     f"| | {' | '.join(_COLUMNS.values())} |",
     "|---|" + "---|" * len(_COLUMNS),
   ]
-  for name in _rows(results):
-    cells = [_cell(results, _full(prefix, name)) for prefix in _COLUMNS]
-    lines.append(f"| {name} | {' | '.join(cells)} |")
+  rows = dict.fromkeys(
+    _row(one) for result in results for one in result.values()
+  )
+  for row in rows:
+    cells = [_cell(runs, results, row, network) for network in _COLUMNS]
+    lines.append(f"| {' '.join(row)} | {' | '.join(cells)} |")
   path = folder / _FILE
   try:
     path.write_text("\n".join(lines) + "\n")
@@ -65,7 +73,13 @@ def write(folder: pathlib.Path) -> pathlib.Path:
 
 
 def _settings(run: pathlib.Path) -> dict[str, Any]:
-  return train.flat(json.loads((run / "config.json").read_text()))
+  path = run / "config.json"
+  if not path.exists():
+    raise errors.UserError(
+      f"{path} is missing, so nothing tells what its results are of; move {run}"
+      " elsewhere."
+    )
+  return train.flat(json.loads(path.read_text()))
 
 
 def _check_alike(runs: Sequence[pathlib.Path]) -> None:
@@ -75,7 +89,9 @@ def _check_alike(runs: Sequence[pathlib.Path]) -> None:
   for other in others:
     settings = _settings(other)
     for key in sorted(expected.keys() | settings.keys()):
-      if key != "seed" and settings.get(key) != expected.get(key):
+      if key == "seed" or key.startswith(train.FREE_KEYS):
+        continue
+      if settings.get(key) != expected.get(key):
         raise errors.UserError(
           f"{other} has {key}={settings.get(key)} and {first}"
           f" {expected.get(key)}; only runs that differ in seed alone can be"
@@ -83,26 +99,40 @@ def _check_alike(runs: Sequence[pathlib.Path]) -> None:
         )
 
 
-def _full(prefix: str, name: str) -> str:
-  return prefix + name.replace("/", "_", 1) if prefix else name
+def _row(result: Mapping[str, Any]) -> Row:
+  return result["dataset"], result["protocol"], result["metric"]
 
 
-def _rows(results: Sequence[Mapping[str, Any]]) -> list[str]:
-  """What was measured of the trained encoder, in the order it was."""
-  names = dict.fromkeys(name for result in results for name in result)
-  return [name for name in names if not name.startswith("baseline/")]
-
-
-def _cell(results: Sequence[Mapping[str, Any]], name: str) -> str:
-  found = [result[name] for result in results if name in result]
+def _cell(
+  runs: Sequence[pathlib.Path],
+  results: Sequence[Mapping[str, Any]],
+  row: Row,
+  network: str,
+) -> str:
+  found = {
+    run: one
+    for run, result in zip(runs, results, strict=True)
+    for one in result.values()
+    if _row(one) == row and one["network"] == network
+  }
   if not found:
     return "-"
-  values = [one["value"] for one in found]
+  first, *others = found
+  for run in others:
+    for key in _SAME:
+      if found[run][key] != found[first][key]:
+        raise errors.UserError(
+          f"{run} has {' '.join(row)} with {key}={found[run][key]} and {first}"
+          f" with {found[first][key]}; evaluate them alike to average them."
+        )
+  values = [one["value"] for one in found.values()]
   text = f"{np.mean(values):.3f} ± {(max(values) - min(values)) / 2:.3f}"
   if len(found) < len(results):
-    text += f" ({len(found)} seeds)"
-  intervals = [one["interval"] for one in found if "interval" in one]
+    text += f" ({len(found)} of {len(results)} seeds)"
+  intervals = [one["interval"] for one in found.values() if "interval" in one]
   if intervals:
     low, high = max(intervals, key=lambda ends: ends[1] - ends[0])
     text += f" [{low:.3f}, {high:.3f}]"
+  if "paper" in found[first]:
+    text += f"; paper {found[first]['paper']:.3f}"
   return text

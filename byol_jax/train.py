@@ -32,7 +32,7 @@ from byol_jax.plan import Plan, make_plan
 _CONFIG_FILE = "config.json"
 
 # Settings of a workdir that a later run may change: they alter no parameter.
-_FREE_KEYS = (
+FREE_KEYS = (
   "data.data_dir",
   "data.max_broken",
   "data.threads",
@@ -250,7 +250,7 @@ def _check_settings(run: Run) -> None:
   theirs = flat(json.loads(path.read_text()))
   ours = flat(json.loads(run.config.to_json_best_effort()))
   for key in sorted(theirs.keys() & ours.keys()):
-    if theirs[key] != ours[key] and not key.startswith(_FREE_KEYS):
+    if theirs[key] != ours[key] and not key.startswith(FREE_KEYS):
       raise errors.UserError(
         f"{run.workdir} holds a run with {key}={theirs[key]}, not {ours[key]};"
         " go on with its settings or choose another --workdir."
@@ -405,8 +405,9 @@ def watch(run: Run) -> Iterator[TrainState]:
     if newest is None or newest <= step:
       time.sleep(_LOOK_EVERY)
     else:
-      step = newest
-      yield restore(run, step)
+      state = restore(run)  # Not `newest`, which may be deleted by now.
+      step = int(state.step)
+      yield state
 
 
 def pretrain(run: Run) -> tuple[TrainState, bool]:

@@ -168,6 +168,8 @@ def test_neighbours_of_several_classes_vote_for_each():
     for bank in (train, several)
   )
   np.testing.assert_allclose(one, many)
+  # Comparable between queries, as average precision needs.
+  np.testing.assert_allclose(one.sum(axis=1), 1, rtol=1e-5)
 
 
 def test_knn_of_a_tiny_temperature_is_the_nearest_neighbour():

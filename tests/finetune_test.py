@@ -192,7 +192,7 @@ def test_two_devices_finetune_as_one():
   state = finetune.new_state(
     recipe()._replace(total_steps=2, weight_decay=0.1),
     *backbone(),
-    jax.tree.map(lambda x: x[0], linear.new_heads(1, 8, 10)),
+    linear.new_head(8, 10),
   )
   update = jax.jit(
     functools.partial(finetune.update, learner_test.make_network())
@@ -224,7 +224,9 @@ def test_the_rule_for_running_statistics_is_the_papers():
   assert finetune.batch_norm_decay_rate(1000) == pytest.approx(0.99)
 
 
-@pytest.mark.parametrize(("wanted", "of_each"), [(0.1, 5), (0.001, 1), (30, 3)])
+@pytest.mark.parametrize(
+  ("wanted", "of_each"), [(50, 5), (1, 1), (30, 3), (450, 45)]
+)
 def test_subsets_are_stratified_and_seeded(wanted, of_each):
   labels = np.repeat(np.arange(10), 50)
   chosen = finetune.stratified(labels, wanted, seed=0)

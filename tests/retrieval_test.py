@@ -177,7 +177,10 @@ def evaluated(run):
     lambda module, _, value: np.full_like(value, "var_ema" in module),
     state.online_state,
   )
-  results = evaluation.evaluate(run, state._replace(online_state=identity))
+  last = np.int32(run.plan.total_steps)
+  results = evaluation.evaluate(
+    run, state._replace(online_state=identity, step=last)
+  )
   assert results == evaluation.read_results(run.workdir)
   assert evaluation.is_complete(run)
   return results, np.load(run.workdir / "neighbours.npz")
@@ -221,10 +224,12 @@ def test_an_unlabelled_data_set_is_evaluated_and_drawn(tmp_path, caplog):
     assert (network == "online") == name.startswith("retrieval/")
     assert result == {
       "protocol": "retrieval",
+      "metric": name.split("retrieval")[1][1:],
       "dataset": "cifar10",
+      "train_split": "train",
       "split": "train",
       "examples": 8,
-      "step": 0,
+      "step": run.plan.total_steps if network == "online" else 0,
     }
   assert found["query_split"] == found["bank_split"] == "train"
   assert found["neighbours"].shape == found["cosines"].shape == (8, 3)

@@ -7,47 +7,72 @@ import pytest
 from byol_jax import errors, summary
 
 
-def result(value, interval=None):
-  return {"value": value} | ({"interval": interval} if interval else {})
+def results(step=9, **values):
+  """As `results.json` holds them; one of the untrained encoder."""
+  common = {"dataset": "digits", "train_split": "train", "split": "test"}
+  found = {}
+  for protocol, (network, value, interval) in values.items():
+    one = {"value": value, "protocol": protocol, "metric": "top1"}
+    one |= common | {"step": step, "examples": 10, "network": network}
+    found[f"{network}/{protocol}"] = one | (
+      {"interval": interval} if interval else {}
+    )
+  return found
 
 
-def store(folder, seed, results, **settings):
+def store(folder, seed, found, **settings):
   workdir = folder / f"seed{seed}"
   workdir.mkdir()
   config = {"seed": seed, "train": {"epochs": 1} | settings}
   (workdir / "config.json").write_text(json.dumps(config))
-  (workdir / "results.json").write_text(json.dumps(results))
+  (workdir / "results.json").write_text(json.dumps(found))
 
 
 def test_a_figure_is_the_mean_and_half_the_range(tmp_path):
   for seed, value in enumerate((0.5, 0.9, 0.7)):
-    store(
-      tmp_path,
-      seed,
-      {
-        "knn/top1": result(value, [value - 0.01 * seed, value + 0.01]),
-        "geometry/rank_me": result(10),
-        "baseline/random_knn_top1": result(0.3),
-      },
-    )
+    found = results(
+      knn=("online", value, [value - 0.01 * seed, value + 0.01]),
+      rank_me=("online", 10, None),
+    ) | results(knn=("online, untrained", 0.3, None))
+    store(tmp_path, seed, found)
   *_, knn, rank = summary.write(tmp_path).read_text().splitlines()
   # The third seed's interval is the widest.
-  assert (
-    knn == "| knn/top1 | 0.700 ± 0.200 [0.680, 0.710] | 0.300 ± 0.000 | - |"
+  assert knn == (
+    "| digits knn top1 | 0.700 ± 0.200 [0.680, 0.710] | 0.300 ± 0.000 | - |"
   )
-  assert rank == "| geometry/rank_me | 10.000 ± 0.000 | - | - |"
+  assert rank == "| digits rank_me top1 | 10.000 ± 0.000 | - | - |"
 
 
 def test_a_seed_that_lacks_a_figure_is_told(tmp_path):
-  store(tmp_path, 0, {"knn/top1": result(0.5), "linear/top1": result(0.6)})
-  store(tmp_path, 1, {"knn/top1": result(0.5)})
+  knn = ("online", 0.5, None)
+  store(tmp_path, 0, results(knn=knn, linear=("online", 0.6, None)))
+  store(tmp_path, 1, results(knn=knn))
   *_, linear = summary.write(tmp_path).read_text().splitlines()
-  assert linear == "| linear/top1 | 0.600 ± 0.000 (1 seeds) | - | - |"
+  assert linear == (
+    "| digits linear top1 | 0.600 ± 0.000 (1 of 2 seeds) | - | - |"
+  )
+
+
+def refused(folder):
+  with pytest.raises(errors.UserError) as info:
+    summary.write(folder)
+  assert "\n" not in str(info.value)
+  return str(info.value)
 
 
 def test_other_differences_than_the_seed_are_one_line(tmp_path):
+  store(tmp_path, 0, {}, compilation_cache="there")
+  store(tmp_path, 1, {}, compilation_cache="here", epochs=2)
+  assert "train.epochs=2" in refused(tmp_path)
+
+
+def test_figures_of_other_steps_are_not_averaged(tmp_path):
+  for seed, step in enumerate((9, 8)):
+    store(tmp_path, seed, results(step, knn=("online", 0.5, None)))
+  assert "step=8" in refused(tmp_path)
+
+
+def test_results_without_a_configuration_are_one_line(tmp_path):
   store(tmp_path, 0, {})
-  store(tmp_path, 1, {}, epochs=2)
-  with pytest.raises(errors.UserError, match=r"train\.epochs=2") as info:
-    summary.write(tmp_path)
-  assert "\n" not in str(info.value)
+  (tmp_path / "seed0" / "config.json").unlink()
+  assert "config.json is missing" in refused(tmp_path)

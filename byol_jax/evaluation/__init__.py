@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -13,11 +14,19 @@ from absl import logging
 from byol_jax import datasets, errors, train
 from byol_jax.evaluation import retrieval
 from byol_jax.evaluation import subject as subjects
-from byol_jax.evaluation.protocols import OF_NETWORKS, PROTOCOLS, UNLABELLED
+from byol_jax.evaluation.protocols import (
+  OF_NETWORKS,
+  PROTOCOLS,
+  UNLABELLED,
+  bank_and_queries,
+)
 from byol_jax.evaluation.subject import Splits, Subject
 from byol_jax.learner import TrainState
 
 _FILE = "results.json"
+# Numbers in an image above which they are no features to compare with: those of a
+# data set would take more room than its files (48 pixels in colour).
+_MANY_PIXELS = 8192
 _NEIGHBOURS_FILE = "neighbours.npz"  # What `report` draws them from.
 
 # The start of the results' names of what is judged, and what they say of it. The
@@ -79,9 +88,20 @@ def _judged(
   run: train.Run, source: datasets.Source, state: TrainState, split: str
 ) -> Iterator[Subject]:
   yield subjects.online(run, source, state)
-  if run.config.evaluation.baselines:
+  if subjects.PIXELS in _baselines(run):
     yield subjects.pixels(run, source)
+  if subjects.RANDOM in _baselines(run):
     yield subjects.untrained(run, source, split)
+
+
+def _baselines(run: train.Run) -> list[str]:
+  """What stands beside the encoder: pixels only of small images."""
+  data = run.config.data
+  if not run.config.evaluation.baselines:
+    return []
+  if data.image_size**2 * data.channels > _MANY_PIXELS:
+    return [subjects.RANDOM]
+  return [subjects.PIXELS, subjects.RANDOM]
 
 
 def _applies(protocol: str, name: str) -> bool:
@@ -120,6 +140,8 @@ def evaluate(run: train.Run, state: TrainState) -> dict[str, dict[str, Any]]:
   splits = subjects.make_splits(run, source)
   judged_on = splits.test or splits.train
   for subject in _judged(run, source, state, splits.train):
+    if set(names) - set(UNLABELLED):
+      subjects.check_labels(subject, splits)
     prefix, network = _PREFIXES[subject.name]
     for protocol in names:
       if not _applies(protocol, subject.name):
@@ -128,7 +150,9 @@ def evaluate(run: train.Run, state: TrainState) -> dict[str, dict[str, Any]]:
         results[_name(run, prefix, protocol, metric)] = {
           "value": result.pop("value"),
           "protocol": protocol,
+          "metric": metric,
           "dataset": source.dataset.tfds_name,
+          "train_split": splits.train,
           "split": judged_on,
           "examples": datasets.num_examples(source, judged_on),
           "step": 0 if prefix else int(state.step),
@@ -136,6 +160,8 @@ def evaluate(run: train.Run, state: TrainState) -> dict[str, dict[str, Any]]:
           **result,
           **_paper(run, subject, protocol),
         }
+      # Another process may have added to them.
+      results = read_results(run.workdir) | results
       text = json.dumps(results, indent=2) + "\n"
       _write(run.workdir / _FILE, text.encode())
     if not prefix and "retrieval" in names and source is run.source:
@@ -144,29 +170,45 @@ def evaluate(run: train.Run, state: TrainState) -> dict[str, dict[str, Any]]:
 
 
 def _paper(run: train.Run, subject: Subject, protocol: str) -> dict[str, float]:
-  """What the paper reports of its ResNet-50, where that is what was done."""
-  figures = datasets.PAPER_TRANSFER.get(run.config.evaluation.dataset)
+  """What the paper reports of the same network, transferred from ImageNet."""
+  config = run.config
+  figures = datasets.PAPER_TRANSFER.get(_other(run))
   column = {"logistic": 0, "finetune": 1}.get(protocol)
-  if figures is None or column is None or subject.name != subjects.ONLINE:
+  is_theirs = (
+    subject.name == subjects.ONLINE
+    and config.data.dataset == "imagenet2012"
+    and config.model.encoder.name == "ResNet50"
+    and config.model.encoder.width == 1
+  )
+  if figures is None or column is None or not is_theirs:
     return {}
   return {"paper": figures[column]}
 
 
+def _other(run: train.Run) -> str:
+  """The name of another data set that is judged on; of a folder, its own."""
+  options = run.config.evaluation
+  if options.dataset != "folder":
+    return options.dataset
+  return pathlib.Path(options.root).expanduser().absolute().name
+
+
 def _name(run: train.Run, prefix: str, protocol: str, metric: str) -> str:
   """`linear/top1`; `cifar10/linear/top1` if that is another data set."""
-  other = run.config.evaluation.dataset
+  other = _other(run)
   name = f"{prefix}{protocol}{'_' if prefix else '/'}{metric}"
   return f"{other}/{name}" if other else name
 
 
 def is_complete(run: train.Run) -> bool:
-  """Whether `results.json` holds all that `evaluate` would write."""
-  judged = _PREFIXES if run.config.evaluation.baselines else [subjects.ONLINE]
+  """Whether `results.json` holds all that `evaluate` would write at the end."""
+  judged = [subjects.ONLINE, *_baselines(run)]
   results = read_results(run.workdir)
   return all(
     any(
       name.startswith(_name(run, _PREFIXES[subject][0], protocol, ""))
-      for name in results
+      and (subject != subjects.ONLINE or result["step"] == run.plan.total_steps)
+      for name, result in results.items()
     )
     for subject in judged
     for protocol in protocol_names(run)
@@ -182,8 +224,7 @@ def read_results(workdir: pathlib.Path) -> dict[str, dict[str, Any]]:
 
 def _write_neighbours(subject: Subject, splits: Splits) -> None:
   run = subject.run
-  bank = subjects.features_of(subject, splits.train)
-  queries = subjects.features_of(subject, splits.test) if splits.test else bank
+  bank, queries = bank_and_queries(subject, splits)
   found = retrieval.examples(
     bank,
     queries,
@@ -205,7 +246,7 @@ def _write(path: pathlib.Path, contents: bytes) -> None:
   if jax.process_index() != 0:
     return
   try:
-    written = path.with_name(path.name + ".tmp")
+    written = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     written.write_bytes(contents)
     written.replace(path)
   except OSError as error:

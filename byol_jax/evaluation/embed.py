@@ -1,11 +1,10 @@
 """Embeddings of images, beside what identifies them."""
 
 import pathlib
-import re
 
 import numpy as np
 
-from byol_jax import errors, input_pipeline, train
+from byol_jax import datasets, errors, input_pipeline, train
 from byol_jax.evaluation import subject as subjects
 from byol_jax.learner import TrainState
 
@@ -16,23 +15,24 @@ def write(run: train.Run, state: TrainState, split: str) -> pathlib.Path:
   Args:
     run: from `train.prepare`; `evaluation.dataset` names the data.
     state: what was trained.
-    split: tfds split expression; empty for the data set's train split.
+    split: tfds split expression; empty for what evaluations learn from.
 
   Returns:
     The file: an `.npz` of `ids` [N] (a folder's file names; else the record
     file and the place in it, as tfds has them), `embeddings` [N, D] float32
-    and `labels` [N] int32, -1 where unknown.
+    and `labels`, see `features.Features`.
 
   Raises:
     UserError: if the split is unknown or the file cannot be written.
   """
   source = subjects.open_source(run)
-  split = split or source.dataset.train
+  split = split or run.config.evaluation.train_split or source.dataset.train
+  if not datasets.num_examples(source, split):
+    raise errors.UserError(f"split {split!r} is empty; choose another --split.")
   ids = input_pipeline.example_ids(source, split)
   subject = subjects.online(run, source, state)
   found = subjects.features_of(subject, split)
-  name = re.sub(r"\W+", "_", f"{source.dataset.tfds_name}_{split}").strip("_")
-  path = run.workdir / "embeddings" / f"{name}.npz"
+  path = run.workdir / "embeddings" / f"{subjects.name_of(source, split)}.npz"
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, ids=ids, embeddings=found.vectors, labels=found.labels)

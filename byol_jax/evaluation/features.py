@@ -1,5 +1,6 @@
 """Frozen features of a split, made once and kept in files."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -49,6 +50,24 @@ class Features(NamedTuple):
 
 Encode = Callable[[np.ndarray], np.ndarray]  # [b, S, S, 3] to [b, D].
 Batches = Iterable[Mapping[str, np.ndarray]]  # Of "image" and "label".
+
+
+def share_a_class(
+  labels: np.ndarray, others: np.ndarray, *, several: bool
+) -> np.ndarray:
+  """Whether examples are of one class, or have one in common, as they broadcast.
+
+  Args:
+    labels: [...] int32; if `several`, [..., C] of 0 and 1.
+    others: likewise.
+    several: whether an example may be of more than one class.
+
+  Returns:
+    [...] bool.
+  """
+  if several:
+    return np.any((labels > 0) & (others > 0), axis=-1)
+  return labels == others
 
 
 def pixels(images: np.ndarray) -> np.ndarray:
@@ -146,14 +165,18 @@ def kept(
     sums = {name: _checksum(making / name) for name in (_VECTORS, _LABELS)}
     text = json.dumps({"about": about, "checksums": sums}, indent=2)
     (making / _ABOUT).write_text(text + "\n")
+    made = _opened(making)  # Still there when the files have another name.
     shutil.rmtree(folder, ignore_errors=True)
-    making.rename(folder)
+    with contextlib.suppress(OSError):  # Another process was faster.
+      making.rename(folder)
+    return made
   except OSError as error:
     raise errors.UserError(
       f"Cannot write features to {making}: {error.strerror or error}; free"
       " space there and run with --mode=evaluate: the checkpoint is kept."
     ) from error
-  return _opened(folder)
+  finally:
+    shutil.rmtree(making, ignore_errors=True)
 
 
 def _fill(
@@ -195,7 +218,7 @@ def _read(folder: pathlib.Path, about: Mapping[str, Any]) -> Features | None:
       if _checksum(folder / name) != expected:
         raise ValueError(f"{name} has changed")
     return _opened(folder)
-  except (OSError, ValueError, KeyError) as error:
+  except (OSError, ValueError, KeyError, TypeError) as error:
     logging.warning("Features are made anew, %s: %s.", folder, error)
     return None
 

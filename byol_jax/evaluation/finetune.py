@@ -143,8 +143,7 @@ def make_fit(network: hk.TransformedWithState) -> Callable[..., State]:
     num_features: int,
     num_classes: int,
   ) -> State:
-    heads = linear.new_heads(1, num_features, num_classes)
-    head = jax.tree.map(lambda x: x[0], heads)
+    head = linear.new_head(num_features, num_classes)
     now = parallel.replicate(new_state(recipe, params, state, head))
     steps = range(recipe.total_steps)
     for _, batch in zip(steps, parallel.prefetch(batches), strict=False):
@@ -160,20 +159,20 @@ def batch_norm_decay_rate(steps_per_epoch: float) -> float:
 
 
 def stratified(labels: np.ndarray, wanted: float, seed: int) -> np.ndarray:
-  """Places of a random subset that has as many of each class as can be.
+  """Places of a random subset in which classes are as frequent as in all.
 
   Args:
     labels: [N] int32; of several classes an example, [N, C], which are not
       looked at.
-    wanted: a share of the examples up to 1, or a count above it.
+    wanted: how many.
     seed: decides which.
 
   Returns:
-    Sorted places: of each class that share, and at least one.
+    Sorted places: of each class its share, rounded, and at least one.
   """
   if labels.ndim == 2:
     labels = np.zeros(len(labels), np.int32)
-  share = wanted / len(labels) if wanted > 1 else wanted
+  share = min(wanted / len(labels), 1)
   random = np.random.RandomState(seed)
   chosen = []
   for label in np.unique(labels):

@@ -14,7 +14,7 @@ def scores(
   temperature: float,
   num_classes: int,
 ) -> np.ndarray:
-  """The weighted votes of the nearest training vectors.
+  """The shares of the nearest training vectors' weighted votes.
 
   Args:
     train: the bank.
@@ -24,11 +24,12 @@ def scores(
     num_classes: of the labels.
 
   Returns:
-    [N, num_classes], the votes for each (Wu et al. 2018, section 3.4).
+    [N, num_classes], in [0, 1] (Wu et al. 2018, section 3.4).
   """
   nearest, cosines = neighbours.nearest(queries, train.vectors, k=k)
   # Relative to the nearest, so that no weight overflows.
   weights = np.exp((cosines - cosines[:, :1]) / temperature)
+  weights /= np.sum(weights, axis=1, keepdims=True)
   votes = np.zeros((len(queries), num_classes))
   if train.labels.ndim == 2:
     for rank in range(k):  # All at once would be k times as large.

@@ -40,6 +40,11 @@ def new_heads(count: int, num_features: int, num_classes: int) -> Heads:
   )
 
 
+def new_head(num_features: int, num_classes: int) -> Heads:
+  """One such layer, without a leading axis."""
+  return jax.tree.map(lambda x: x[0], new_heads(1, num_features, num_classes))
+
+
 def loss_of_head(
   head: Heads, vectors: chex.Array, labels: chex.Array
 ) -> chex.Array:

@@ -94,8 +94,7 @@ def path(
   vectors, labels = jax.device_put(
     (np.asarray(features.vectors), features.labels)
   )
-  shape = linear.new_heads(1, vectors.shape[1], num_classes)
-  head = jax.tree.map(lambda x: x[0], shape)
+  head = linear.new_head(vectors.shape[1], num_classes)
   for l2 in strengths:
     head = _fit(head, vectors, labels, l2)
     yield head

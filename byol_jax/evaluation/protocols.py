@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from byol_jax import augment, input_pipeline, optimizers, train
+from byol_jax import augment, input_pipeline, optimizers, parallel, train
 from byol_jax.evaluation import features as features_lib
 from byol_jax.evaluation import (
   finetune,
@@ -42,17 +43,18 @@ def _metric(subject: Subject) -> str:
   return subject.source.dataset.metric
 
 
-def _value(
-  subject: Subject, labels: np.ndarray, of_classes: np.ndarray
-) -> float:
-  return scores.value(_metric(subject), labels, of_classes)
+def _value(subject: Subject, found: Features) -> float:
+  """How good scores, the vectors, are; -1 for those of what diverged."""
+  if not np.all(np.isfinite(found.vectors)):
+    return -1.0
+  return scores.value(_metric(subject), found.labels, found.vectors)
 
 
 def _chosen(
   tried: list[dict[str, Any]], judged: list[float], splits: Splits
 ) -> tuple[dict[str, Any], dict[str, Any]]:
   """The best of what was tried, the first of equals, and how it did."""
-  best = int(np.argmax(np.nan_to_num(judged, nan=-1.0)))
+  best = int(np.argmax(judged))
   return tried[best], {
     **tried[best],
     "tried": len(tried),
@@ -62,7 +64,7 @@ def _chosen(
 
 
 def _spaced(ends: tuple[float, float], count: int) -> list[float]:
-  """Numbers at equal ratios, both ends among them."""
+  """Numbers at equal ratios, from one end to the other."""
   return np.geomspace(ends[0], ends[1], count).tolist()
 
 
@@ -97,7 +99,7 @@ def _logistic(subject: Subject, splits: Splits) -> Iterator[Classifier]:
   held = both.part(splits.validation)
   vectors = scaled(held.vectors)
   judged = [
-    _value(subject, held.labels, linear.scores(head, vectors))
+    _value(subject, held._replace(vectors=linear.scores(head, vectors)))
     for head in logistic.path(fit, strengths, classes)
   ]
   chosen, details = _chosen([{"l2": l2} for l2 in strengths], judged, splits)
@@ -178,7 +180,7 @@ def _linear(subject: Subject, splits: Splits) -> Iterator[Classifier]:
   heads = fit(splits.fit, options.learning_rates)
   each = [jax.tree.map(lambda x, i=i: x[i], heads) for i in range(len(heads.b))]
   judged = [
-    _value(subject, held.labels, linear.scores(head, held.vectors))
+    _value(subject, held._replace(vectors=linear.scores(head, held.vectors)))
     for head in each
   ]
   tried = [{"learning_rate": rate} for rate in options.learning_rates]
@@ -188,7 +190,7 @@ def _linear(subject: Subject, splits: Splits) -> Iterator[Classifier]:
   details |= {
     "crops": options.crops,
     "epochs": options.epochs,
-    "batch_size": options.batch_size,
+    "batch_size": min(options.batch_size, len(both.labels)),
   }
   yield Classifier(
     "",
@@ -224,21 +226,29 @@ def _tune(
     )
 
 
-def _logits(
-  subject: Subject,
-  tuned: finetune.State,
-  split: str,
-  places: range | None = None,
-) -> Features:
-  """What a fine-tuned network makes of images, as vectors, and the labels."""
+def _scorer(subject: Subject) -> Callable[..., Features]:
+  """What gives a fine-tuned network's scores of a split, beside the labels."""
   run = subject.run
   network = train.build_network(run.config, run.num_classes)
-  encode = features_lib.encoder(network, tuned.params, tuned.state)
-  batches = features_lib.extract(
-    lambda images: linear.scores(tuned.head, encode(images)),
-    train.eval_batches(run.config, subject.source, split, places=places),
-  )
-  return Features(*map(np.concatenate, zip(*batches, strict=True)))
+
+  def of_images(tuned, images):
+    outputs, _ = network.apply(
+      tuned.params, tuned.state, images, is_training=False
+    )
+    return jnp.matmul(outputs.embedding, tuned.head.w) + tuned.head.b[None]
+
+  mapped = parallel.pmap_examples(of_images)
+
+  def score(
+    tuned: finetune.State, split: str, places: range | None = None
+  ) -> Features:
+    batches = features_lib.extract(
+      lambda images: mapped(tuned, images),
+      train.eval_batches(run.config, subject.source, split, places=places),
+    )
+    return Features(*map(np.concatenate, zip(*batches, strict=True)))
+
+  return score
 
 
 def _batch_size(wanted: int, examples: int) -> int:
@@ -251,8 +261,10 @@ def _semi_supervised(subject: Subject, splits: Splits) -> Iterator[Classifier]:
   """Grill et al. 2020, C.1; the validation examples choose only."""
   options = subject.run.config.evaluation.semi_supervised
   labels = features_of(subject, splits.train).part(splits.fit).labels
+  size, score = splits.validation.stop, _scorer(subject)
   for wanted in options.labels:
-    places = finetune.stratified(labels, wanted, subject.run.config.seed)
+    count = wanted if wanted > 1 else wanted * size
+    places = finetune.stratified(labels, count, subject.run.config.seed)
     batch_size = _batch_size(options.batch_size, len(places))
     tried = [
       {"learning_rate": rate, "epochs": epochs}
@@ -269,17 +281,18 @@ def _semi_supervised(subject: Subject, splits: Splits) -> Iterator[Classifier]:
     ]
     best, judged = None, []
     for state in _tune(subject, splits, places, recipes, batch_size):
-      predicted = _logits(subject, state, splits.train, splits.validation)
-      judged.append(_value(subject, predicted.labels, predicted.vectors))
+      judged.append(
+        _value(subject, score(state, splits.train, splits.validation))
+      )
       if np.argmax(judged) == len(judged) - 1:
         best = jax.device_get(state)
     _, details = _chosen(tried, judged, splits)
 
     def logits(split, state=best):
-      return _logits(subject, state, split).vectors
+      return score(state, split).vectors
 
     yield Classifier(
-      f"{wanted:.0%}" if wanted <= 1 else f"{wanted}",
+      f"{wanted}" if wanted > 1 else f"{100 * wanted:g}%",
       logits,
       details | {"labels": len(places), "batch_size": batch_size},
     )
@@ -297,17 +310,18 @@ def _finetune(subject: Subject, splits: Splits) -> Iterator[Classifier]:
     for decay in [0.0, *decays]
   ]
   recipes = [finetune.Recipe(**one, total_steps=options.steps) for one in tried]
-  judged = []
-  for state in _tune(subject, splits, splits.fit, recipes, batch_size):
-    predicted = _logits(subject, state, splits.train, splits.validation)
-    judged.append(_value(subject, predicted.labels, predicted.vectors))
+  score = _scorer(subject)
+  judged = [
+    _value(subject, score(state, splits.train, splits.validation))
+    for state in _tune(subject, splits, splits.fit, recipes, batch_size)
+  ]
   chosen, details = _chosen(tried, judged, splits)
   recipe = recipes[tried.index(chosen)]
   everything = range(splits.validation.stop)
   (final,) = _tune(subject, splits, everything, [recipe], batch_size)
   yield Classifier(
     "",
-    lambda split: _logits(subject, final, split).vectors,
+    lambda split: score(final, split).vectors,
     details | {"steps": options.steps, "batch_size": batch_size},
   )
 
@@ -329,7 +343,9 @@ def _scored(
   return results
 
 
-def _queries(subject: Subject, splits: Splits) -> tuple[Features, Features]:
+def bank_and_queries(
+  subject: Subject, splits: Splits
+) -> tuple[Features, Features]:
   """A bank, and what is compared with it: itself where nothing is labelled."""
   bank = features_of(subject, splits.train)
   if not splits.test:
@@ -338,7 +354,7 @@ def _queries(subject: Subject, splits: Splits) -> tuple[Features, Features]:
 
 
 def _retrieval(subject: Subject, splits: Splits) -> Results:
-  bank, queries = _queries(subject, splits)
+  bank, queries = bank_and_queries(subject, splits)
   config = subject.run.config
   return retrieval.run(
     bank,
@@ -351,7 +367,7 @@ def _retrieval(subject: Subject, splits: Splits) -> Results:
 
 def _geometry(subject: Subject, splits: Splits) -> Results:
   return geometry.run(
-    _queries(subject, splits)[1], seed=subject.run.config.seed
+    bank_and_queries(subject, splits)[1], seed=subject.run.config.seed
   )
 
 

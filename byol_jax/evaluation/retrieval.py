@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from byol_jax.evaluation.features import Features
+from byol_jax.evaluation.features import Features, share_a_class
 from byol_jax.evaluation.neighbours import nearest, unit
 
 _SHOWN = 8  # Queries evenly spaced over the split: what fits one page.
@@ -42,7 +42,11 @@ def run(
     queries.vectors, bank.vectors, k=k, own=places if exclude_self else None
   )
   if np.all(queries.labels >= 0):
-    agree = bank.labels[neighbours] == queries.labels[:, None]
+    agree = share_a_class(
+      bank.labels[neighbours],
+      queries.labels[:, None],
+      several=queries.labels.ndim == 2,
+    )
     yield f"precision_at_{k}", {"value": float(np.mean(agree)), "k": k}
   yield "nearest_cosine", {"value": float(np.mean(cosines[:, 0]))}
 

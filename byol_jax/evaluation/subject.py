@@ -1,9 +1,11 @@
 """What is judged, and on which examples."""
 
 import re
+import zlib
 from typing import Any, NamedTuple
 
 import haiku as hk
+import numpy as np
 
 from byol_jax import datasets, errors, input_pipeline, train
 from byol_jax.evaluation import features
@@ -55,9 +57,13 @@ class Splits(NamedTuple):
 def open_source(run: train.Run) -> datasets.Source:
   """The data that a run is judged on: its own unless another is configured."""
   options = run.config.evaluation
-  if not options.dataset:
-    return run.source
-  return train.load(run.config, options.dataset, options.root)
+  source = run.source
+  if options.dataset:
+    source = train.load(run.config, options.dataset, options.root)
+  if options.metric:
+    described = source.dataset._replace(metric=options.metric)
+    source = source._replace(dataset=described)
+  return source
 
 
 def make_splits(run: train.Run, source: datasets.Source) -> Splits:
@@ -71,6 +77,16 @@ def make_splits(run: train.Run, source: datasets.Source) -> Splits:
   learnt = options.train_split or dataset.train
   test = (options.test_split or dataset.test) if source.num_classes else ""
   size = datasets.num_examples(source, learnt)
+  for name, count, least in (
+    (learnt, size, 2),
+    *([(test, datasets.num_examples(source, test), 1)] if test else []),
+  ):
+    if count < least:
+      raise errors.UserError(
+        f"split {name!r} of {dataset.tfds_name} has {count} examples and at"
+        f" least {least} are needed; choose another evaluation.train_split or"
+        " evaluation.test_split."
+      )
   if dataset.validation and not options.train_split:
     held = datasets.num_examples(source, dataset.validation)
     # tfds keeps the order of a sum: what is chosen by comes last.
@@ -132,18 +148,38 @@ def _network(
   return Subject(run, source, name, encode, about, params, state)
 
 
+def name_of(source: datasets.Source, split: str) -> str:
+  """A file's name for what belongs to a split, of no other one."""
+  readable = re.sub(r"\W+", "_", f"{source.dataset.tfds_name}_{split}")
+  exact = f"{source.builder.data_dir} {split}".encode()
+  return f"{readable.strip('_')}_{zlib.crc32(exact):08x}"
+
+
+def check_labels(subject: Subject, splits: Splits) -> None:
+  """Raises `UserError` if something that is learnt from has no label."""
+  for split in (splits.train, splits.test):
+    missing = int(np.sum(features_of(subject, split).labels < 0))
+    if missing:
+      raise errors.UserError(
+        f"{missing} examples of split {split!r} of"
+        f" {subject.source.dataset.tfds_name} have no label; choose another"
+        " evaluation.train_split or evaluation.test_split, or"
+        " evaluation.protocols=retrieval."
+      )
+
+
 def features_of(subject: Subject, split: str) -> Features:
   """The features of a whole split, from the workdir if they are there."""
   config, source = subject.run.config, subject.source
-  name = re.sub(
-    r"\W+", "_", f"{subject.name}_{source.dataset.tfds_name}_{split}"
-  )
   return features.kept(
-    subject.run.workdir / "features" / name.strip("_"),
+    subject.run.workdir
+    / "features"
+    / f"{subject.name}_{name_of(source, split)}",
     {
       **subject.about,
       "data": str(source.builder.data_dir),
-      "split": split,
+      "examples": input_pipeline.identity(source, split),
+      "label": source.dataset.label if source.num_classes else None,
       "image_size": config.data.image_size,
       "eval_crop": config.data.eval_crop,
       "channels": config.data.channels,
