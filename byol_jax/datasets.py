@@ -93,8 +93,8 @@ DATASETS: dict[str, Dataset] = {
   "imagenet2012_10pct": Dataset(
     "imagenet2012_subset/10pct", _IMAGENET, test="validation"
   ),
-  # With CIFAR above, what the paper transfers to (appendix D), by its splits
-  # and metrics. Statistics are those of ImageNet, as the encoder is from there.
+  # With CIFAR above, what the paper transfers to (appendix D), by its metrics and
+  # official splits. Statistics are those of ImageNet, as the encoder is from there.
   # What tfds calls validation are the official test images.
   "food101": Dataset("food101", _IMAGENET, test="validation"),
   # The first official partition; tfds has it in at most 120,000 pixels only and

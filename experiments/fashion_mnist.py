@@ -40,6 +40,7 @@ def get_config(preset=""):
     evaluation.linear.epochs = 20.0
     evaluation.semi_supervised.epochs = (20.0,)
     evaluation.semi_supervised.batch_size = 64
-    evaluation.finetune.steps = 300
+    evaluation.finetune.rate_range = (0.01, 0.04)
+    evaluation.finetune.steps = 600
     evaluation.finetune.batch_size = 64
   return config

@@ -172,7 +172,7 @@ def test_a_run_leaves_the_promised_workdir(tmp_path, digits_dir):
   (path,) = (tmp_path / "embeddings").iterdir()
   assert str(path) in done.stdout
   embedded = np.load(path)
-  assert embedded["embeddings"].shape == (7, 4096)
+  assert embedded["embeddings"].shape == (7, 16)
   assert embedded["labels"].shape == (7,)
   assert len(set(embedded["ids"].tolist())) == 7
   for args, parts in (
