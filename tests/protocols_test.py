@@ -1,6 +1,7 @@
 """Protocols on a small data set, and on which examples they choose."""
 
 import itertools
+import json
 import re
 import shutil
 
@@ -367,6 +368,19 @@ def test_new_checkpoints_are_watched_for_until_the_last(run, monkeypatch):
   monkeypatch.setattr(train.time, "sleep", sleep)
   assert [int(found.step) for found in train.watch(run)] == [4, 9]
   assert len(waited) == 2
+
+
+@pytest.mark.slow
+def test_the_figures_of_every_evaluation_are_kept(run):
+  run.config.evaluation.protocols = ("knn",)
+  run.config.evaluation.baselines = False
+  found = []
+  for step in (3, 9):
+    state = settled_state(run)._replace(step=np.int32(step))
+    results = evaluation.evaluate(run, state)
+    found.append({"step": step, "knn/top1": results["knn/top1"]["value"]})
+  lines = (run.workdir / "evaluations.jsonl").read_text().splitlines()
+  assert [json.loads(line) for line in lines] == found
 
 
 def test_features_of_other_parameters_are_made_anew(run):

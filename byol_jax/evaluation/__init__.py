@@ -24,6 +24,7 @@ from byol_jax.evaluation.subject import Splits, Subject
 from byol_jax.learner import TrainState
 
 _FILE = "results.json"
+_HISTORY_FILE = "evaluations.jsonl"
 # Numbers in an image above which they are no features to compare with: those of a
 # data set would take more room than its files (48 pixels in colour).
 _MANY_PIXELS = 8192
@@ -112,8 +113,9 @@ def evaluate(run: train.Run, state: TrainState) -> dict[str, dict[str, Any]]:
   """Runs the configured protocols and writes `results.json`.
 
   Results of an earlier evaluation under the same names are replaced, others
-  kept; each protocol's are written when it ends. Retrieval leaves a few
-  neighbours in `neighbours.npz`, too.
+  kept; each protocol's are written when it ends. What was found of the trained
+  encoder is also added to `evaluations.jsonl`, a line a call. Retrieval leaves a
+  few neighbours in `neighbours.npz`.
 
   Args:
     run: from `train.prepare`.
@@ -164,6 +166,8 @@ def evaluate(run: train.Run, state: TrainState) -> dict[str, dict[str, Any]]:
       results = read_results(run.workdir) | results
       text = json.dumps(results, indent=2) + "\n"
       _write(run.workdir / _FILE, text.encode())
+    if not prefix:
+      _remember(run, int(state.step), results)
     if not prefix and "retrieval" in names and source is run.source:
       _write_neighbours(subject, splits)
   return results
@@ -239,6 +243,21 @@ def _write_neighbours(subject: Subject, splits: Splits) -> None:
     **found,
   )
   _write(run.workdir / _NEIGHBOURS_FILE, file.getvalue())
+
+
+def _remember(
+  run: train.Run, step: int, results: dict[str, dict[str, Any]]
+) -> None:
+  """Adds the figures of a step to those of earlier ones."""
+  path = run.workdir / _HISTORY_FILE
+  found = {
+    name: result["value"]
+    for name, result in results.items()
+    if result["network"] == "online" and result["step"] == step
+  }
+  before = path.read_bytes() if path.exists() else b""
+  line = json.dumps({"step": step, **found}) + "\n"
+  _write(path, before + line.encode())
 
 
 def _write(path: pathlib.Path, contents: bytes) -> None:
