@@ -19,6 +19,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 from absl import app, flags, logging
@@ -103,17 +104,17 @@ def _pretrain(run: train.Run) -> None:
   state, was_finished = train.pretrain(run)
   if was_finished and evaluation.is_complete(run):
     _say("This run was already finished.")
+    for name, result in evaluation.read_results(run.workdir).items():
+      _tell_result(name, result)
   else:
-    evaluation.evaluate(run, state)
+    evaluation.evaluate(run, state, _tell_result)
   report.write(run)
-  _tell_results(run)
 
 
 def _evaluate(run: train.Run) -> None:
   """Evaluates a checkpoint, or each that another process writes."""
   if not _WATCH.value:
-    evaluation.evaluate(run, train.restore(run, _STEP.value))
-    _tell_results(run)
+    evaluation.evaluate(run, train.restore(run, _STEP.value), _tell_result)
     return
   if _STEP.value is not None:
     raise errors.UserError(
@@ -122,9 +123,8 @@ def _evaluate(run: train.Run) -> None:
   evaluation.protocol_names(run)  # A mistake there must not wait.
   _say(f"Waiting for checkpoints in {run.workdir}; Ctrl-C ends it.")
   for state in train.watch(run):
-    evaluation.evaluate(run, state)
     _say(f"Step {int(state.step)}:")
-    _tell_results(run)
+    evaluation.evaluate(run, state, _tell_result)
     run.config.evaluation.baselines = False  # They do not change.
 
 
@@ -159,13 +159,13 @@ MODES: Mapping[str, Callable[[train.Run], None]] = {
 }
 
 
-def _tell_results(run: train.Run) -> None:
-  for name, result in evaluation.read_results(run.workdir).items():
-    sure = (
-      "  {} to {}".format(*result["interval"]) if "interval" in result else ""
-    )
-    theirs = f"  (paper: {result['paper']})" if "paper" in result else ""
-    _say(f"  {name:44}{result['value']:.4f}{sure}{theirs}")
+def _tell_result(name: str, result: Mapping[str, Any]) -> None:
+  """Prints a figure, how sure it is, and the paper's."""
+  sure = (
+    "  {} to {}".format(*result["interval"]) if "interval" in result else ""
+  )
+  theirs = f"  (paper: {result['paper']})" if "paper" in result else ""
+  _say(f"  {name:44}{result['value']:.4f}{sure}{theirs}")
 
 
 def _experiment() -> tuple[pathlib.Path, str]:

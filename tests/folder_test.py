@@ -84,7 +84,6 @@ def test_folder_with_broken_files_pretrains_and_loses_no_good_one(
     "--config.train.batch_size=32",
     f"--config.train.steps={STEPS}",
     "--config.evaluation.baselines=False",
-    "--config.evaluation.linear.epochs=1",
     f"--workdir={tmp_path / 'run'}",
     data_dir=str(tmp_path / "data"),
   )

@@ -4,7 +4,7 @@ import io
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -109,7 +109,11 @@ def _applies(protocol: str, name: str) -> bool:
   return name != subjects.PIXELS or protocol not in OF_NETWORKS
 
 
-def evaluate(run: train.Run, state: TrainState) -> dict[str, dict[str, Any]]:
+def evaluate(
+  run: train.Run,
+  state: TrainState,
+  tell: Callable[[str, dict[str, Any]], None] = lambda name, result: None,
+) -> dict[str, dict[str, Any]]:
   """Runs the configured protocols and writes `results.json`.
 
   Results of an earlier evaluation under the same names are replaced, others
@@ -120,6 +124,7 @@ def evaluate(run: train.Run, state: TrainState) -> dict[str, dict[str, Any]]:
   Args:
     run: from `train.prepare`.
     state: what was trained; the online network is judged.
+    tell: is called with each result as it comes, which may take hours.
 
   Returns:
     Flat name to `{"value", "protocol", "split", "examples", "step", ...}`:
@@ -149,7 +154,8 @@ def evaluate(run: train.Run, state: TrainState) -> dict[str, dict[str, Any]]:
       if not _applies(protocol, subject.name):
         continue
       for metric, result in PROTOCOLS[protocol](subject, splits):
-        results[_name(run, prefix, protocol, metric)] = {
+        name = _name(run, prefix, protocol, metric)
+        results[name] = {
           "value": result.pop("value"),
           "protocol": protocol,
           "metric": metric,
@@ -162,6 +168,7 @@ def evaluate(run: train.Run, state: TrainState) -> dict[str, dict[str, Any]]:
           **result,
           **_paper(run, subject, protocol),
         }
+        tell(name, results[name])
       # Another process may have added to them.
       results = read_results(run.workdir) | results
       text = json.dumps(results, indent=2) + "\n"
