@@ -96,6 +96,7 @@ def test_every_key_in_the_readme_exists():
     "README.md",
     "CONTRIBUTING.md",
     "docs/architecture.md",
+    "docs/results.md",
     "benchmarks/README.md",
   ],
 )
