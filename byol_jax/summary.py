@@ -63,12 +63,8 @@ def write(folder: pathlib.Path) -> pathlib.Path:
     cells = [_cell(runs, results, row, network) for network in _COLUMNS]
     lines.append(f"| {' '.join(row)} | {' | '.join(cells)} |")
   path = folder / _FILE
-  try:
+  with errors.writing(path, "free space there and run again"):
     path.write_text("\n".join(lines) + "\n")
-  except OSError as error:
-    raise errors.UserError(
-      f"Cannot write {path}: {error.strerror}; free space there and run again."
-    ) from error
   return path
 
 

@@ -271,12 +271,7 @@ def _write(path: pathlib.Path, contents: bytes) -> None:
   """Replaces a file as a whole; `UserError` if it cannot be written."""
   if jax.process_index() != 0:
     return
-  try:
+  with errors.writing(path, errors.EVALUATE_AGAIN):
     written = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     written.write_bytes(contents)
     written.replace(path)
-  except OSError as error:
-    raise errors.UserError(
-      f"Cannot write {path}: {error.strerror}; free space there and run with"
-      " --mode=evaluate: the checkpoint is kept."
-    ) from error

@@ -33,11 +33,7 @@ def write(run: train.Run, state: TrainState, split: str) -> pathlib.Path:
   subject = subjects.online(run, source, state)
   found = subjects.features_of(subject, split)
   path = run.workdir / "embeddings" / f"{subjects.name_of(source, split)}.npz"
-  try:
+  with errors.writing(path, "free space there and run again"):
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, ids=ids, embeddings=found.vectors, labels=found.labels)
-  except OSError as error:
-    raise errors.UserError(
-      f"Cannot write {path}: {error.strerror}; free space there and run again."
-    ) from error
   return path

@@ -160,21 +160,17 @@ def kept(
     return found
   making = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
   try:
-    making.mkdir(parents=True, exist_ok=True)
-    _fill(making, count, make)
-    sums = {name: _checksum(making / name) for name in (_VECTORS, _LABELS)}
-    text = json.dumps({"about": about, "checksums": sums}, indent=2)
-    (making / _ABOUT).write_text(text + "\n")
-    made = _opened(making)  # Still there when the files have another name.
+    with errors.writing(f"features to {making}", errors.EVALUATE_AGAIN):
+      making.mkdir(parents=True, exist_ok=True)
+      _fill(making, count, make)
+      sums = {name: _checksum(making / name) for name in (_VECTORS, _LABELS)}
+      text = json.dumps({"about": about, "checksums": sums}, indent=2)
+      (making / _ABOUT).write_text(text + "\n")
+      made = _opened(making)  # Still there when the files have another name.
     shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(OSError):  # Another process was faster.
       making.rename(folder)
     return made
-  except OSError as error:
-    raise errors.UserError(
-      f"Cannot write features to {making}: {error.strerror or error}; free"
-      " space there and run with --mode=evaluate: the checkpoint is kept."
-    ) from error
   finally:
     shutil.rmtree(making, ignore_errors=True)
 
