@@ -106,9 +106,9 @@ def make_optimizer(
   )
 
 
-def _half_cosine(step: chex.Numeric, length: int) -> chex.Numeric:
+def half_cosine(step: chex.Numeric, length: chex.Numeric) -> chex.Numeric:
   """Falls from 1 at step 0 to 0 at `length`, and stays."""
-  progress = jnp.clip(step / max(length, 1), 0.0, 1.0)
+  progress = jnp.clip(step / jnp.maximum(length, 1), 0.0, 1.0)
   return 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
 
 
@@ -134,7 +134,7 @@ def learning_rate_schedule(
   def schedule(step: chex.Numeric) -> chex.Numeric:
     step = jnp.asarray(step, jnp.float32)
     warming = peak * step / max(warmup_steps, 1)
-    cooling = peak * _half_cosine(
+    cooling = peak * half_cosine(
       step - warmup_steps, total_steps - warmup_steps
     )
     return jnp.where(step < warmup_steps, warming, cooling)
@@ -145,7 +145,7 @@ def learning_rate_schedule(
 def _cosine_tau(base: float, total_steps: int) -> Schedule:
   return lambda step: (
     1.0
-    - (1.0 - base) * _half_cosine(jnp.asarray(step, jnp.float32), total_steps)
+    - (1.0 - base) * half_cosine(jnp.asarray(step, jnp.float32), total_steps)
   )
 
 

@@ -303,7 +303,7 @@ def test_what_diverged_is_never_chosen():
 
   finite = features.Features(np.eye(2, dtype=np.float32), np.array([1, 0]))
   diverged = finite._replace(vectors=finite.vectors * np.nan)
-  subject = subjects.Subject(None, None, "", None, {})
+  subject = subjects.Subject(None, None, "", None, {}, {})
   subject = subject._replace(
     source=type("Source", (), {"dataset": datasets.Dataset("x")})
   )

@@ -214,7 +214,7 @@ def _name(run: train.Run, prefix: str, protocol: str, metric: str) -> str:
 def is_complete(run: train.Run) -> bool:
   """Whether `results.json` holds all that `evaluate` would write at the end."""
   judged = [subjects.ONLINE, *_baselines(run)]
-  results = read_results(run.workdir)
+  results, protocols = read_results(run.workdir), protocol_names(run)
   return all(
     any(
       name.startswith(_name(run, _PREFIXES[subject][0], protocol, ""))
@@ -222,7 +222,7 @@ def is_complete(run: train.Run) -> bool:
       for name, result in results.items()
     )
     for subject in judged
-    for protocol in protocol_names(run)
+    for protocol in protocols
     if _applies(protocol, subject)
   )
 

@@ -113,8 +113,9 @@ def update(
   )
   nesterov = optax.trace(linear.MOMENTUM, nesterov=True)
   updates, trace = nesterov.update(grads, optax.TraceState(now.momentum))
-  progress = jnp.minimum(now.step / now.recipe.total_steps, 1)
-  rate = now.recipe.learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * progress))
+  recipe = now.recipe
+  falling = optimizers.half_cosine(now.step, recipe.total_steps)
+  rate = recipe.learning_rate * falling
   params, head = jax.tree.map(lambda x, u: x - rate * u, trained, updates)
   after = State(now.step + 1, now.recipe, params, state, head, trace.trace)
   return after, loss

@@ -24,6 +24,7 @@ class Subject(NamedTuple):
     name: ONLINE, PIXELS or RANDOM.
     encode: from images to features.
     about: what distinguishes its features from any other's.
+    made: those of splits that were asked for, so that files are checked once.
     params: of the network; None for pixels.
     state: batch-norm statistics; None for pixels.
   """
@@ -33,6 +34,7 @@ class Subject(NamedTuple):
   name: str
   encode: features.Encode
   about: dict[str, Any]
+  made: dict[str, Features]
   params: hk.Params | None = None
   state: hk.State | None = None
 
@@ -76,17 +78,9 @@ def make_splits(run: train.Run, source: datasets.Source) -> Splits:
   options, dataset = run.config.evaluation, source.dataset
   learnt = options.train_split or dataset.train
   test = (options.test_split or dataset.test) if source.num_classes else ""
-  size = datasets.num_examples(source, learnt)
-  for name, count, least in (
-    (learnt, size, 2),
-    *([(test, datasets.num_examples(source, test), 1)] if test else []),
-  ):
-    if count < least:
-      raise errors.UserError(
-        f"split {name!r} of {dataset.tfds_name} has {count} examples and at"
-        f" least {least} are needed; choose another evaluation.train_split or"
-        " evaluation.test_split."
-      )
+  size = _size(source, learnt, least=2)
+  if test:
+    _size(source, test, least=1)
   if dataset.validation and not options.train_split:
     held = datasets.num_examples(source, dataset.validation)
     # tfds keeps the order of a sum: what is chosen by comes last.
@@ -103,9 +97,21 @@ def make_splits(run: train.Run, source: datasets.Source) -> Splits:
   return Splits(learnt, range(size - held), range(size - held, size), test)
 
 
+def _size(source: datasets.Source, split: str, least: int) -> int:
+  """How many examples a split has; `UserError` if they are too few."""
+  count = datasets.num_examples(source, split)
+  if count < least:
+    raise errors.UserError(
+      f"split {split!r} of {source.dataset.tfds_name} has {count} examples and"
+      f" at least {least} are needed; choose another evaluation.train_split or"
+      " evaluation.test_split."
+    )
+  return count
+
+
 def pixels(run: train.Run, source: datasets.Source) -> Subject:
   """The images themselves."""
-  return Subject(run, source, PIXELS, features.pixels, {"network": PIXELS})
+  return Subject(run, source, PIXELS, features.pixels, {"network": PIXELS}, {})
 
 
 def online(
@@ -145,7 +151,7 @@ def _network(
     "std": run.config.data.std,
   }
   encode = features.encoder(network, params, state)
-  return Subject(run, source, name, encode, about, params, state)
+  return Subject(run, source, name, encode, about, {}, params, state)
 
 
 def name_of(source: datasets.Source, split: str) -> str:
@@ -170,8 +176,10 @@ def check_labels(subject: Subject, splits: Splits) -> None:
 
 def features_of(subject: Subject, split: str) -> Features:
   """The features of a whole split, from the workdir if they are there."""
+  if split in subject.made:
+    return subject.made[split]
   config, source = subject.run.config, subject.source
-  return features.kept(
+  subject.made[split] = features.kept(
     subject.run.workdir
     / "features"
     / f"{subject.name}_{name_of(source, split)}",
@@ -189,3 +197,4 @@ def features_of(subject: Subject, split: str) -> Features:
       subject.encode, train.eval_batches(config, source, split)
     ),
   )
+  return subject.made[split]
