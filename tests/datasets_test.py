@@ -360,7 +360,7 @@ def test_the_twelve_transfers_of_the_paper_are_known():
 def test_what_tfds_lacks_is_to_be_read_from_a_folder(tmp_path, name):
   assert name not in tfds.list_builders()
   message = load_error(name, tmp_path)
-  for part in (name, "https://", "--config.data.dataset=folder"):
+  for part in (name, "https://", "dataset=folder"):
     assert part in message
 
 

@@ -207,7 +207,7 @@ def untrained(run, source):
 def test_few_labels_and_all_of_them_train_the_encoder(run):
   few = judged(run, "semi_supervised", untrained)
   assert set(few) == {"50%_top1", "12_top1"}
-  assert few["50%_top1"]["labels"] == 21
+  assert few["50%_top1"]["labels"] == 27  # Half of 53, of 42 to fit.
   assert few["12_top1"]["labels"] == 12
   assert few["12_top1"]["batch_size"] == 12
   for result in few.values():
