@@ -29,7 +29,7 @@ class Checkpoints:
   """The newest `keep` checkpoints of a run, one folder a step in `directory`.
 
   Only `save` writes to the directory, so that a running training can be read
-  from meanwhile. All processes of a run must make the same calls.
+  from meanwhile. Of several processes, one writes: the state is the same in all.
   """
 
   def __init__(self, directory: str | pathlib.Path, keep: int):
@@ -127,13 +127,21 @@ class Checkpoints:
       self._manager.wait_until_finished()
 
   def _open(self, *, read_only: bool) -> ocp.CheckpointManager:
+    if not read_only:
+      self._directory.mkdir(parents=True, exist_ok=True)
+    alone = jax.process_index()
     return ocp.CheckpointManager(
       self._directory,
       options=ocp.CheckpointManagerOptions(
         read_only=read_only,
-        create=not read_only,
+        create=False,  # Of several processes, orbax would wait for the others.
         cleanup_tmp_directories=not read_only,
         preservation_policy=ocp.checkpoint_managers.LatestN(self._keep),
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+          primary_host=alone,
+          active_processes={alone},
+          barrier_sync_key_prefix=str(alone),
+        ),
       ),
     )
 
@@ -143,13 +151,11 @@ class Checkpoints:
     Left in place they would stop the same steps from being saved again.
     """
     self._manager.close()
-    if jax.process_index() == 0:
-      for step in self._damaged:
-        folder = self._directory / str(step)
-        aside = folder.with_name(f"damaged-{step}")
-        shutil.rmtree(aside, ignore_errors=True)  # From an earlier time.
-        folder.rename(aside)
-    ocp.multihost.sync_global_processes("damaged checkpoints set aside")
+    for step in self._damaged:
+      folder = self._directory / str(step)
+      aside = folder.with_name(f"damaged-{step}")
+      shutil.rmtree(aside, ignore_errors=True)  # From an earlier time.
+      folder.rename(aside)
     self._damaged.clear()
     self._manager = self._open(read_only=False)
     self._writing = True

@@ -158,9 +158,11 @@ def default_config() -> Config:
   # more stable, slightly worse for very large networks ([C] README).
   config.model.encoder.zero_init_last_scale = False
   config.model.projector = config_dict.ConfigDict()
+  config.model.projector.layers = 2  # [P] 3.2
   config.model.projector.hidden_size = 4096  # [P] 3.2
   config.model.projector.output_size = 256  # [P] 3.2
   config.model.predictor = config_dict.ConfigDict()
+  config.model.predictor.layers = 2  # [P] 3.2
   config.model.predictor.hidden_size = 4096  # [P] 3.2
   config.model.batch_norm = config_dict.ConfigDict()
   config.model.batch_norm.decay_rate = 0.9  # [C] configs/byol.py
@@ -196,6 +198,12 @@ def default_config() -> Config:
   config.train.precision = "float32"
   # Compute each residual block again for its gradient, to save memory.
   config.train.remat = False
+  # Steps between checks that all devices hold the same state, which cost a pass
+  # over it each; 0: at the end only. Our choice.
+  config.train.check_replicas_every = 1000
+  # One of several processes that makes no step for so long ends them all; longer
+  # than any wait for data or disk should be, our choice. 0: never.
+  config.train.hang_seconds = 600
   # Compiled programs are kept here between runs; empty switches it off.
   config.train.compilation_cache = "~/.cache/byol_jax"
 
@@ -366,8 +374,10 @@ def validate(config: Config) -> None:
     "data.shuffle_buffer",
     "data.shuffle_bytes",
     "model.encoder.width",
+    "model.projector.layers",
     "model.projector.hidden_size",
     "model.projector.output_size",
+    "model.predictor.layers",
     "model.predictor.hidden_size",
     "model.batch_norm.eps",
     "optimizer.trust_coefficient",

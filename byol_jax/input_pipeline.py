@@ -6,7 +6,9 @@ and so are its two views; batches, resumption and processes only cut it up.
 
 Where several processes read, each reads files of its own: the stream is woven
 of `Reading.parts` streams, each of its own part of the split and shuffled by
-itself, which lie side by side in every batch.
+itself, which lie side by side in every batch. Where the parts do not divide by
+the processes, as after a restart on more of them, each process reads all of them
+and makes views of its slice alone.
 """
 
 import contextlib
@@ -50,7 +52,7 @@ class Reading(NamedTuple):
     shuffle_bytes: and their size at most.
     cache_bytes: a split whose undecoded examples take no more is read once,
       held in memory and shuffled perfectly.
-    parts: of the split, read independently; a multiple of the processes.
+    parts: of the split, read independently; best a multiple of the processes.
     threads: that decode and augment, 0 for one a core.
     prefetch: batches made ahead, 0 for as many as tf.data finds useful.
   """
@@ -121,27 +123,32 @@ def train_batches(
   """
   split = source.dataset.pretrain
   _check_batch(source, batch_size, reading.parts, process_count)
-  parts_each = reading.parts // process_count
-  part_size = batch_size // reading.parts
-  streams = [
-    _part_stream(source, reading, part, seed, start_step * part_size)
-    for part in range(
-      process_index * parts_each, (process_index + 1) * parts_each
-    )
-  ]
-  stream = _woven(streams, part_size)
+  part_size, local = batch_size // reading.parts, batch_size // process_count
+  parts_each, left = divmod(reading.parts, process_count)
+  parts = range(process_index * parts_each, (process_index + 1) * parts_each)
+  stream = _woven(
+    [
+      _part_stream(source, reading, part, seed, start_step * part_size)
+      for part in (range(reading.parts) if left else parts)
+    ],
+    part_size,
+  )
 
   def place(i, record):
     """The position in the global stream of what this process reads i-th."""
-    local = batch_size // process_count
     step = i // local + start_step
     return step * batch_size + process_index * local + i % local, record
 
+  if left:
+    slices = _slices(stream, batch_size, process_index, process_count)
+    stream = slices.map(lambda i, record: (start_step * batch_size + i, record))
+  else:
+    stream = stream.enumerate().map(place)
   batches = augmented(
-    stream.enumerate().map(place),
+    stream,
     _parser(source, views.channels),
     views,
-    batch_size // process_count,
+    local,
     seed,
     reading.threads,
   )
@@ -198,13 +205,14 @@ def eval_batches(
   Args:
     source: what `datasets.load` returned.
     split: tfds split expression.
-    batch_size: examples in a batch of this process; the last may hold fewer.
+    batch_size: examples in a batch of each process; the last may hold fewer.
     image_size: side of an image, pixels.
     crop: side of the central square that is seen, as a share of the short side.
     channels: 3, or 1 for grey images.
     places: only these of the split, by their order.
-    process_index: which of `process_count` consecutive parts to return.
-    process_count: the number of parts, equal but for one example.
+    process_index: which batch of `process_count` in turn to return, from 0.
+    process_count: of the processes. Of several, all get as many batches, the last
+      of which are filled up by the first example.
 
   Returns:
     An iterator of `{"image": [b, S, S, channels] float32 in [0, 1], "label":
@@ -222,11 +230,17 @@ def eval_batches(
     image = augment.eval_image(image, image_size, crop)
     return {"image": image[..., :channels], "label": label}
 
-  files = _files(source, split, process_index, process_count)
+  files = _files(source, split)
   if places is not None:
     files = _trimmed(files, places)
   records = _in_order(files)
-  dataset = records.map(example, tf.data.AUTOTUNE).batch(batch_size)
+  turn = batch_size * process_count
+  if process_count > 1:
+    fill = -sum(files[2]) % turn
+    records = records.concatenate(records.take(1).repeat(fill))
+  slices = _slices(records, turn, process_index, process_count)
+  examples = slices.map(lambda _, record: example(record), tf.data.AUTOTUNE)
+  dataset = examples.batch(batch_size)
   return _guarded(_iterate(dataset), source, split)
 
 
@@ -241,6 +255,8 @@ def labelled_batches(
   image_size: int,
   channels: int = 3,
   seed: int,
+  process_index: int = 0,
+  process_count: int = 1,
 ) -> Iterator[dict[str, np.ndarray]]:
   """Returns endless shuffled batches of random crops, to train classifiers on.
 
@@ -251,14 +267,17 @@ def labelled_batches(
       are held in memory, undecoded.
     view: how crops are drawn, and how often they are flipped.
     reading: how the images are read.
-    batch_size: examples in a batch; may be more than there are.
+    batch_size: examples in a batch over all processes; may be more than there
+      are.
     image_size: side of an image, pixels.
     channels: 3, or 1 for grey images.
     seed: decides order and crops.
+    process_index: which slice of each batch to return, from 0.
+    process_count: the number of slices, equal but for one example.
 
   Returns:
-    An iterator of `{"image": [B, S, S, channels] float32 in [0, 1], "label":
-    [B] int32}`, labels as `eval_batches` returns them.
+    An iterator of `{"image": [b, S, S, channels] float32 in [0, 1], "label":
+    [b] int32}`, labels as `eval_batches` returns them.
 
   Raises:
     UserError: if the split is unknown; from the iterator, if a file cannot be
@@ -292,7 +311,10 @@ def labelled_batches(
     return {"image": image, "label": label}
 
   threads = reading.threads or os.cpu_count() or 1
-  batches = records.enumerate().map(example, threads).batch(batch_size)
+  slices = _slices(records, batch_size, process_index, process_count)
+  batches = slices.map(example, threads).batch(
+    _slice_size(batch_size, process_index, process_count)
+  )
   return _guarded(_iterate(batches, reading.prefetch), source, split)
 
 
@@ -404,17 +426,16 @@ def _check_batch(
       f"batch_size={batch_size} is more than the {size} examples of split"
       f" {split!r} of {source.dataset.tfds_name}; lower it to {size} or less."
     )
-  if parts % process_count:
-    raise errors.UserError(
-      f"data.parts={parts} must be a multiple of the number of processes,"
-      f" {process_count}; try {process_count}."
-    )
-  if batch_size % parts:
-    lower = batch_size - batch_size % parts
-    raise errors.UserError(
-      f"batch_size={batch_size} must be a multiple of data.parts={parts}, the"
-      f" processes at least; try {lower} or {lower + parts}."
-    )
+  for name, divisor in {
+    f"data.parts={parts}": parts,
+    f"the {process_count} processes": process_count,
+  }.items():
+    if batch_size % divisor:
+      lower = batch_size - batch_size % divisor
+      raise errors.UserError(
+        f"batch_size={batch_size} must be a multiple of {name}; try"
+        f" {lower or divisor} or {lower + divisor}."
+      )
 
 
 def augmented(
@@ -527,6 +548,25 @@ def _woven(streams: list[tf.data.Dataset], length: int) -> tf.data.Dataset:
   return tf.data.Dataset.choose_from_datasets(
     streams, turns.map(lambda i: i // length)
   )
+
+
+def _slice_size(batch_size: int, index: int, count: int) -> int:
+  return batch_size * (index + 1) // count - batch_size * index // count
+
+
+def _slices(
+  records: tf.data.Dataset, batch_size: int, index: int, count: int
+) -> tf.data.Dataset:
+  """Positions and records of one slice of every batch, of `count` slices."""
+  numbered = records.enumerate()
+  if count == 1:
+    return numbered
+  first, after = (batch_size * i // count for i in (index, index + 1))
+
+  def is_in_slice(i, unused_record):
+    return (i % batch_size >= first) & (i % batch_size < after)
+
+  return numbered.filter(is_in_slice)
 
 
 def _files(

@@ -11,15 +11,19 @@ from byol_jax import host
 if __name__ == "__main__":
   host.restart_with_huge_pages()
 
-# TensorFlow only feeds images; what it has to say of its own start is noise,
-# and its optional kernels round differently from machine to machine.
+# TensorFlow only feeds images; what it has to say of its own start is noise, its
+# optional kernels round differently from machine to machine, and without the
+# older Keras, which is not there, it imports none: a third of its start.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 import pathlib
+import signal
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 from absl import app, flags, logging
@@ -31,6 +35,7 @@ from byol_jax import (
   evaluation,
   networks,
   plan,
+  processes,
   report,
   signals,
   summary,
@@ -53,6 +58,18 @@ _STEP = flags.DEFINE_integer(
 _WATCH = flags.DEFINE_bool(
   "watch", False, "Of evaluate: each new checkpoint, until the run has ended."
 )
+_COORDINATOR = flags.DEFINE_string(
+  "coordinator",
+  "",
+  "Of several processes: HOST:PORT of the first. With num_processes and"
+  " process_id needed only where neither srun nor mpirun starts them.",
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+  "num_processes", None, "Of several processes: how many."
+)
+_PROCESS_ID = flags.DEFINE_integer(
+  "process_id", None, "Of several processes: which this one is, from 0."
+)
 _SPLIT = flags.DEFINE_string(
   "split",
   "",
@@ -61,7 +78,9 @@ _SPLIT = flags.DEFINE_string(
 
 
 def _say(message: str) -> None:
-  print(message, flush=True)
+  """Prints for people; of several processes, the first speaks."""
+  if processes.is_first():
+    print(message, flush=True)
 
 
 def _tell_network(run: train.Run) -> None:
@@ -84,7 +103,7 @@ def _tell_data(run: train.Run) -> None:
     f" {run.config.model.encoder.stem}; mean {_numbers(data.mean)}, std"
     f" {_numbers(data.std)}."
   )
-  if run.source.broken:
+  if run.source.broken and processes.is_first():
     path = train.list_broken(run)
     _say(f"{len(run.source.broken)} files cannot be used; see {path}.")
 
@@ -100,15 +119,22 @@ def _pretrain(run: train.Run) -> None:
   _tell_network(run)
   for line in plan.describe(run.plan, run.config.ema.schedule):
     _say(line)
-  _say(f"{jax.device_count()} {jax.devices()[0].platform} devices.")
+  where = (
+    f" in {jax.process_count()} processes" if processes.are_several() else ""
+  )
+  _say(f"{jax.device_count()} {jax.devices()[0].platform} devices{where}.")
   state, was_finished = train.pretrain(run)
-  if was_finished and evaluation.is_complete(run):
+  signals.stop_on_sigterm()
+  if was_finished and processes.of_first(
+    lambda: evaluation.is_complete(run), False
+  ):
     _say("This run was already finished.")
     for name, result in evaluation.read_results(run.workdir).items():
       _tell_result(name, result)
   else:
     evaluation.evaluate(run, state, _tell_result)
-  report.write(run)
+  if processes.is_first():
+    report.write(run)
 
 
 def _evaluate(run: train.Run) -> None:
@@ -135,8 +161,14 @@ def _embed(run: train.Run) -> None:
 
 
 def _report(run: train.Run) -> None:
-  """Draws a run, finished or not; of several in a folder, makes a table."""
-  if summary.workdirs(run.workdir):
+  """Draws a run, finished or not, or a sweep; of seeds, makes a table."""
+  if not processes.is_first():
+    return
+  if summary.is_sweep(run.workdir):
+    path = summary.write_sweep(run.workdir)
+    _say(path.read_text())
+    _say(f"Written: {path}, and a figure beside it")
+  elif summary.workdirs(run.workdir):
     path = summary.write(run.workdir)
     _say(path.read_text())
     _say(f"Written: {path}")
@@ -147,7 +179,8 @@ def _report(run: train.Run) -> None:
 def _views(run: train.Run) -> None:
   """Draws what the first step is given."""
   _tell_data(run)
-  _say(f"Drawn: {report.write_views(run)}")
+  if processes.is_first():
+    _say(f"Drawn: {report.write_views(run)}")
 
 
 MODES: Mapping[str, Callable[[train.Run], None]] = {
@@ -191,39 +224,72 @@ def _set_up(config: config_lib.Config) -> None:
       "jax_compilation_cache_dir",
       os.path.expanduser(config.train.compilation_cache),
     )
+  processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
 
 
 def main(argv: Sequence[str]) -> None:
-  """Runs one mode; exits with 0 only if its work was done."""
+  """Runs one mode; exits with 0 only if its work was done.
+
+  1 is a mistake, `processes.GO_ON` what the same command will mend.
+  """
+  signals.stop_on_sigterm()
   try:
-    if len(argv) > 1:
-      raise errors.UserError(
-        f"{argv[1]!r} is not a flag; write --config=FILE --config.KEY=VALUE."
-      )
-    if _CONFIG.value is None:
-      raise errors.UserError(
-        "--config is missing; try --config=experiments/quickstart.py."
-      )
-    if not _experiment()[0].is_file():
-      raise errors.UserError(
-        f"--config={_experiment()[0]} is not a file; give the path of an"
-        " experiment, such as experiments/quickstart.py."
-      )
-    if _MODE.value not in MODES:
-      raise errors.unknown_name("--mode", _MODE.value, MODES)
-    config_lib.validate(_CONFIG.value)
-    _set_up(_CONFIG.value)
-    workdir = pathlib.Path(_WORKDIR.value or _default_workdir())
-    _say(f"Workdir: {workdir}")
-    MODES[_MODE.value](train.prepare(_CONFIG.value, workdir))
-    _say(f"Done: {workdir}")
+    _run(argv)
   except errors.UserError as error:
-    sys.exit(f"Error: {error}")
+    _fail(f"Error: {error}", 1)
   except KeyboardInterrupt:
-    sys.exit(130)  # Where nothing is being trained, there is nothing to save.
+    processes.leave(130)  # Where nothing is being trained, nothing is lost.
   except signals.Interrupted as interrupted:
     _say(str(interrupted))
-    sys.exit(128 + interrupted.signum)  # As a shell reports a signal.
+    is_queue = interrupted.signum == signal.SIGTERM
+    processes.leave(processes.GO_ON if is_queue else 130)
+  except jax.errors.JaxRuntimeError as error:
+    if not processes.are_several() or "RESOURCE_EXHAUSTED" in str(error):
+      raise
+    _fail(
+      f"Another process was lost ({str(error).splitlines()[0]}); run the same"
+      " command again to go on from the last checkpoint.",
+      processes.GO_ON,
+    )
+  except Exception:
+    if not processes.are_several():
+      raise
+    traceback.print_exc()
+    processes.leave(1)
+
+
+def _run(argv: Sequence[str]) -> None:
+  if len(argv) > 1:
+    raise errors.UserError(
+      f"{argv[1]!r} is not a flag; write --config=FILE --config.KEY=VALUE."
+    )
+  if _CONFIG.value is None:
+    raise errors.UserError(
+      "--config is missing; try --config=experiments/quickstart.py."
+    )
+  if not _experiment()[0].is_file():
+    raise errors.UserError(
+      f"--config={_experiment()[0]} is not a file; give the path of an"
+      " experiment, such as experiments/quickstart.py."
+    )
+  if _MODE.value not in MODES:
+    raise errors.unknown_name("--mode", _MODE.value, MODES)
+  config_lib.validate(_CONFIG.value)
+  _set_up(_CONFIG.value)
+  if _MODE.value != "pretrain":
+    signals.stop_on_sigterm()  # JAX's handler, of several, waits to be asked.
+  workdir = pathlib.Path(_WORKDIR.value or _default_workdir())
+  _say(f"Workdir: {workdir}")
+  MODES[_MODE.value](train.prepare(_CONFIG.value, workdir))
+  _say(f"Done: {workdir}")
+
+
+def _fail(message: str, code: int) -> NoReturn:
+  """Ends with a message; of several processes, with which one says it."""
+  if processes.are_several():
+    message = f"Process {jax.process_index()}: {message}"
+  print(message, file=sys.stderr, flush=True)
+  processes.leave(code)
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:

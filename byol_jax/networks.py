@@ -33,24 +33,30 @@ class Outputs(NamedTuple):
 
 
 class _MLP(hk.Module):
-  """Linear, batch norm, ReLU, linear; nothing on the output (paper, 3.2)."""
+  """Linear, batch norm, ReLU, linear; nothing on the output (paper, 3.2).
+
+  Of other depths, the first three are there once for each layer but the last.
+  """
 
   def __init__(
     self,
+    num_layers: int,
     hidden_size: int,
     output_size: int,
     bn_config: Mapping[str, Any],
     name: str,
   ):
     super().__init__(name=name)
+    self._num_layers = num_layers
     self._hidden_size = hidden_size
     self._output_size = output_size
     self._bn_config = bn_config
 
   def __call__(self, x: chex.Array, is_training: bool) -> chex.Array:
-    x = hk.Linear(self._hidden_size)(x)
-    x = layers.BatchNorm(**self._bn_config)(x, is_training)
-    x = jax.nn.relu(x)
+    for _ in range(self._num_layers - 1):
+      x = hk.Linear(self._hidden_size)(x)
+      x = layers.BatchNorm(**self._bn_config)(x, is_training)
+      x = jax.nn.relu(x)
     return hk.Linear(self._output_size, with_bias=False)(x)
 
 
@@ -66,8 +72,10 @@ def make_network(
   stem: str = "imagenet",
   pooling: str = "mean",
   zero_init_last_scale: bool = False,
+  projector_layers: int = 2,
   projector_hidden_size: int,
   projector_output_size: int,
+  predictor_layers: int = 2,
   predictor_hidden_size: int,
   batch_norm_decay_rate: float,
   batch_norm_eps: float,
@@ -93,9 +101,11 @@ def make_network(
     stem: imagenet or cifar.
     pooling: mean or flatten.
     zero_init_last_scale: start each residual branch at zero.
-    projector_hidden_size: units of the projector's hidden layer.
+    projector_layers: of the projector, linear ones.
+    projector_hidden_size: units of the projector's hidden layers.
     projector_output_size: units of projection and prediction.
-    predictor_hidden_size: units of the predictor's hidden layer.
+    predictor_layers: of the predictor, linear ones.
+    predictor_hidden_size: units of the predictor's hidden layers.
     batch_norm_decay_rate: of the running statistics used in inference.
     batch_norm_eps: added to variances.
     num_classes: outputs of the online classifier.
@@ -131,10 +141,18 @@ def make_network(
       remat=remat,
     )
     projector = _MLP(
-      projector_hidden_size, projector_output_size, bn_config, "projector"
+      projector_layers,
+      projector_hidden_size,
+      projector_output_size,
+      bn_config,
+      "projector",
     )
     predictor = _MLP(
-      predictor_hidden_size, projector_output_size, bn_config, "predictor"
+      predictor_layers,
+      predictor_hidden_size,
+      projector_output_size,
+      bn_config,
+      "predictor",
     )
     classifier = hk.Linear(num_classes, name="classifier")
 

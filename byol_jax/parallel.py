@@ -1,11 +1,13 @@
 """Everything that knows of several devices; the only user of `pmap`."""
 
 import collections
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from byol_jax import errors
@@ -88,12 +90,42 @@ def _sharding(devices: Sequence[jax.Device], *axes: str):
 
 
 def replicate(state: chex.ArrayTree) -> chex.ArrayTree:
-  """The state on all devices, as updates return it.
+  """The state on all devices of this process, as updates return it.
 
   An update that is given it in another way is compiled once for that, and once
   more for what it returned.
   """
-  return jax.device_put(state, _sharding(jax.devices()))
+  return jax.device_put(state, _sharding(jax.local_devices()))
+
+
+def differing_devices(state: chex.ArrayTree) -> list[int]:
+  """The devices, of all processes, whose copy of the state is not device 0's.
+
+  `pmap_update` hands back one copy and keeps the others to itself: what went
+  wrong on a device would show in nothing but worse results.
+
+  Args:
+    state: as updates return it.
+
+  Returns:
+    Their indices among `jax.devices()`, by a checksum over all bits.
+  """
+  each = np.zeros(jax.local_device_count())  # What is mapped over, to no end.
+  sums = np.asarray(_checksums(state, each))
+  return np.flatnonzero(sums != sums[0]).tolist()
+
+
+@functools.partial(jax.pmap, axis_name=AXIS, in_axes=(None, 0), out_axes=None)
+def _checksums(state: chex.ArrayTree, unused_each: chex.Array) -> chex.Array:
+  """[devices] uint32, in all of them."""
+
+  def checksum(leaf):
+    bits = jax.lax.bitcast_convert_type(leaf, jnp.uint32).reshape(-1)
+    # By their place, so that two values in each other's show.
+    return jnp.sum(bits * (2 * jnp.arange(bits.size, dtype=jnp.uint32) + 1))
+
+  sums = jnp.stack([checksum(leaf) for leaf in jax.tree.leaves(state)])
+  return jax.lax.all_gather(checksum(sums), AXIS)
 
 
 def prefetch(

@@ -1,4 +1,4 @@
-"""Figures of a run: its curves, its augmentations, what it holds for alike."""
+"""Figures of a run, its curves, its views, what it holds for alike; of a sweep."""
 
 import contextlib
 import itertools
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib import axes, figure, layout_engine, ticker
 
-from byol_jax import errors, input_pipeline, metrics, train
+from byol_jax import errors, input_pipeline, metrics, sweeps, train
 from byol_jax.evaluation.features import share_a_class
 
 _COLOUR = "#1f5fa8"
@@ -238,6 +238,85 @@ def draw_neighbours(
     x = panel.get_position().x0
     fig.text(x, 1 - 0.1 / height, caption, va="top", size=10)
   fig.savefig(path)
+
+
+def draw_sweep(
+  sweep: sweeps.Sweep,
+  values: Mapping[str, Sequence[float]],
+  path: str | os.PathLike,
+) -> None:
+  """Draws a sweep's figures against what was swept, the paper's beside them.
+
+  Args:
+    sweep: what was swept.
+    values: name of a point to its figure for each seed, in [0, 1].
+    path: of the PNG.
+  """
+  theirs = {
+    name: point.paper
+    for name, point in sweep.points.items()
+    if point.paper is not None
+  }
+  panels = 2 if theirs else 1
+  fig = figure.Figure(
+    figsize=(6 * panels, 4.5),
+    dpi=_DOTS_PER_INCH,
+    layout=layout_engine.ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12),
+  )
+  ours, *other = fig.subplots(1, panels, squeeze=False)[0]
+  mean_of = {
+    name: float(np.mean(each)) for name, each in values.items() if each
+  }
+  ours.set_title(f"{sweep.title}: {sweep.metric}, here")
+  ours.set_ylabel("mean and range of the seeds")
+  _draw_points(
+    ours,
+    sweep,
+    mean_of,
+    {
+      name: (mean - min(values[name]), max(values[name]) - mean)
+      for name, mean in mean_of.items()
+    },
+    _COLOUR,
+  )
+  for panel in other:
+    panel.set_title(f"The paper's top-1 on ImageNet ({sweep.source})")
+    _draw_points(
+      panel,
+      sweep,
+      {name: mean / 100 for name, (mean, _) in theirs.items()},
+      {name: (half / 100, half / 100) for name, (_, half) in theirs.items()},
+      _SECOND_COLOUR,
+    )
+  fig.savefig(path)
+
+
+def _draw_points(
+  panel: axes.Axes,
+  sweep: sweeps.Sweep,
+  means: Mapping[str, float],
+  below_and_above: Mapping[str, tuple[float, float]],
+  color: str,
+) -> None:
+  """Draws one curve of a sweep with what it ranges over."""
+  panel.errorbar(
+    [sweep.points[name].x for name in means],
+    list(means.values()),
+    yerr=np.array([below_and_above[name] for name in means]).T,
+    color=color,
+    marker="o",
+    capsize=4,
+  )
+  places = [point.x for point in sweep.points.values()]
+  if sweep.scale == "log":
+    panel.set_xscale("log")
+  if sweep.scale != "linear":
+    panel.set_xticks(places, list(sweep.points))
+    panel.xaxis.set_minor_locator(ticker.NullLocator())
+  panel.set_xlabel(sweep.axis)
+  panel.yaxis.set_major_formatter(ticker.PercentFormatter(1))
+  panel.grid(alpha=0.3)
+  panel.spines[["top", "right"]].set_visible(False)
 
 
 def _coloured(image: np.ndarray) -> np.ndarray:

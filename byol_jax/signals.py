@@ -1,38 +1,70 @@
 """Being told to stop, by Ctrl-C or by a queue, without losing anything."""
 
+import os
 import signal
-from typing import Any
+from typing import Any, NoReturn
+
+from jax.experimental import multihost_utils
+
+from byol_jax import processes
 
 
-class Interrupted(Exception):
-  """Training was stopped by a signal, after saving; `signum` says which."""
+class Interrupted(BaseException):  # No `except Exception` is meant for it.
+  """The work was stopped by a signal, after saving; `signum` says which."""
 
-  def __init__(self, signum: int, step: int):
+  def __init__(self, signum: int, step: int | None = None):
+    what = "; what was done" if step is None else f" after step {step}, which"
     super().__init__(
-      f"Stopped by {signal.Signals(signum).name} after step {step}, which is"
-      " saved; run the same command again to go on."
+      f"Stopped by {signal.Signals(signum).name}{what} is saved; run the same"
+      " command again to go on."
     )
     self.signum = signum
 
 
-class Remembered:
-  """While entered, remembers SIGTERM and SIGINT; a second one kills as usual.
+def stop_on_sigterm() -> None:
+  """Makes SIGTERM raise `Interrupted` wherever the program is."""
 
-  Attributes:
-    received: the signal's number, None before one came.
+  def stop(signum: int, frame: Any) -> NoReturn:
+    del frame
+    raise Interrupted(signum)
+
+  signal.signal(signal.SIGTERM, stop)
+
+
+class Remembered:
+  """While entered, remembers SIGTERM and SIGINT; a second one acts as usual.
+
+  Of several processes, all are told what one of them receives, by JAX: its
+  handler of SIGTERM is there since they met.
   """
 
   def __enter__(self) -> "Remembered":
-    self.received: int | None = None
+    self._received: int | None = None
+    handlers = {signal.SIGINT: self._remember, signal.SIGTERM: self._remember}
+    if processes.are_several():
+      handlers = {signal.SIGINT: self._hand_on}
     self._before = {
-      signum: signal.signal(signum, self._remember)
-      for signum in (signal.SIGTERM, signal.SIGINT)
+      signum: signal.signal(signum, handler)
+      for signum, handler in handlers.items()
     }
     return self
 
+  def received_by(self, step: int) -> int | None:
+    """The signal to stop for, None without one; of several processes, the step
+    after which all of them learn of it is the same."""
+    if processes.are_several():
+      told = multihost_utils.reached_preemption_sync_point(step)
+      return signal.SIGTERM if told else None
+    return self._received
+
   def _remember(self, signum: int, frame: Any) -> None:
     del frame
-    self.received = signum
+    self._received = signum
+    self._restore()
+
+  def _hand_on(self, signum: int, frame: Any) -> None:
+    del signum, frame
+    os.kill(os.getpid(), signal.SIGTERM)
     self._restore()
 
   def _restore(self) -> None:

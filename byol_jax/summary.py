@@ -1,15 +1,16 @@
-"""Results of several runs that differ in their seed, as one table."""
+"""Results of several runs: of their seeds as a table, of a sweep as a figure."""
 
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from byol_jax import errors, evaluation, train
+from byol_jax import errors, evaluation, report, sweeps, train
 
-_FILE = "results.md"
+_FILE, _SWEEP_FILE, _SWEEP_FIGURE = "results.md", "sweep.md", "sweep.png"
+_REMEDY = "free space there and run again"
 
 # What `results.json` calls the network, and the table's column.
 _COLUMNS = {
@@ -63,9 +64,82 @@ def write(folder: pathlib.Path) -> pathlib.Path:
     cells = [_cell(runs, results, row, network) for network in _COLUMNS]
     lines.append(f"| {' '.join(row)} | {' | '.join(cells)} |")
   path = folder / _FILE
-  with errors.writing(path, "free space there and run again"):
+  with errors.writing(path, _REMEDY):
     path.write_text("\n".join(lines) + "\n")
   return path
+
+
+def is_sweep(folder: pathlib.Path) -> bool:
+  """Whether `launch/sweep.py` made the folder."""
+  return (folder / sweeps.FILE).exists()
+
+
+def write_sweep(folder: pathlib.Path) -> pathlib.Path:
+  """Writes `sweep.md` and `sweep.png`: a sweep's figures against what was swept.
+
+  As far as its runs have results; see `write` for what a figure is.
+
+  Args:
+    folder: holds `sweep.json` and workdirs `POINT/seed_N`.
+
+  Returns:
+    The table.
+
+  Raises:
+    UserError: if no run has results, runs differ in anything that was not
+      swept, or a file cannot be written.
+  """
+  sweep = sweeps.from_json((folder / sweeps.FILE).read_text())
+  runs = {name: workdirs(folder / name) for name in sweep.points}
+  everything = [run for of_point in runs.values() for run in of_point]
+  if not everything:
+    raise errors.UserError(
+      f"{folder} has no run with results yet; see log.txt in its workdirs."
+    )
+  swept = {key for point in sweep.points.values() for key in point.overrides}
+  _check_alike(everything, swept)
+  results = {run: evaluation.read_results(run) for run in everything}
+  rows = dict.fromkeys(
+    _row(one)
+    for result in results.values()
+    for one in result.values()
+    if one["network"] == "online"
+  )
+  names = [" ".join(row) for row in rows]
+  lines = [
+    f"{sweep.title}: mean over seeds ± half their range; in brackets, the widest"
+    " 95% interval of a seed over the test examples.",
+    "",
+    f"| {sweep.axis} | {' | '.join(names)} | paper, ImageNet |",
+    "|---|" + "---|" * (len(rows) + 1),
+  ]
+  for name, point in sweep.points.items():
+    found = [results[run] for run in runs[name]]
+    cells = [_cell(runs[name], found, row, "online") for row in rows]
+    lines.append(f"| {name} | {' | '.join(cells)} | {_paper(point)} |")
+  path = folder / _SWEEP_FILE
+  with errors.writing(path, _REMEDY):
+    report.draw_sweep(
+      sweep,
+      {
+        name: [
+          results[run][sweep.metric]["value"]
+          for run in of_point
+          if sweep.metric in results[run]
+        ]
+        for name, of_point in runs.items()
+      },
+      folder / _SWEEP_FIGURE,
+    )
+    path.write_text("\n".join(lines) + "\n")
+  return path
+
+
+def _paper(point: sweeps.Point) -> str:
+  if point.paper is None:
+    return "-"
+  mean, half_range = point.paper
+  return f"{mean:.1f} ± {half_range:.1f}" if half_range else f"{mean:.1f}"
 
 
 def _settings(run: pathlib.Path) -> dict[str, Any]:
@@ -78,20 +152,22 @@ def _settings(run: pathlib.Path) -> dict[str, Any]:
   return train.flat(json.loads(path.read_text()))
 
 
-def _check_alike(runs: Sequence[pathlib.Path]) -> None:
-  """Raises `UserError` for the first setting but the seed that runs differ in."""
+def _check_alike(
+  runs: Sequence[pathlib.Path], swept: Collection[str] = ()
+) -> None:
+  """Raises `UserError` for the first other setting that runs differ in."""
   first, *others = runs
   expected = _settings(first)
   for other in others:
     settings = _settings(other)
     for key in sorted(expected.keys() | settings.keys()):
-      if key == "seed" or key.startswith(train.FREE_KEYS):
+      if key in {"seed", *swept} or key.startswith(train.FREE_KEYS):
         continue
       if settings.get(key) != expected.get(key):
         raise errors.UserError(
           f"{other} has {key}={settings.get(key)} and {first}"
-          f" {expected.get(key)}; only runs that differ in seed alone can be"
-          " averaged."
+          f" {expected.get(key)}; only runs that differ in"
+          f" {', '.join(['seed', *sorted(swept)])} alone can be compared."
         )
 
 

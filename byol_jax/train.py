@@ -23,6 +23,7 @@ from byol_jax import (
   networks,
   optimizers,
   parallel,
+  processes,
   signals,
 )
 from byol_jax.config import Config
@@ -37,7 +38,9 @@ FREE_KEYS = (
   "data.max_broken",
   "data.threads",
   "data.prefetch",
+  "train.check_replicas_every",
   "train.compilation_cache",
+  "train.hang_seconds",
   "train.remat",
   "evaluation.",
   "checkpoint.",
@@ -55,8 +58,10 @@ def build_network(config: Config, num_classes: int):
     stem=model.encoder.stem,
     pooling=model.encoder.pooling,
     zero_init_last_scale=model.encoder.zero_init_last_scale,
+    projector_layers=model.projector.layers,
     projector_hidden_size=model.projector.hidden_size,
     projector_output_size=model.projector.output_size,
+    predictor_layers=model.predictor.layers,
     predictor_hidden_size=model.predictor.hidden_size,
     batch_norm_decay_rate=model.batch_norm.decay_rate,
     batch_norm_eps=model.batch_norm.eps,
@@ -157,7 +162,7 @@ def prepare(config: Config, workdir: pathlib.Path) -> Run:
   """
   parallel.check_batch_size(config.train.batch_size, config.train.microbatches)
   source = load(config, config.data.dataset, config.data.root)
-  config = _resolved(config, source)
+  config = _resolved(config, source, workdir)
   num_examples = datasets.num_examples(source, source.dataset.pretrain)
   plan = make_plan(config, num_examples)
   run = Run(
@@ -167,7 +172,7 @@ def prepare(config: Config, workdir: pathlib.Path) -> Run:
     plan=plan,
     learner=build_learner(config, plan, _classes(source)),
   )
-  _check_settings(run)
+  processes.of_first(lambda: _check_settings(run), None)
   return run
 
 
@@ -195,11 +200,17 @@ _LARGEST_IMAGE_SIZE = 224
 _CIFAR_STEM_UP_TO = 64
 
 
-def _resolved(config: Config, source: datasets.Source) -> Config:
-  """The configuration with all that it left to the data filled in."""
+def _resolved(
+  config: Config, source: datasets.Source, workdir: pathlib.Path
+) -> Config:
+  """The configuration with all that it left to data and workdir filled in."""
   config = config.copy_and_resolve_references()
   data, encoder = config.data, config.model.encoder
-  data.parts = data.parts or jax.process_count()
+  # A run that goes on with more or fewer processes sees the same batches.
+  before = processes.of_first(
+    lambda: _settings(workdir).get("data.parts", 0), 0
+  )
+  data.parts = data.parts or int(before) or jax.process_count()
   if not (data.image_size and data.mean and data.std):
     own = source.dataset.statistics or input_pipeline.measure(source)
     data.image_size = data.image_size or next(
@@ -237,6 +248,12 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
   return keys
 
 
+def _settings(workdir: pathlib.Path) -> dict[str, Any]:
+  """Those of the run that the workdir belongs to, {} if it is of none."""
+  path = workdir / _CONFIG_FILE
+  return flat(json.loads(path.read_text())) if path.exists() else {}
+
+
 def _saved_steps(run: Run) -> int:
   """How many checkpoints the workdir holds."""
   return sum(p.name.isdigit() for p in run.workdir.glob("checkpoints/*"))
@@ -244,10 +261,9 @@ def _saved_steps(run: Run) -> int:
 
 def _check_settings(run: Run) -> None:
   """Raises `UserError` if the workdir's checkpoints are of other settings."""
-  path = run.workdir / _CONFIG_FILE
-  if not (_saved_steps(run) and path.exists()):
+  if not _saved_steps(run):
     return
-  theirs = flat(json.loads(path.read_text()))
+  theirs = _settings(run.workdir)
   ours = flat(json.loads(run.config.to_json_best_effort()))
   for key in sorted(theirs.keys() & ours.keys()):
     if theirs[key] != ours[key] and not key.startswith(FREE_KEYS):
@@ -347,8 +363,14 @@ def eval_batches(
   split: str,
   batch_size: int | None = None,
   places: range | None = None,
+  *,
+  spread: bool = False,
 ) -> Iterator[dict[str, np.ndarray]]:
-  """Examples of a split once, as the evaluations of a configuration see them."""
+  """Examples of a split once, as the evaluations of a configuration see them.
+
+  Several processes get all of them each or, if `spread`, batches in turn, the
+  last of which are filled up.
+  """
   return input_pipeline.eval_batches(
     source,
     split,
@@ -357,6 +379,8 @@ def eval_batches(
     crop=config.data.eval_crop,
     channels=config.data.channels,
     places=places,
+    process_index=jax.process_index() if spread else 0,
+    process_count=jax.process_count() if spread else 1,
   )
 
 
@@ -381,12 +405,24 @@ def finish_views(
 
 def restore(run: Run, step: int | None = None) -> TrainState:
   """A checkpoint's state, the newest's by default; `UserError` if it is not."""
+  template = jax.eval_shape(run.initial_state)
+
+  def read():
+    with run.open_checkpoints() as saved:
+      if saved.latest_step() is None:
+        raise errors.UserError(
+          f"{run.workdir} holds no checkpoint yet; pretrain first."
+        )
+      return saved.restore(template, step)
+
+  return processes.of_first(read, template)
+
+
+def _newest_step(run: Run) -> int:
+  """That of the newest checkpoint, -1 if there is none."""
   with run.open_checkpoints() as saved:
-    if saved.latest_step() is None:
-      raise errors.UserError(
-        f"{run.workdir} holds no checkpoint yet; pretrain first."
-      )
-    return saved.restore(jax.eval_shape(run.initial_state), step)
+    step = saved.latest_step()
+  return -1 if step is None else step
 
 
 _LOOK_EVERY = 5.0  # Seconds.
@@ -400,14 +436,25 @@ def watch(run: Run) -> Iterator[TrainState]:
   """
   step = -1
   while step < run.plan.total_steps:
-    with run.open_checkpoints() as saved:
-      newest = saved.latest_step()
-    if newest is None or newest <= step:
+    if processes.of_first(lambda: _newest_step(run), 0) <= step:
       time.sleep(_LOOK_EVERY)
     else:
-      state = restore(run)  # Not `newest`, which may be deleted by now.
+      state = restore(run)  # Not that step's, which may be deleted by now.
       step = int(state.step)
       yield state
+
+
+def _begin(run: Run, template: TrainState) -> TrainState:
+  """The state that training starts from or goes on with, and room for more."""
+  _claim(run)
+  with run.open_checkpoints() as saved:
+    if saved.latest_step() is None:
+      state = run.initial_state()
+    else:
+      state = saved.restore(template)
+  if int(state.step) < run.plan.total_steps:
+    _check_space(run, state)
+  return state
 
 
 def pretrain(run: Run) -> tuple[TrainState, bool]:
@@ -422,31 +469,34 @@ def pretrain(run: Run) -> tuple[TrainState, bool]:
 
   Raises:
     signals.Interrupted: by SIGTERM or Ctrl-C, after saving.
-    UserError: if the loss is not finite or nothing can be written.
+    UserError: if the loss is not finite, devices have come to differ, or
+      nothing can be written.
   """
-  _claim(run)
-  with run.open_checkpoints() as saved:
-    if saved.latest_step() is None:
-      state = run.initial_state()
-    else:
-      state = saved.restore(jax.eval_shape(run.initial_state))
-    start = int(state.step)
-    if start == run.plan.total_steps:
-      return state, True
-    _check_space(run, state)
-    state = parallel.replicate(state)
-    batches = _batches(run, start)
-    meter = metrics.Meter(
-      [
+  template = jax.eval_shape(run.initial_state)
+  state = processes.of_first(lambda: _begin(run, template), template)
+  start = int(state.step)
+  if start == run.plan.total_steps:
+    return state, True
+  state = parallel.replicate(state)
+  batches = _batches(run, start)
+  with contextlib.ExitStack() as stack:
+    saved: checkpoints.Checkpoints | None = None
+    writers: list[metrics.Writer] = []
+    if processes.is_first():
+      saved = stack.enter_context(run.open_checkpoints())
+      writers = [
         metrics.JsonlWriter(run.workdir / "metrics.jsonl", start),
         metrics.TensorBoardWriter(run.workdir / "tensorboard"),
         metrics.ProgressBar(run.plan.total_steps, start),
         metrics.DataWaitHint(_DATA_ADVICE[run.config.augment.placement]),
-      ],
+      ]
+    meter = metrics.Meter(
+      writers,
       batch_size=run.config.train.batch_size,
       every_steps=run.config.log.every_steps,
       last_step=run.plan.total_steps,
     )
+    stack.callback(meter.close)
     try:
       return _loop(run, state, batches, saved, meter), False
     except metrics.NotFiniteError as error:
@@ -455,8 +505,6 @@ def pretrain(run: Run) -> tuple[TrainState, bool]:
         " kept: lower optimizer.base_learning_rate or raise"
         " optimizer.warmup_epochs, in another --workdir."
       ) from error
-    finally:
-      meter.close()
 
 
 # What to do where the step waits for its batch, by `augment.placement`.
@@ -473,34 +521,56 @@ def _is_finite(state: TrainState) -> bool:
   return all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(params))
 
 
+def _check_replicas(state: TrainState, step: int) -> None:
+  """Raises `UserError` unless all devices hold the same state."""
+  if differing := parallel.differing_devices(state):
+    raise errors.UserError(
+      f"After step {step} devices {differing} hold other parameters than device"
+      " 0: one of them computes wrongly or lost its state. Leave that machine"
+      " out and run the same command again; the last checkpoint is kept."
+    )
+
+
 def _loop(
   run: Run,
   state: TrainState,
   batches: Iterator[dict[str, Any]],
-  saved: checkpoints.Checkpoints,
+  saved: checkpoints.Checkpoints | None,
   meter: metrics.Meter,
 ) -> TrainState:
-  config = run.config.checkpoint
+  """Trains; `saved` is what the one process has that saves."""
+  config = run.config
+  last_step, saving = run.plan.total_steps, config.checkpoint
   update = parallel.pmap_update(run.learner.update)
   saved_at = time.monotonic()
-  with signals.Remembered() as remembered:
-    for step in range(int(state.step) + 1, run.plan.total_steps + 1):
+  with (
+    signals.Remembered() as remembered,
+    processes.Watchdog(config.train.hang_seconds) as watchdog,
+  ):
+    for step in range(int(state.step) + 1, last_step + 1):
       asked_at = time.monotonic()
       batch = next(batches)
       meter.waited(time.monotonic() - asked_at)
       state, row = update(state, batch)
       meter.add(step, row)
+      watchdog.alive()
 
-      is_last = step == run.plan.total_steps
-      overdue = time.monotonic() - saved_at > config.every_seconds > 0
-      due = config.every_steps and step % config.every_steps == 0
-      if is_last or overdue or due or remembered.received:
+      every = config.train.check_replicas_every
+      is_last = step == last_step
+      if is_last or (every and step % every == 0):
+        _check_replicas(state, step)
+      stop = remembered.received_by(step)
+      overdue = time.monotonic() - saved_at > saving.every_seconds > 0
+      due = saving.every_steps and step % saving.every_steps == 0
+      if is_last or overdue or due or stop:
         meter.drain()
         if not _is_finite(state):  # The losses are of the states before.
           raise metrics.NotFiniteError(f"A parameter is NaN after step {step}")
-        saved.save(step, state)
+        if saved:
+          saved.save(step, state)
         saved_at = time.monotonic()
-      if remembered.received:
-        saved.close()
-        raise signals.Interrupted(remembered.received, step)
+      if stop:
+        if saved:
+          saved.close()
+        raise signals.Interrupted(stop, step)
   return state

@@ -1,5 +1,6 @@
 """Batches on their way to the devices."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -32,3 +33,23 @@ def test_a_batch_that_does_not_divide_is_named_with_ones_that_do(
   with pytest.raises(errors.UserError, match=remedy) as caught:
     parallel.check_batch_size(batch_size, microbatches)
   assert str(caught.value).startswith(f"train.batch_size={batch_size} must")
+
+
+def test_devices_that_hold_another_state_are_named():
+  """One bit, or two values in each other's place, on the second of two."""
+  state = {"a": np.arange(6, dtype=np.float32), "step": np.int32(3)}
+  assert parallel.differing_devices(parallel.replicate(state)) == []
+
+  swapped = state["a"][[1, 0, 2, 3, 4, 5]]
+  nudged = np.nextafter(state["a"], np.float32(9))
+  for other in (swapped, nudged):
+    copies = [
+      jax.device_put(value, device)
+      for value, device in zip(
+        (state["a"], other), jax.local_devices(), strict=True
+      )
+    ]
+    sharding = parallel.replicate(state)["a"].sharding
+    array = jax.make_array_from_single_device_arrays((6,), sharding, copies)
+    found = parallel.differing_devices(parallel.replicate(state) | {"a": array})
+    assert found == [1]

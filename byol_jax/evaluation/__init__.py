@@ -7,11 +7,10 @@ import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
 import numpy as np
 from absl import logging
 
-from byol_jax import datasets, errors, train
+from byol_jax import datasets, errors, processes, train
 from byol_jax.evaluation import retrieval
 from byol_jax.evaluation import subject as subjects
 from byol_jax.evaluation.protocols import (
@@ -269,7 +268,7 @@ def _remember(
 
 def _write(path: pathlib.Path, contents: bytes) -> None:
   """Replaces a file as a whole; `UserError` if it cannot be written."""
-  if jax.process_index() != 0:
+  if not processes.is_first():
     return
   with errors.writing(path, errors.EVALUATE_AGAIN):
     written = path.with_name(f"{path.name}.{os.getpid()}.tmp")

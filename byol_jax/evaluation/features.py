@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import shutil
+import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from byol_jax import errors, parallel
+from byol_jax import errors, parallel, processes
 
 # What settles the running batch-norm statistics of an encoder that was never
 # trained: they average over about 1 / (1 - 0.9) = 10 batches.
@@ -126,10 +127,27 @@ def fingerprint(tree: chex.ArrayTree) -> str:
   return f"{checksum:08x}"
 
 
-def extract(encode: Encode, batches: Batches) -> Iterator[Features]:
-  """Features of every example of an evaluation stream, batch by batch."""
+def extract(
+  encode: Encode, batches: Batches, count: int | None = None
+) -> Iterator[Features]:
+  """Features of the examples of a stream, batch by batch.
+
+  Args:
+    encode: from images to features.
+    batches: of examples; of several processes, each one's slices.
+    count: how many examples there are, if the last batch is filled up.
+
+  Yields:
+    The features of whole batches, in all processes.
+  """
+  at = 0
   for batch in batches:
-    yield Features(encode(batch["image"]), batch["label"])
+    found = Features(
+      processes.joined(encode(batch["image"])),
+      processes.joined(batch["label"]),
+    )
+    yield found if count is None else found.part(range(count - at))
+    at += len(found.labels)
 
 
 def kept(
@@ -156,9 +174,13 @@ def kept(
     UserError: if they cannot be written.
   """
   about = json.loads(json.dumps(about))
-  if (found := _read(folder, about)) is not None:
+  found = _read(folder, about)
+  # Making them takes all processes, so those that cannot see the folder decide.
+  if np.all(processes.joined(np.array([found is not None]))) and found:
     return found
   making = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+  if not processes.is_first():
+    making = pathlib.Path(tempfile.mkdtemp())
   try:
     with errors.writing(f"features to {making}", errors.EVALUATE_AGAIN):
       making.mkdir(parents=True, exist_ok=True)
@@ -167,9 +189,10 @@ def kept(
       text = json.dumps({"about": about, "checksums": sums}, indent=2)
       (making / _ABOUT).write_text(text + "\n")
       made = _opened(making)  # Still there when the files have another name.
-    shutil.rmtree(folder, ignore_errors=True)
-    with contextlib.suppress(OSError):  # Another process was faster.
-      making.rename(folder)
+    if processes.is_first():
+      shutil.rmtree(folder, ignore_errors=True)
+      with contextlib.suppress(OSError):  # Another program was faster.
+        making.rename(folder)
     return made
   finally:
     shutil.rmtree(making, ignore_errors=True)

@@ -7,7 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from byol_jax import augment, input_pipeline, optimizers, parallel, train
+from byol_jax import (
+  augment,
+  datasets,
+  input_pipeline,
+  optimizers,
+  parallel,
+  processes,
+  train,
+)
 from byol_jax.evaluation import features as features_lib
 from byol_jax.evaluation import (
   finetune,
@@ -44,10 +52,15 @@ def _metric(subject: Subject) -> str:
 
 
 def _value(subject: Subject, found: Features) -> float:
-  """How good scores, the vectors, are; -1 for those of what diverged."""
-  if not np.all(np.isfinite(found.vectors)):
-    return -1.0
-  return scores.value(_metric(subject), found.labels, found.vectors)
+  """How good scores, the vectors, are; -1 for those of what diverged.
+
+  What is chosen by it must be the same in all processes, so the first one's
+  rounding counts.
+  """
+  value = -1.0
+  if np.all(np.isfinite(found.vectors)):
+    value = scores.value(_metric(subject), found.labels, found.vectors)
+  return float(processes.of_first(lambda: value, value))
 
 
 def _chosen(
@@ -134,6 +147,8 @@ def _crops(
     image_size=config.data.image_size,
     channels=config.data.channels,
     seed=config.seed,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
   )
 
 
@@ -164,7 +179,7 @@ def _linear(subject: Subject, splits: Splits) -> Iterator[Classifier]:
     return features_lib.extract(subject.encode, crops)
 
   def fit(places, learning_rates):
-    batch_size = min(options.batch_size, len(places))
+    batch_size = _batch_size(options.batch_size, len(places))
     return linear.fit(
       batches(places, batch_size),
       learning_rates=[
@@ -190,7 +205,7 @@ def _linear(subject: Subject, splits: Splits) -> Iterator[Classifier]:
   details |= {
     "crops": options.crops,
     "epochs": options.epochs,
-    "batch_size": min(options.batch_size, len(both.labels)),
+    "batch_size": _batch_size(options.batch_size, len(both.labels)),
   }
   yield Classifier(
     "",
@@ -244,7 +259,12 @@ def _scorer(subject: Subject) -> Callable[..., Features]:
   ) -> Features:
     batches = features_lib.extract(
       lambda images: mapped(tuned, images),
-      train.eval_batches(run.config, subject.source, split, places=places),
+      train.eval_batches(
+        run.config, subject.source, split, places=places, spread=True
+      ),
+      datasets.num_examples(subject.source, split)
+      if places is None
+      else len(places),
     )
     return Features(*map(np.concatenate, zip(*batches, strict=True)))
 

@@ -179,6 +179,7 @@ def features_of(subject: Subject, split: str) -> Features:
   if split in subject.made:
     return subject.made[split]
   config, source = subject.run.config, subject.source
+  count = datasets.num_examples(source, split)
   subject.made[split] = features.kept(
     subject.run.workdir
     / "features"
@@ -192,9 +193,11 @@ def features_of(subject: Subject, split: str) -> Features:
       "eval_crop": config.data.eval_crop,
       "channels": config.data.channels,
     },
-    datasets.num_examples(source, split),
+    count,
     lambda: features.extract(
-      subject.encode, train.eval_batches(config, source, split)
+      subject.encode,
+      train.eval_batches(config, source, split, spread=True),
+      count,
     ),
   )
   return subject.made[split]

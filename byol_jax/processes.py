@@ -1,0 +1,210 @@
+"""Several processes that train as one: how they meet, agree and end.
+
+Only the first of them writes to the workdir, which need not be shared.
+"""
+
+import faulthandler
+import importlib.util
+import math
+import os
+import pathlib
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
+
+import chex
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from byol_jax import errors
+
+T = TypeVar("T")
+
+# The exit code of what is to be started again: sysexits' "temporary failure".
+GO_ON = os.EX_TEMPFAIL
+
+# A process that is not heard of for so long is taken for dead. JAX's 100 seconds
+# would let those of a dead host wait for minutes.
+_HEARTBEAT_SECONDS = 30
+# Another process may still be installing, or waiting for its node.
+_MEET_SECONDS = 300  # JAX's own.
+
+# What tells a process under a launcher how many were started with it. Not
+# SLURM_NTASKS, which a batch script has outside of srun, too.
+_COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+
+
+def _are_launched() -> bool:
+  """Whether `jax.distributed` can find the other processes by itself."""
+  on_tpu = importlib.util.find_spec("libtpu") is not None and any(
+    pathlib.Path("/dev").glob(pattern) for pattern in ("accel*", "vfio/*")
+  )
+  return on_tpu or any(int(os.environ.get(name, "1")) > 1 for name in _COUNTS)
+
+
+def join(coordinator: str, count: int | None, index: int | None) -> None:
+  """Meets the other processes of a run, if there are any.
+
+  Found by itself under srun and mpirun, and on TPUs. To be called before JAX is
+  first used.
+
+  Args:
+    coordinator: HOST:PORT at which the first process is to be met; empty if that
+      is to be found out.
+    count: of processes; None likewise.
+    index: of this one, from 0; None likewise.
+
+  Raises:
+    UserError: if only some are given, or the others did not come.
+  """
+  given = (bool(coordinator), count is not None, index is not None)
+  if any(given) and not all(given):
+    raise errors.UserError(
+      f"--coordinator={coordinator} --num_processes={count}"
+      f" --process_id={index} belong together; give all three or, under srun,"
+      " mpirun and on TPUs, none."
+    )
+  if count is not None and index is not None and not 0 <= index < count:
+    raise errors.UserError(
+      f"--process_id={index} must be from 0 to {count - 1}, as"
+      f" --num_processes={count}."
+    )
+  if not (any(given) or _are_launched()):
+    return
+  try:
+    jax.distributed.initialize(
+      coordinator or None,
+      count,
+      index,
+      initialization_timeout=_MEET_SECONDS,
+      heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+      cluster_detection_method="deactivate" if any(given) else None,
+    )
+  except (RuntimeError, ValueError) as error:
+    raise errors.UserError(
+      f"The other processes were not met: {str(error).splitlines()[0]}; check"
+      " that all were started and reach the first one."
+    ) from error
+
+
+def are_several() -> bool:
+  """Whether this is not the only process."""
+  return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def is_first() -> bool:
+  """Whether this is the process that writes and speaks for all."""
+  return not are_several() or jax.process_index() == 0
+
+
+def of_first(make: Callable[[], T], like: chex.ArrayTree) -> T:
+  """What only the first process makes, bit for bit in all of them.
+
+  Args:
+    make: called in the first process.
+    like: anything of the same structure, shapes and dtypes as what it makes.
+
+  Returns:
+    It; in several processes as NumPy arrays.
+
+  Raises:
+    UserError: in all processes, if `make` does.
+  """
+  if not are_several():
+    return make()
+  made, mistake = like, None
+  if is_first():
+    try:
+      made = make()
+    except errors.UserError as error:
+      mistake = error
+  if multihost_utils.broadcast_one_to_all(np.array(mistake is not None)):
+    raise mistake or errors.UserError("the first process says what is wrong.")
+  leaves, structure = jax.tree.flatten(like)
+  kinds = [(np.shape(x), np.result_type(x)) for x in leaves]
+  # As bytes: JAX would make float32 of float64, and a sum of what is -0.
+  sent = [
+    np.frombuffer(np.asarray(x).tobytes(), np.uint8)
+    if is_first()
+    else np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)
+    for x, (shape, dtype) in zip(jax.tree.leaves(made), kinds, strict=True)
+  ]
+  received = multihost_utils.broadcast_one_to_all(sent)
+  return jax.tree.unflatten(
+    structure,
+    [
+      np.frombuffer(np.asarray(x).tobytes(), dtype).reshape(shape)
+      for x, (shape, dtype) in zip(received, kinds, strict=True)
+    ],
+  )
+
+
+def joined(part: np.ndarray) -> np.ndarray:
+  """What all processes have, one after the other, in all of them.
+
+  Args:
+    part: [n, ...]; n may differ between processes.
+
+  Returns:
+    [N, ...], where N is the sum of all n.
+  """
+  if not are_several():
+    return part
+  counts = multihost_utils.process_allgather(np.array(len(part)))
+  fill = np.zeros((max(counts) - len(part), *part.shape[1:]), part.dtype)
+  parts = multihost_utils.process_allgather(np.concatenate([part, fill]))
+  return np.concatenate([x[:n] for x, n in zip(parts, counts, strict=True)])
+
+
+class Watchdog:
+  """While entered, ends this process, of several, when it seems to hang.
+
+  The others then lose it and end, too, instead of waiting for it for ever.
+
+  Args:
+    seconds: without a call of `alive`, counted from the first one: the first
+      step compiles. 0: any number.
+  """
+
+  def __init__(self, seconds: float):
+    self._seconds = seconds
+    self._seen: float | None = None
+    self._done = threading.Event()
+
+  def __enter__(self) -> "Watchdog":
+    if are_several() and self._seconds:
+      threading.Thread(target=self._watch, daemon=True).start()
+    return self
+
+  def alive(self) -> None:
+    """Says that a step was made."""
+    self._seen = time.monotonic()
+
+  def _watch(self) -> None:
+    while not self._done.wait(min(self._seconds / 10, 10)):
+      if self._seen and time.monotonic() - self._seen > self._seconds:
+        sys.stderr.write(
+          f"Process {jax.process_index()} has made no step for"
+          f" {self._seconds} seconds (train.hang_seconds), here:\n"
+        )
+        faulthandler.dump_traceback(all_threads=True)
+        leave(GO_ON)
+
+  def __exit__(self, *exc_info) -> None:
+    self._done.set()
+
+
+def leave(code: int) -> NoReturn:
+  """Ends this process; of several, without waiting for the others.
+
+  JAX lets a process wait for all others before it ends, which those that wait
+  for its part of a computation never do.
+  """
+  if are_several():
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+  sys.exit(code)

@@ -1,0 +1,189 @@
+"""Several processes that train as one, and what becomes of them."""
+
+import json
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from tests import command_line
+
+STEPS = 12
+
+
+def assert_same_end(workdir, expected, steps=STEPS):
+  leaves, wanted = (
+    command_line.saved_leaves(folder, steps) for folder in (workdir, expected)
+  )
+  assert leaves.keys() == wanted.keys()
+  for name, leaf in wanted.items():
+    np.testing.assert_allclose(
+      leaves[name], leaf, rtol=1e-5, atol=1e-5, err_msg=name
+    )
+
+
+def assert_each_step_once(workdir, steps=STEPS):
+  lines = (workdir / "metrics.jsonl").read_text().splitlines()
+  assert [json.loads(line)["step"] for line in lines] == [*range(1, steps + 1)]
+
+
+def tiny(workdir):
+  return [
+    *command_line.TINY,
+    f"--workdir={workdir}",
+    f"--config.train.steps={STEPS}",
+    "--config.log.every_steps=1",
+    "--config.checkpoint.every_steps=4",
+    "--config.evaluation.protocols=()",
+    "--config.train.check_replicas_every=3",
+    "--config.data.parts=2",
+  ]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, digits_dir):
+  """One process with two devices."""
+  workdir = tmp_path_factory.mktemp("uninterrupted")
+  done = command_line.run(*tiny(workdir), data_dir=digits_dir, devices=2)
+  assert done.returncode == 0, done.stderr
+  return workdir
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_judge_as_one_with_two_devices(
+  tmp_path, digits_dir
+):
+  """The quickstart's first 50 steps."""
+
+  def args(name):
+    return [
+      "--config=experiments/quickstart.py",
+      f"--workdir={tmp_path / name}",
+      "--config.train.steps=50",
+      "--config.log.every_steps=1",
+      "--config.data.parts=2",
+      "--config.evaluation.protocols=knn,linear,semi_supervised",
+      "--config.evaluation.baselines=False",
+      # 600 examples to learn from and 97 to judge: no batch divides them.
+      "--config.evaluation.train_split=train[:600]",
+      "--config.evaluation.test_split=test[:97]",
+      "--config.evaluation.linear.epochs=4",
+      "--config.evaluation.semi_supervised.labels=(0.1,)",
+      "--config.evaluation.semi_supervised.learning_rates=(0.1,)",
+      "--config.evaluation.semi_supervised.epochs=(2.0,)",
+    ]
+
+  first, second = map(
+    command_line.ended,
+    command_line.start_pair(*args("two"), data_dir=digits_dir),
+  )
+  assert first.returncode == 0, first.stderr
+  assert second.returncode == 0, second.stderr
+  assert "2 cpu devices in 2 processes" in first.stdout
+  said = [x for x in second.stdout.splitlines() if not x.startswith("[Gloo]")]
+  assert said == []  # One speaks for both.
+  one = command_line.run(*args("one"), data_dir=digits_dir, devices=2)
+  assert one.returncode == 0, one.stderr
+
+  assert_same_end(tmp_path / "two", tmp_path / "one", 50)
+  assert_each_step_once(tmp_path / "two", 50)
+  results, expected = (
+    json.loads((tmp_path / name / "results.json").read_text())
+    for name in ("two", "one")
+  )
+  assert results.keys() == expected.keys()
+  for name, result in expected.items():
+    assert result["examples"] == 97
+    # A single example, or two, may fall on the other side of a boundary.
+    assert abs(results[name]["value"] - result["value"]) < 2.5 / 97, name
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_other_and_one_process_goes_on(
+  uninterrupted, tmp_path, digits_dir
+):
+  first, second = command_line.start_pair(*tiny(tmp_path), data_dir=digits_dir)
+  command_line.wait_for(first, tmp_path / "metrics.jsonl", lines=6)
+  second.kill()
+  killed_at = time.monotonic()
+  survivor = command_line.ended(first)
+  assert time.monotonic() - killed_at < 60
+  assert survivor.returncode == os.EX_TEMPFAIL, survivor.stderr
+  assert "Another process was lost" in survivor.stderr
+  assert "Traceback" not in survivor.stderr
+  second.communicate()
+
+  done = command_line.run(
+    *tiny(tmp_path), data_dir=digits_dir
+  )  # On one device.
+  assert done.returncode == 0, done.stderr
+  assert_same_end(tmp_path, uninterrupted)
+  assert_each_step_once(tmp_path)
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_stops_both_and_more_or_fewer_go_on(
+  uninterrupted, tmp_path, digits_dir
+):
+  """From one device to two processes, and on."""
+  alone = command_line.run_and_signal(
+    *tiny(tmp_path),
+    signum=signal.SIGTERM,
+    when=tmp_path / "metrics.jsonl",
+    lines=3,
+    data_dir=digits_dir,
+  )
+  assert alone.returncode == os.EX_TEMPFAIL, alone.stderr
+
+  pair = command_line.start_pair(*tiny(tmp_path), data_dir=digits_dir)
+  command_line.wait_for(pair[0], tmp_path / "metrics.jsonl", lines=7)
+  pair[1].send_signal(signal.SIGTERM)
+  first, second = map(command_line.ended, pair)
+  assert first.returncode == os.EX_TEMPFAIL, first.stderr
+  assert second.returncode == os.EX_TEMPFAIL, second.stderr
+  assert "run the same command again" in first.stdout
+
+  pair = command_line.start_pair(*tiny(tmp_path), data_dir=digits_dir)
+  for done in map(command_line.ended, pair):
+    assert done.returncode == 0, done.stderr
+  assert_same_end(tmp_path, uninterrupted)
+  assert_each_step_once(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_ends_the_other_with_where_it_waits(
+  tmp_path, digits_dir
+):
+  first, second = command_line.start_pair(
+    *tiny(tmp_path), "--config.train.hang_seconds=5", data_dir=digits_dir
+  )
+  command_line.wait_for(first, tmp_path / "metrics.jsonl", lines=4)
+  second.send_signal(signal.SIGSTOP)
+  stopped_at = time.monotonic()
+  survivor = command_line.ended(first)
+  second.kill()
+  second.communicate()
+  assert time.monotonic() - stopped_at < 60
+  assert survivor.returncode == os.EX_TEMPFAIL, survivor.stderr
+  assert "no step for 5" in survivor.stderr
+  assert "_loop" in survivor.stderr
+
+
+@pytest.mark.parametrize(
+  ("args", "parts"),
+  [
+    (("--num_processes=2",), ("--process_id", "all three")),
+    (
+      ("--coordinator=127.0.0.1:1", "--num_processes=2", "--process_id=2"),
+      ("--process_id=2", "from 0 to 1"),
+    ),
+  ],
+)
+def test_incomplete_flags_are_one_line(args, parts, tmp_path):
+  done = command_line.run(*command_line.TINY, *args, f"--workdir={tmp_path}")
+  assert done.returncode == 1
+  assert done.stderr.count("\n") == 1
+  for part in parts:
+    assert part in done.stderr
