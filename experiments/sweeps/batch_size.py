@@ -1,0 +1,29 @@
+"""The images of an update, with rates scaled as everywhere.
+
+    python launch/sweep.py --sweep=experiments/sweeps/batch_size.py
+
+The paper's ablation accumulates gradients, so that its batch norm sees fewer
+images and its updates stay as large. Here the updates shrink, too, and the
+half-life of the target in images is kept.
+"""
+
+from byol_jax.sweeps import Point, Sweep
+
+_PAPER = {64: (59.7, 1.5), 128: (69.6, 0.5), 256: (71.8, 0.0), 512: (72.2, 0.0)}
+
+
+def get_sweep():
+  sizes = (16, 32, 64, 128, 256, 512)
+  return Sweep(
+    experiment="experiments/quickstart.py",
+    points={
+      str(size): Point(size, {"train.batch_size": size}, _PAPER.get(size))
+      for size in sizes
+    },
+    # tau is 0.9 at the quickstart's own batch.
+    overrides={"ema.scale_with_batch": True, "ema.base_batch_size": 64},
+    title="Batch size",
+    axis="images an update",
+    scale="log",
+    source="ablation of batch sizes",
+  )

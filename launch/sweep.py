@@ -1,0 +1,203 @@
+"""Runs a sweep of `experiments/sweeps`, here or as jobs of SLURM.
+
+    python launch/sweep.py --sweep=experiments/sweeps/target_decay.py \
+      [--on=local|slurm] [--workdir=DIR] [--dry-run] [--config.KEY=VALUE ...]
+
+Each run is `python -m byol_jax.main` in a workdir of its own below DIR,
+`POINT/seed_N`, with `log.txt` beside its results. The same command goes on where
+it was stopped, skips what is finished, and does not stop for a run that fails.
+Further --config.KEY=VALUE hold for all runs; --slurm.KEY=VALUE, such as
+--slurm.partition=gpu or --slurm.gpus_per_node=4, are submitit's parameters.
+"""
+
+import argparse
+import os
+import pathlib
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from byol_jax import errors, sweeps
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+# Of `python -m byol_jax.main`: the same command goes on, see docs/launching.md.
+_GO_ON = os.EX_TEMPFAIL
+
+# In a run's workdir: the command that finished, and the job that was submitted.
+_FINISHED, _JOB = "finished.txt", "job.txt"
+
+
+def command(
+  sweep: sweeps.Sweep,
+  member: sweeps.Member,
+  workdir: pathlib.Path,
+  extra: Sequence[str],
+) -> list[str]:
+  """What a run of the sweep is."""
+  return [
+    sys.executable,
+    "-m",
+    "byol_jax.main",
+    f"--config={sweep.experiment}",
+    f"--workdir={workdir / member.name}",
+    *(sweeps.flag(*override) for override in member.overrides.items()),
+    *extra,
+  ]
+
+
+def is_finished(workdir: pathlib.Path, line: Sequence[str]) -> bool:
+  """Whether the same command has ended well there."""
+  marker = workdir / _FINISHED
+  return marker.exists() and marker.read_text() == shlex.join(line[1:])
+
+
+class Run:
+  """One run, as submitit sends it to where it is executed."""
+
+  def __init__(self, workdir: pathlib.Path, line: Sequence[str]):
+    self.workdir = workdir
+    self.line = list(line)
+
+  def __call__(self) -> int:
+    """Runs it to its end and returns its exit code."""
+    self.workdir.mkdir(parents=True, exist_ok=True)
+    with (self.workdir / "log.txt").open("ab") as log:
+      code = subprocess.call(self.line, cwd=ROOT, stdout=log, stderr=log)
+    # Of a job with several tasks, the first one says so.
+    if code == 0 and os.environ.get("SLURM_PROCID", "0") == "0":
+      (self.workdir / _FINISHED).write_text(shlex.join(self.line[1:]))
+    return code
+
+  def checkpoint(self) -> Any:
+    """What submitit puts into the queue again when the job's time is up."""
+    import submitit  # Only where it runs.
+
+    return submitit.helpers.DelayedSubmission(Run(self.workdir, self.line))
+
+
+def run_here(runs: Sequence[Run]) -> list[str]:
+  """One run after the other; returns what is to be said of those that failed."""
+  failed = []
+  for number, run in enumerate(runs, 1):
+    print(f"[{number}/{len(runs)}] {run.workdir}", flush=True)
+    began, code = time.monotonic(), run()
+    if code == _GO_ON:
+      sys.exit(_GO_ON)  # Told to stop; the same command goes on.
+    if code:
+      failed.append(f"{run.workdir} ended with {code}, see its log.txt")
+    minutes = (time.monotonic() - began) / 60
+    print(f"  {'failed' if code else 'done'}, {minutes:.1f} min", flush=True)
+  return failed
+
+
+def _is_queued(workdir: pathlib.Path) -> bool:
+  """Whether SLURM still has the job that was submitted for a workdir."""
+  job = workdir / _JOB
+  if not job.exists():
+    return False
+  asked = subprocess.run(
+    ["squeue", "--noheader", "--jobs", job.read_text()],
+    capture_output=True,
+    text=True,
+  )
+  return asked.returncode == 0 and bool(asked.stdout.strip())
+
+
+def submit(
+  runs: Sequence[Run], workdir: pathlib.Path, parameters: dict[str, Any]
+) -> None:
+  """Gives runs to SLURM, those that it already has excepted, and leaves."""
+  try:
+    import submitit
+  except ImportError as error:
+    raise errors.UserError(
+      "--on=slurm needs submitit; pip install 'byol_jax[launch]'."
+    ) from error
+  waiting = [run for run in runs if not _is_queued(run.workdir)]
+  if len(waiting) < len(runs):
+    print(f"{len(runs) - len(waiting)} are in the queue already.")
+  if not waiting:
+    return
+  executor = submitit.AutoExecutor(workdir / "submitit", cluster="slurm")
+  executor.update_parameters(
+    **{"name": workdir.name, "slurm_array_parallelism": 256, **parameters}
+  )
+  with executor.batch():
+    jobs = [executor.submit(run) for run in waiting]
+  for run, job in zip(waiting, jobs, strict=True):
+    run.workdir.mkdir(parents=True, exist_ok=True)
+    (run.workdir / _JOB).write_text(job.job_id)
+    print(f"{job.job_id}  {run.workdir}")
+
+
+def _parameter(argument: str) -> tuple[str, Any]:
+  """submitit's name and value of --slurm.KEY=VALUE."""
+  key, _, value = argument.removeprefix("--slurm.").partition("=")
+  return f"slurm_{key}", int(value) if value.isdigit() else value
+
+
+def _describe(sweep: sweeps.Sweep, path: pathlib.Path) -> None:
+  """Leaves beside the runs what the report needs to know of them."""
+  path.mkdir(parents=True, exist_ok=True)
+  (path / sweeps.FILE).write_text(sweeps.to_json(sweep))
+
+
+def main(argv: Sequence[str]) -> int:
+  """Returns the exit code: 0 if all is done, or submitted."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument("--sweep", required=True)
+  parser.add_argument("--on", choices=("local", "slurm"), default="local")
+  parser.add_argument("--workdir", type=pathlib.Path)
+  parser.add_argument("--dry-run", action="store_true")
+  options, rest = parser.parse_known_args(argv)
+  for argument in rest:
+    if (
+      not argument.startswith(("--config.", "--slurm.")) or "=" not in argument
+    ):
+      parser.error(
+        f"{argument!r} is unknown; write --config.KEY=VALUE or"
+        " --slurm.KEY=VALUE."
+      )
+  extra = [argument for argument in rest if argument.startswith("--config.")]
+  parameters = dict(
+    _parameter(argument) for argument in rest if argument.startswith("--slurm.")
+  )
+  try:
+    sweep = sweeps.load(options.sweep)
+    name = pathlib.Path(options.sweep).stem
+    workdir = (options.workdir or pathlib.Path("runs/sweeps") / name).absolute()
+    runs = [
+      Run(workdir / member.name, command(sweep, member, workdir, extra))
+      for member in sweeps.members(sweep)
+    ]
+    left = [run for run in runs if not is_finished(run.workdir, run.line)]
+    print(f"{len(runs)} runs, {len(runs) - len(left)} finished: {workdir}")
+    if options.dry_run:
+      print("\n".join(shlex.join(run.line) for run in left))
+      return 0
+    _describe(sweep, workdir)
+    if options.on == "slurm":
+      submit(left, workdir, parameters)
+      return 0
+    failed = run_here(left)
+  except errors.UserError as error:
+    print(f"Error: {error}", file=sys.stderr)
+    return 1
+  for line in failed:
+    print(f"Error: {line}", file=sys.stderr)
+  if not failed:
+    print(
+      f"Draw it: python -m byol_jax.main --config={sweep.experiment}"
+      f" --mode=report --workdir={workdir}"
+    )
+  return 1 if failed else 0
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv[1:]))
