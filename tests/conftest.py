@@ -3,6 +3,7 @@
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # Neither is imported.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # GPUs round differently.
 
 import jax
@@ -24,3 +25,30 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def digits_dir(tmp_path_factory) -> str:
   """A data_dir of the tests' own, in which the digits are prepared once."""
   return str(tmp_path_factory.mktemp("digits"))
+
+
+# Those that take minutes, the longest first: two processes take a file at a time,
+# and one of them should not end with a long one alone.
+_LONG_FILES = (
+  "train_test.py",
+  "learner_test.py",
+  "readme_test.py",
+  "slurm_test.py",
+  "multiprocess_test.py",
+  "protocols_test.py",
+  "experiments_test.py",
+  "networks_test.py",
+  "main_test.py",
+  "folder_test.py",
+  "evaluation_test.py",
+  "retrieval_test.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+  def place(item: pytest.Item) -> int:
+    name = item.path.name
+    long = name in _LONG_FILES
+    return _LONG_FILES.index(name) if long else len(_LONG_FILES)
+
+  items.sort(key=place)

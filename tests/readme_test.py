@@ -96,7 +96,9 @@ def test_every_key_in_the_readme_exists():
     "README.md",
     "CONTRIBUTING.md",
     "docs/architecture.md",
+    "docs/launching.md",
     "docs/results.md",
+    "docs/scaling.md",
     "benchmarks/README.md",
   ],
 )
