@@ -7,13 +7,15 @@ Each run is `python -m byol_jax.main` in a workdir of its own below DIR,
 `POINT/seed_N`, with `log.txt` beside its results. The same command goes on where
 it was stopped, skips what is finished, and does not stop for a run that fails.
 Further --config.KEY=VALUE hold for all runs; --slurm.KEY=VALUE, such as
---slurm.partition=gpu or --slurm.gpus_per_node=4, are submitit's parameters.
+--slurm.time=240 (minutes, needed) or --slurm.gpus_per_node=4, are submitit's.
 """
 
 import argparse
+import contextlib
 import os
 import pathlib
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -26,6 +28,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 # Of `python -m byol_jax.main`: the same command goes on, see docs/launching.md.
 _GO_ON = os.EX_TEMPFAIL
+
+_MOST_JOBS = 100  # That a run may take, one after the other, as slurm.sbatch.
 
 # In a run's workdir: the command that finished, and the job that was submitted.
 _FINISHED, _JOB = "finished.txt", "job.txt"
@@ -56,27 +60,50 @@ def is_finished(workdir: pathlib.Path, line: Sequence[str]) -> bool:
 
 
 class Run:
-  """One run, as submitit sends it to where it is executed."""
+  """One run; submitit sends it to where it is executed and calls it."""
 
   def __init__(self, workdir: pathlib.Path, line: Sequence[str]):
     self.workdir = workdir
     self.line = list(line)
+    self._process: subprocess.Popen | None = None
 
-  def __call__(self) -> int:
+  def execute(self) -> int:
     """Runs it to its end and returns its exit code."""
     self.workdir.mkdir(parents=True, exist_ok=True)
     with (self.workdir / "log.txt").open("ab") as log:
-      code = subprocess.call(self.line, cwd=ROOT, stdout=log, stderr=log)
+      self._process = subprocess.Popen(
+        self.line, cwd=ROOT, stdout=log, stderr=log, preexec_fn=_ignore_submitit
+      )
+    code = self._process.wait()
     # Of a job with several tasks, the first one says so.
     if code == 0 and os.environ.get("SLURM_PROCID", "0") == "0":
       (self.workdir / _FINISHED).write_text(shlex.join(self.line[1:]))
     return code
 
+  def __call__(self) -> None:
+    """Runs it as a job of SLURM, which it leaves as failed if it failed."""
+    code = self.execute()
+    if code == _GO_ON:
+      signal.raise_signal(signal.SIGUSR2)  # submitit puts it into the queue.
+    elif code:
+      raise RuntimeError(f"{self.workdir} ended with {code}, see its log.txt")
+
   def checkpoint(self) -> Any:
-    """What submitit puts into the queue again when the job's time is up."""
+    """What submitit puts into the queue when time is up, after saving."""
     import submitit  # Only where it runs.
 
+    if self._process:
+      self._process.terminate()
+      # Called from a signal's handler amid `wait`, which a second one would
+      # wait for.
+      with contextlib.suppress(ChildProcessError):  # Ended before.
+        os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
     return submitit.helpers.DelayedSubmission(Run(self.workdir, self.line))
+
+
+def _ignore_submitit() -> None:
+  """Its signal reaches all processes of a job and would kill those unaware."""
+  signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
 def run_here(runs: Sequence[Run]) -> list[str]:
@@ -84,7 +111,7 @@ def run_here(runs: Sequence[Run]) -> list[str]:
   failed = []
   for number, run in enumerate(runs, 1):
     print(f"[{number}/{len(runs)}] {run.workdir}", flush=True)
-    began, code = time.monotonic(), run()
+    began, code = time.monotonic(), run.execute()
     if code == _GO_ON:
       sys.exit(_GO_ON)  # Told to stop; the same command goes on.
     if code:
@@ -117,15 +144,20 @@ def submit(
     raise errors.UserError(
       "--on=slurm needs submitit; pip install 'byol_jax[launch]'."
     ) from error
+  if "slurm_time" not in parameters:
+    raise errors.UserError(
+      "--slurm.time is missing; give the minutes that a run may take at a time,"
+      " such as --slurm.time=240: a longer one goes on in the next job."
+    )
   waiting = [run for run in runs if not _is_queued(run.workdir)]
   if len(waiting) < len(runs):
     print(f"{len(runs) - len(waiting)} are in the queue already.")
   if not waiting:
     return
-  executor = submitit.AutoExecutor(workdir / "submitit", cluster="slurm")
-  executor.update_parameters(
-    **{"name": workdir.name, "slurm_array_parallelism": 256, **parameters}
+  executor = submitit.AutoExecutor(
+    workdir / "submitit", cluster="slurm", slurm_max_num_timeout=_MOST_JOBS
   )
+  executor.update_parameters(**{"name": workdir.name, **parameters})
   with executor.batch():
     jobs = [executor.submit(run) for run in waiting]
   for run, job in zip(waiting, jobs, strict=True):

@@ -255,3 +255,61 @@ def test_a_job_that_is_told_to_stop_requeues_itself_and_ends_its_run(
   assert said.count("Done: ") == 1
   for bad in ("Traceback", "Warning", "WARNING", "Error"):
     assert bad not in said, said
+
+
+SWEEP = """
+from byol_jax.sweeps import Point, Sweep
+
+def get_sweep():
+  return Sweep(
+    experiment="experiments/quickstart.py",
+    points={name: Point(float(name), {"ema.base": float(name)})
+            for name in ("0.5", "0.9", "0.99")},
+    seeds=(0,),
+  )
+"""
+
+
+def test_a_sweep_of_three_is_stopped_goes_on_and_ends(
+  cluster, tmp_path, digits_dir
+):
+  (tmp_path / "decay.py").write_text(SWEEP)
+  workdir = tmp_path / "sweep"
+  launch = [
+    sys.executable,
+    "launch/sweep.py",
+    f"--sweep={tmp_path}/decay.py",
+    "--on=slurm",
+    f"--workdir={workdir}",
+    "--slurm.time=20",
+    *command_line.TINY[1:],
+    "--config.train.steps=40",
+    "--config.log.every_steps=1",
+    "--config.evaluation.protocols=knn",
+    "--config.evaluation.baselines=False",
+  ]
+  said = cluster.call(*launch, TFDS_DATA_DIR=digits_dir)
+  jobs = re.findall(r"^(\d+_\d+)  ", said, re.M)
+  assert len(jobs) == 3
+  assert "3 are in the queue already" in cluster.call(*launch)
+
+  stopped = workdir / "0.5" / "seed_0"
+  log, metrics = stopped / "log.txt", stopped / "metrics.jsonl"
+  cluster.follow(
+    jobs[0],
+    log,
+    lambda: metrics.exists() and metrics.read_text().count("\n") >= 5,
+    "five steps are done",
+  )
+  cluster.call("scancel", "--signal=USR2", jobs[0])  # As at its time's end.
+  cluster.wait_for(jobs[0], log, "PENDING")
+  assert "run the same command again" in log.read_text()
+  cluster.call("scontrol", "update", f"JobId={jobs[0]}", "StartTime=now+3")
+  for job in jobs:
+    cluster.wait_for(job, log, "COMPLETED")
+
+  rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+  assert [row["step"] for row in rows] == [*range(1, 41)]
+  assert "3 runs, 3 finished" in cluster.call(*launch)
+  for run in workdir.glob("*/seed_0"):
+    assert "Traceback" not in (run / "log.txt").read_text()
