@@ -243,17 +243,17 @@ def main(argv: Sequence[str]) -> None:
     _say(str(interrupted))
     is_queue = interrupted.signum == signal.SIGTERM
     processes.leave(processes.GO_ON if is_queue else 130)
-  except jax.errors.JaxRuntimeError as error:
-    if not processes.are_several() or "RESOURCE_EXHAUSTED" in str(error):
-      raise
-    _fail(
-      f"Another process was lost ({str(error).splitlines()[0]}); run the same"
-      " command again to go on from the last checkpoint.",
-      processes.GO_ON,
-    )
-  except Exception:
+  except Exception as error:
     if not processes.are_several():
       raise
+    is_jax = isinstance(error, jax.errors.JaxRuntimeError)
+    if is_jax and "RESOURCE_EXHAUSTED" not in str(error):
+      _fail(
+        f"Another process was lost ({str(error).splitlines()[0]}); run the same"
+        " command again to go on from the last checkpoint.",
+        processes.GO_ON,
+        alone=True,
+      )
     traceback.print_exc()
     processes.leave(1)
 
@@ -276,20 +276,20 @@ def _run(argv: Sequence[str]) -> None:
     raise errors.unknown_name("--mode", _MODE.value, MODES)
   config_lib.validate(_CONFIG.value)
   _set_up(_CONFIG.value)
-  if _MODE.value != "pretrain":
-    signals.stop_on_sigterm()  # JAX's handler, of several, waits to be asked.
+  if _MODE.value != "pretrain" or not processes.are_several():
+    signals.stop_on_sigterm()  # JAX's own, since they met, waits to be asked.
   workdir = pathlib.Path(_WORKDIR.value or _default_workdir())
   _say(f"Workdir: {workdir}")
   MODES[_MODE.value](train.prepare(_CONFIG.value, workdir))
   _say(f"Done: {workdir}")
 
 
-def _fail(message: str, code: int) -> NoReturn:
+def _fail(message: str, code: int, *, alone: bool = False) -> NoReturn:
   """Ends with a message; of several processes, with which one says it."""
   if processes.are_several():
     message = f"Process {jax.process_index()}: {message}"
   print(message, file=sys.stderr, flush=True)
-  processes.leave(code)
+  processes.leave(code, alone=alone)
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:

@@ -17,6 +17,7 @@ from typing import NoReturn, TypeVar
 import chex
 import jax
 import numpy as np
+from absl import logging
 from jax.experimental import multihost_utils
 
 from byol_jax import errors
@@ -31,6 +32,8 @@ GO_ON = os.EX_TEMPFAIL
 _HEARTBEAT_SECONDS = 30
 # Another process may still be installing, or waiting for its node.
 _MEET_SECONDS = 300  # JAX's own.
+# How long to wait for those that leave for the same reason.
+_PART_SECONDS = 20
 
 # What tells a process under a launcher how many were started with it. Not
 # SLURM_NTASKS, which a batch script has outside of srun, too.
@@ -58,7 +61,8 @@ def join(coordinator: str, count: int | None, index: int | None) -> None:
     index: of this one, from 0; None likewise.
 
   Raises:
-    UserError: if only some are given, or the others did not come.
+    UserError: if only some are given, or they cannot be. If the others do not
+      come, JAX ends the process with a message of its own.
   """
   given = (bool(coordinator), count is not None, index is not None)
   if any(given) and not all(given):
@@ -84,6 +88,9 @@ def join(coordinator: str, count: int | None, index: int | None) -> None:
       cluster_detection_method="deactivate" if any(given) else None,
     )
   except (RuntimeError, ValueError) as error:
+    if not any(given):
+      logging.warning("No other processes were found: %s", error)
+      return
     raise errors.UserError(
       f"The other processes were not met: {str(error).splitlines()[0]}; check"
       " that all were started and reach the first one."
@@ -142,6 +149,11 @@ def of_first(make: Callable[[], T], like: chex.ArrayTree) -> T:
   )
 
 
+def meet() -> None:
+  """Waits until all processes are here."""
+  joined(np.zeros(1))
+
+
 def joined(part: np.ndarray) -> np.ndarray:
   """What all processes have, one after the other, in all of them.
 
@@ -191,19 +203,28 @@ class Watchdog:
           f" {self._seconds} seconds (train.hang_seconds), here:\n"
         )
         faulthandler.dump_traceback(all_threads=True)
-        leave(GO_ON)
+        leave(GO_ON, alone=True)
 
   def __exit__(self, *exc_info) -> None:
     self._done.set()
 
 
-def leave(code: int) -> NoReturn:
-  """Ends this process; of several, without waiting for the others.
+def leave(code: int, *, alone: bool = False) -> NoReturn:
+  """Ends this process.
 
-  JAX lets a process wait for all others before it ends, which those that wait
-  for its part of a computation never do.
+  Of several, those that leave for the same reason part in order: JAX ends one
+  that still runs when the first is gone. One that the others do not follow, as
+  they wait for its part of a computation, leaves after `_PART_SECONDS`.
+
+  Args:
+    code: its exit code.
+    alone: the others are known not to follow.
   """
   if are_several():
+    if not alone:
+      parting = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+      parting.start()
+      parting.join(_PART_SECONDS)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -32,10 +32,10 @@ def stop_on_sigterm() -> None:
 
 
 class Remembered:
-  """While entered, remembers SIGTERM and SIGINT; a second one acts as usual.
+  """While entered, remembers SIGTERM and SIGINT; a second one acts as before.
 
-  Of several processes, all are told what one of them receives, by JAX: its
-  handler of SIGTERM is there since they met.
+  Of several processes, all are told what one of them receives, by JAX, whose
+  handler of SIGTERM is there since they met and heeds no second one.
   """
 
   def __enter__(self) -> "Remembered":

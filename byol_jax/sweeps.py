@@ -98,8 +98,6 @@ def members(sweep: Sweep) -> list[Member]:
 
 def flag(key: str, value: Any) -> str:
   """An override as the command line takes it."""
-  if isinstance(value, (tuple, list)):
-    value = f"({','.join(map(repr, value))},)" if value else "()"
   return f"--config.{key}={value}"
 
 
@@ -112,5 +110,11 @@ def to_json(sweep: Sweep) -> str:
 def from_json(text: str) -> Sweep:
   """The inverse of `to_json`."""
   found = json.loads(text)
-  points = {name: Point(**point) for name, point in found["points"].items()}
-  return Sweep(**found | {"points": points})
+  points = {
+    name: Point(
+      point["x"], point["overrides"], point["paper"] and tuple(point["paper"])
+    )
+    for name, point in found["points"].items()
+  }
+  seeds = tuple(found["seeds"])
+  return Sweep(**found | {"points": points, "seeds": seeds})

@@ -161,7 +161,7 @@ def prepare(config: Config, workdir: pathlib.Path) -> Run:
       had, or the workdir holds checkpoints of other settings.
   """
   parallel.check_batch_size(config.train.batch_size, config.train.microbatches)
-  source = load(config, config.data.dataset, config.data.root)
+  source = _load_in_turn(config)
   config = _resolved(config, source, workdir)
   num_examples = datasets.num_examples(source, source.dataset.pretrain)
   plan = make_plan(config, num_examples)
@@ -174,6 +174,19 @@ def prepare(config: Config, workdir: pathlib.Path) -> Run:
   )
   processes.of_first(lambda: _check_settings(run), None)
   return run
+
+
+def _load_in_turn(config: Config) -> datasets.Source:
+  """The data, which the first process prepares where that is to be done."""
+  found: list[datasets.Source] = []
+
+  def open_data():
+    found.append(load(config, config.data.dataset, config.data.root))
+
+  processes.of_first(open_data, None)
+  if not found:
+    open_data()
+  return found[0]
 
 
 def load(config: Config, dataset: str, root: str) -> datasets.Source:
@@ -251,18 +264,18 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _settings(workdir: pathlib.Path) -> dict[str, Any]:
   """Those of the run that the workdir belongs to, {} if it is of none."""
   path = workdir / _CONFIG_FILE
-  return flat(json.loads(path.read_text())) if path.exists() else {}
+  if not (_saved_steps(workdir) and path.exists()):
+    return {}
+  return flat(json.loads(path.read_text()))
 
 
-def _saved_steps(run: Run) -> int:
-  """How many checkpoints the workdir holds."""
-  return sum(p.name.isdigit() for p in run.workdir.glob("checkpoints/*"))
+def _saved_steps(workdir: pathlib.Path) -> int:
+  """How many checkpoints a workdir holds."""
+  return sum(p.name.isdigit() for p in workdir.glob("checkpoints/*"))
 
 
 def _check_settings(run: Run) -> None:
   """Raises `UserError` if the workdir's checkpoints are of other settings."""
-  if not _saved_steps(run):
-    return
   theirs = _settings(run.workdir)
   ours = flat(json.loads(run.config.to_json_best_effort()))
   for key in sorted(theirs.keys() & ours.keys()):
@@ -279,7 +292,10 @@ def _claim(run: Run) -> None:
     run.workdir.mkdir(parents=True, exist_ok=True)
     settings = json.loads(run.config.to_json_best_effort())
     text = json.dumps(settings, indent=2) + "\n"
-    (run.workdir / _CONFIG_FILE).write_text(text)
+    # Replaced in one go: a kill in between leaves the old one.
+    written = run.workdir / f"{_CONFIG_FILE}.tmp"
+    written.write_text(text)
+    written.replace(run.workdir / _CONFIG_FILE)
 
 
 def list_broken(run: Run) -> pathlib.Path:
@@ -306,7 +322,9 @@ def _check_space(run: Run, state: TrainState) -> None:
   """Raises `UserError` if the checkpoints to be kept cannot fit the disk."""
   size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
   # One more than is kept, while replacing; less those that are there already.
-  needed = size * max(run.config.checkpoint.keep + 1 - _saved_steps(run), 1)
+  needed = size * max(
+    run.config.checkpoint.keep + 1 - _saved_steps(run.workdir), 1
+  )
   free = shutil.disk_usage(run.workdir).free
   if free < needed:
     raise errors.UserError(
@@ -572,5 +590,6 @@ def _loop(
       if stop:
         if saved:
           saved.close()
+        processes.meet()  # None leaves while the first one is still saving.
         raise signals.Interrupted(stop, step)
   return state

@@ -63,10 +63,10 @@ for ((restarted = 0; ; restarted++)); do
   "${command[@]}" &
   status=0
   wait "$!" || status=$?
-  if [[ -n $stopped ]]; then # The trap cut `wait` short.
+  while kill -0 "$!" 2>/dev/null; do # A trap cut `wait` short.
     status=0
     wait "$!" || status=$?
-  fi
+  done
   # 75 is EX_TEMPFAIL of sysexits.h.
   [[ $status == 75 && -z $stopped ]] || exit "$status"
   ((restarted < restarts)) ||

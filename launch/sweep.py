@@ -27,7 +27,7 @@ from byol_jax import errors, sweeps
 ROOT = pathlib.Path(__file__).parent.parent
 
 # Of `python -m byol_jax.main`: the same command goes on, see docs/launching.md.
-_GO_ON = os.EX_TEMPFAIL
+_GO_ON = (os.EX_TEMPFAIL, -signal.SIGABRT)
 
 _MOST_JOBS = 100  # That a run may take, one after the other, as slurm.sbatch.
 
@@ -72,7 +72,12 @@ class Run:
     self.workdir.mkdir(parents=True, exist_ok=True)
     with (self.workdir / "log.txt").open("ab") as log:
       self._process = subprocess.Popen(
-        self.line, cwd=ROOT, stdout=log, stderr=log, preexec_fn=_ignore_submitit
+        self.line,
+        cwd=ROOT,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,  # Ctrl-C reaches it once, by `stop`.
+        preexec_fn=_ignore_submitit,
       )
     code = self._process.wait()
     # Of a job with several tasks, the first one says so.
@@ -83,17 +88,23 @@ class Run:
   def __call__(self) -> None:
     """Runs it as a job of SLURM, which it leaves as failed if it failed."""
     code = self.execute()
-    if code == _GO_ON:
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    if code in _GO_ON and restarts < _MOST_JOBS and _is_running():
       signal.raise_signal(signal.SIGUSR2)  # submitit puts it into the queue.
     elif code:
       raise RuntimeError(f"{self.workdir} ended with {code}, see its log.txt")
+
+  def stop(self) -> None:
+    """Tells it to save and end."""
+    if self._process:
+      self._process.terminate()
 
   def checkpoint(self) -> Any:
     """What submitit puts into the queue when time is up, after saving."""
     import submitit  # Only where it runs.
 
     if self._process:
-      self._process.terminate()
+      self.stop()
       # Called from a signal's handler amid `wait`, which a second one would
       # wait for.
       with contextlib.suppress(ChildProcessError):  # Ended before.
@@ -110,10 +121,13 @@ def run_here(runs: Sequence[Run]) -> list[str]:
   """One run after the other; returns what is to be said of those that failed."""
   failed = []
   for number, run in enumerate(runs, 1):
+    for signum in (signal.SIGINT, signal.SIGTERM):
+      signal.signal(signum, lambda *_, run=run: run.stop())
     print(f"[{number}/{len(runs)}] {run.workdir}", flush=True)
     began, code = time.monotonic(), run.execute()
-    if code == _GO_ON:
-      sys.exit(_GO_ON)  # Told to stop; the same command goes on.
+    if code in _GO_ON:
+      print("Stopped; the same command goes on.")
+      sys.exit(os.EX_TEMPFAIL)
     if code:
       failed.append(f"{run.workdir} ended with {code}, see its log.txt")
     minutes = (time.monotonic() - began) / 60
@@ -126,12 +140,27 @@ def _is_queued(workdir: pathlib.Path) -> bool:
   job = workdir / _JOB
   if not job.exists():
     return False
+  return bool(_state(job.read_text()))
+
+
+def _state(job: str) -> str:
+  """What SLURM says of a job: RUNNING and so on, empty if it has forgotten it."""
   asked = subprocess.run(
-    ["squeue", "--noheader", "--jobs", job.read_text()],
+    ["squeue", "--noheader", "--format=%T", "--jobs", job],
     capture_output=True,
     text=True,
   )
-  return asked.returncode == 0 and bool(asked.stdout.strip())
+  if asked.returncode and "Invalid job id" not in asked.stderr:
+    raise errors.UserError(
+      f"squeue does not answer: {asked.stderr.strip()}; try again later, as runs"
+      " that are in the queue would be submitted twice."
+    )
+  return asked.stdout.strip()
+
+
+def _is_running() -> bool:
+  """Whether this job is, and was not cancelled."""
+  return _state(os.environ["SLURM_JOB_ID"]) == "RUNNING"
 
 
 def submit(

@@ -339,11 +339,14 @@ def test_a_job_keeps_its_cpus_and_has_a_process_for_each_gpu(machine):
   ]
 
 
-def test_a_stopped_job_goes_back_into_the_queue(machine):
-  done = machine.run(SLURM, CONFIG, codes=[75], **JOB, SLURM_RESTART_COUNT="99")
+@pytest.mark.parametrize("code", [75, 134])
+def test_a_stopped_job_goes_back_into_the_queue(machine, code):
+  done = machine.run(
+    SLURM, CONFIG, codes=[code], **JOB, SLURM_RESTART_COUNT="99"
+  )
   assert machine.calls == [f"{STEP} {CONFIG}", "scontrol requeue 7"]
   assert done.stdout.startswith("[job 7, restart 99 of 100]")
-  assert done.returncode == 75
+  assert done.returncode == code
 
 
 def test_a_job_gives_up_after_so_many_restarts(machine):

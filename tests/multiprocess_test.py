@@ -36,25 +36,38 @@ def tiny(workdir):
     f"--config.train.steps={STEPS}",
     "--config.log.every_steps=1",
     "--config.checkpoint.every_steps=4",
-    "--config.evaluation.protocols=()",
     "--config.train.check_replicas_every=3",
     "--config.data.parts=2",
+    "--config.evaluation.protocols=()",
   ]
+
+
+# 600 examples to learn from and 97 to judge: no batch divides them.
+EVALUATION = [
+  "--config.evaluation.protocols=knn,linear,semi_supervised",
+  "--config.evaluation.baselines=False",
+  "--config.evaluation.train_split=train[:600]",
+  "--config.evaluation.test_split=test[:97]",
+  "--config.evaluation.linear.crops=random",
+  "--config.evaluation.semi_supervised.labels=(0.1,)",
+  "--config.evaluation.semi_supervised.learning_rates=(0.1,)",
+  "--config.evaluation.semi_supervised.epochs=(2.0,)",
+]
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory, digits_dir):
   """One process with two devices."""
   workdir = tmp_path_factory.mktemp("uninterrupted")
-  done = command_line.run(*tiny(workdir), data_dir=digits_dir, devices=2)
+  done = command_line.run(
+    *tiny(workdir), *EVALUATION, data_dir=digits_dir, devices=2
+  )
   assert done.returncode == 0, done.stderr
   return workdir
 
 
 @pytest.mark.slow
-def test_two_processes_train_and_judge_as_one_with_two_devices(
-  tmp_path, digits_dir
-):
+def test_two_processes_train_as_one_with_two_devices(tmp_path, digits_dir):
   """The quickstart's first 50 steps."""
 
   def args(name):
@@ -64,15 +77,7 @@ def test_two_processes_train_and_judge_as_one_with_two_devices(
       "--config.train.steps=50",
       "--config.log.every_steps=1",
       "--config.data.parts=2",
-      "--config.evaluation.protocols=knn,linear,semi_supervised",
-      "--config.evaluation.baselines=False",
-      # 600 examples to learn from and 97 to judge: no batch divides them.
-      "--config.evaluation.train_split=train[:600]",
-      "--config.evaluation.test_split=test[:97]",
-      "--config.evaluation.linear.epochs=4",
-      "--config.evaluation.semi_supervised.labels=(0.1,)",
-      "--config.evaluation.semi_supervised.learning_rates=(0.1,)",
-      "--config.evaluation.semi_supervised.epochs=(2.0,)",
+      "--config.evaluation.protocols=()",
     ]
 
   first, second = map(
@@ -86,34 +91,32 @@ def test_two_processes_train_and_judge_as_one_with_two_devices(
   assert said == []  # One speaks for both.
   one = command_line.run(*args("one"), data_dir=digits_dir, devices=2)
   assert one.returncode == 0, one.stderr
-
   assert_same_end(tmp_path / "two", tmp_path / "one", 50)
   assert_each_step_once(tmp_path / "two", 50)
-  results, expected = (
-    json.loads((tmp_path / name / "results.json").read_text())
-    for name in ("two", "one")
-  )
-  assert results.keys() == expected.keys()
-  for name, result in expected.items():
-    assert result["examples"] == 97
-    # A single example, or two, may fall on the other side of a boundary.
-    assert abs(results[name]["value"] - result["value"]) < 2.5 / 97, name
 
 
 @pytest.mark.slow
 def test_a_killed_process_ends_the_other_and_one_process_goes_on(
   uninterrupted, tmp_path, digits_dir
 ):
-  first, second = command_line.start_pair(*tiny(tmp_path), data_dir=digits_dir)
-  command_line.wait_for(first, tmp_path / "metrics.jsonl", lines=6)
-  second.kill()
-  killed_at = time.monotonic()
-  survivor = command_line.ended(first)
-  assert time.monotonic() - killed_at < 60
-  assert survivor.returncode == os.EX_TEMPFAIL, survivor.stderr
-  assert "Another process was lost" in survivor.stderr
-  assert "Traceback" not in survivor.stderr
-  second.communicate()
+  def survivor_of(killed, lines):
+    pair = command_line.start_pair(*tiny(tmp_path), data_dir=digits_dir)
+    command_line.wait_for(pair[0], tmp_path / "metrics.jsonl", lines)
+    pair[killed].kill()
+    killed_at = time.monotonic()
+    survivor = command_line.ended(pair[1 - killed])
+    assert time.monotonic() - killed_at < 60
+    pair[killed].communicate()
+    return survivor
+
+  first = survivor_of(killed=1, lines=5)
+  assert first.returncode == os.EX_TEMPFAIL, first.stderr
+  assert "Another process was lost" in first.stderr
+  assert "Traceback" not in first.stderr
+  # JAX may abort a process that lost the first before Python hears of it.
+  second = survivor_of(killed=0, lines=9)
+  assert second.returncode in (os.EX_TEMPFAIL, -signal.SIGABRT), second.stderr
+  assert "run the same command" in second.stderr or "fatal" in second.stderr
 
   done = command_line.run(
     *tiny(tmp_path), data_dir=digits_dir
@@ -124,10 +127,10 @@ def test_a_killed_process_ends_the_other_and_one_process_goes_on(
 
 
 @pytest.mark.slow
-def test_sigterm_to_one_stops_both_and_more_or_fewer_go_on(
+def test_sigterm_to_one_stops_both_which_go_on_and_judge_as_one(
   uninterrupted, tmp_path, digits_dir
 ):
-  """From one device to two processes, and on."""
+  """From one device to two processes, stopped once more."""
   alone = command_line.run_and_signal(
     *tiny(tmp_path),
     signum=signal.SIGTERM,
@@ -145,11 +148,23 @@ def test_sigterm_to_one_stops_both_and_more_or_fewer_go_on(
   assert second.returncode == os.EX_TEMPFAIL, second.stderr
   assert "run the same command again" in first.stdout
 
-  pair = command_line.start_pair(*tiny(tmp_path), data_dir=digits_dir)
+  pair = command_line.start_pair(
+    *tiny(tmp_path), *EVALUATION, data_dir=digits_dir
+  )
   for done in map(command_line.ended, pair):
     assert done.returncode == 0, done.stderr
   assert_same_end(tmp_path, uninterrupted)
   assert_each_step_once(tmp_path)
+  results, expected = (
+    json.loads((workdir / "results.json").read_text())
+    for workdir in (tmp_path, uninterrupted)
+  )
+  assert len(results) == 3
+  assert results.keys() == expected.keys()
+  for name, result in results.items():
+    assert result["examples"] == 97
+    # An example or two may fall on the other side of a boundary.
+    assert abs(result["value"] - expected[name]["value"]) < 2.5 / 97, name
 
 
 @pytest.mark.slow

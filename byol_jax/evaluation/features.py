@@ -178,12 +178,23 @@ def kept(
   # Making them takes all processes, so those that cannot see the folder decide.
   if np.all(processes.joined(np.array([found is not None]))) and found:
     return found
-  making = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
-  if not processes.is_first():
-    making = pathlib.Path(tempfile.mkdtemp())
-  try:
+  name = processes.of_first(os.getpid, 0)
+  making = folder.with_name(f"{folder.name}.{name}.tmp")
+
+  def begin():
     with errors.writing(f"features to {making}", errors.EVALUATE_AGAIN):
       making.mkdir(parents=True, exist_ok=True)
+
+  processes.of_first(begin, None)
+  if not making.exists():  # Another machine's disk, so here is a copy for this.
+    making = pathlib.Path(tempfile.mkdtemp())
+  elif not processes.is_first():
+    for _ in make():  # Its part, which the first one writes down.
+      pass
+    processes.meet()
+    return _opened(folder)
+  try:
+    with errors.writing(f"features to {making}", errors.EVALUATE_AGAIN):
       _fill(making, count, make)
       sums = {name: _checksum(making / name) for name in (_VECTORS, _LABELS)}
       text = json.dumps({"about": about, "checksums": sums}, indent=2)
@@ -193,6 +204,7 @@ def kept(
       shutil.rmtree(folder, ignore_errors=True)
       with contextlib.suppress(OSError):  # Another program was faster.
         making.rename(folder)
+    processes.meet()
     return made
   finally:
     shutil.rmtree(making, ignore_errors=True)

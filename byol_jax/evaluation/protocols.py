@@ -57,10 +57,13 @@ def _value(subject: Subject, found: Features) -> float:
   What is chosen by it must be the same in all processes, so the first one's
   rounding counts.
   """
-  value = -1.0
-  if np.all(np.isfinite(found.vectors)):
-    value = scores.value(_metric(subject), found.labels, found.vectors)
-  return float(processes.of_first(lambda: value, value))
+
+  def judge() -> float:
+    if not np.all(np.isfinite(found.vectors)):
+      return -1.0
+    return scores.value(_metric(subject), found.labels, found.vectors)
+
+  return float(processes.of_first(judge, 0.0))
 
 
 def _chosen(

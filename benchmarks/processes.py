@@ -1,0 +1,121 @@
+"""What a second process brings, and what of a step goes on communication.
+
+    python -m benchmarks.processes --width=0.25 --batch_size=64 --image_size=28
+
+Each process gets one core of its own and --batch_size images a step. Measured in
+turn, --rounds times: one process (`alone`); two that know nothing of each other
+(`apart`); two that train as one (`together`), whose batch is twice as large. What
+`together` takes longer than `apart` is communication and waiting for each other;
+what `apart` takes longer than `alone` is the machine's, as cores share memory.
+Prints a line for each measurement and last a JSON line of medians.
+"""
+
+import argparse
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+
+from benchmarks import update_step
+from byol_jax import host
+
+# How many processes, and whether they are one run.
+_SETTINGS = {"alone": (1, False), "apart": (2, False), "together": (2, True)}
+
+
+def main() -> None:
+  """Measures what the command line asks for."""
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("--encoder", default="ResNet18")
+  parser.add_argument("--stem", default="cifar")
+  parser.add_argument("--width", type=float, default=0.25)
+  parser.add_argument("--batch_size", type=int, default=64)
+  parser.add_argument("--image_size", type=int, default=28)
+  parser.add_argument("--steps", type=int, default=10)
+  parser.add_argument("--rounds", type=int, default=3)
+  parser.add_argument("--index", type=int, help="Of a process we started.")
+  parser.add_argument("--coordinator", default="", help="Likewise.")
+  options = parser.parse_args()
+  if options.index is not None:
+    print(_seconds_a_step(options))
+    return
+  seconds: dict[str, list[float]] = {name: [] for name in _SETTINGS}
+  for _ in range(options.rounds):
+    for name, setting in _SETTINGS.items():
+      seconds[name].append(_measure(*setting))
+      print(f"{name:10}{seconds[name][-1]:8.3f} s a step", flush=True)
+  alone, apart, together = (statistics.median(seconds[n]) for n in _SETTINGS)
+  print(
+    json.dumps(
+      {
+        "benchmark": "processes",
+        **vars(options),
+        "images_per_second_alone": round(options.batch_size / alone, 1),
+        "images_per_second_together": round(
+          2 * options.batch_size / together, 1
+        ),
+        "times_as_fast": round(2 * alone / together, 2),
+        "share_of_communication": round(1 - apart / together, 3),
+      }
+    )
+  )
+
+
+def _measure(count: int, is_one_run: bool) -> float:
+  """Seconds a step of so many processes; the slowest one's."""
+  arguments = sys.argv[1:]
+  if is_one_run:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+      arguments.append(f"--coordinator=127.0.0.1:{free.getsockname()[1]}")
+  started = [
+    subprocess.Popen(
+      [
+        sys.executable,
+        *("-m", "benchmarks.processes"),
+        *arguments,
+        f"--index={index}",
+      ],
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+    for index in range(count)
+  ]
+  return max(
+    float(process.communicate()[0].splitlines()[-1]) for process in started
+  )
+
+
+def _seconds_a_step(options: argparse.Namespace) -> float:
+  """The median, in one of the processes, on a core of its own."""
+  cores = sorted(os.sched_getaffinity(0))
+  os.sched_setaffinity(0, {cores[options.index % len(cores)]})
+  host.choose_fast_convolutions()
+
+  import jax
+
+  from byol_jax import parallel, plan, processes, train
+
+  if options.coordinator:
+    processes.join(options.coordinator, 2, options.index)
+  config = update_step._config(options)
+  config.train.batch_size *= jax.process_count()
+  planned = plan.make_plan(config, num_examples=10_000)
+  learner = train.build_learner(config, planned, num_classes=10)
+  batch = update_step._batch(options.batch_size, options.image_size)
+  state = parallel.replicate(learner.init(jax.random.key(0), batch))
+  update = parallel.pmap_update(learner.update)
+  (on_devices,) = parallel.prefetch([batch])
+  seconds = []
+  for _ in range(options.steps + 2):  # The first compiles, the second settles.
+    began = time.perf_counter()
+    state, _ = jax.block_until_ready(update(state, on_devices))
+    seconds.append(time.perf_counter() - began)
+  return statistics.median(seconds[2:])
+
+
+if __name__ == "__main__":
+  host.restart_with_huge_pages()
+  main()
