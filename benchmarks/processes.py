@@ -38,6 +38,7 @@ def main() -> None:
   parser.add_argument("--rounds", type=int, default=3)
   parser.add_argument("--index", type=int, help="Of a process we started.")
   parser.add_argument("--coordinator", default="", help="Likewise.")
+  parser.set_defaults(microbatches=1, precision="float32", remat=False)
   options = parser.parse_args()
   if options.index is not None:
     print(_seconds_a_step(options))

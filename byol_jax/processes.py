@@ -20,7 +20,7 @@ import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 
-from byol_jax import errors
+from byol_jax import errors, host
 
 T = TypeVar("T")
 
@@ -78,6 +78,7 @@ def join(coordinator: str, count: int | None, index: int | None) -> None:
     )
   if not (any(given) or _are_launched()):
     return
+  host.wait_for_other_processes()
   try:
     jax.distributed.initialize(
       coordinator or None,
