@@ -199,7 +199,7 @@ def default_config() -> Config:
   # Compute each residual block again for its gradient, to save memory.
   config.train.remat = False
   # Steps between checks that all devices hold the same state, which cost a pass
-  # over it each; 0: at the end only. Our choice.
+  # over it each; 0: at the first and the last only. Our choice.
   config.train.check_replicas_every = 1000
   # One of several processes that makes no step for so long ends them all; longer
   # than any wait for data or disk should be, our choice. 0: never.

@@ -558,14 +558,15 @@ def _loop(
 ) -> TrainState:
   """Trains; `saved` is what the one process has that saves."""
   config = run.config
-  last_step, saving = run.plan.total_steps, config.checkpoint
+  first_step, last_step = int(state.step) + 1, run.plan.total_steps
+  saving = config.checkpoint
   update = parallel.pmap_update(run.learner.update)
   saved_at = time.monotonic()
   with (
     signals.Remembered() as remembered,
     processes.Watchdog(config.train.hang_seconds) as watchdog,
   ):
-    for step in range(int(state.step) + 1, last_step + 1):
+    for step in range(first_step, last_step + 1):
       asked_at = time.monotonic()
       batch = next(batches)
       meter.waited(time.monotonic() - asked_at)
@@ -575,7 +576,8 @@ def _loop(
 
       every = config.train.check_replicas_every
       is_last = step == last_step
-      if is_last or (every and step % every == 0):
+      # The first time is early, as it compiles.
+      if step == first_step or is_last or (every and step % every == 0):
         _check_replicas(state, step)
       stop = remembered.received_by(step)
       overdue = time.monotonic() - saved_at > saving.every_seconds > 0
