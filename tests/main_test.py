@@ -81,13 +81,11 @@ MISTAKES = {
 
 
 @pytest.mark.slow
-def test_every_mistake_gets_one_helpful_line(tmp_path, digits_dir, monkeypatch):
-  monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")
-
+def test_every_mistake_gets_one_helpful_line(tmp_path, digits_dir):
   def make(name):
     args, _ = MISTAKES[name]
     workdir = f"--workdir={tmp_path / name.replace(' ', '-')}"
-    return command_line.run(workdir, *args, data_dir=digits_dir)
+    return command_line.run(workdir, *args, data_dir=digits_dir, devices=2)
 
   with concurrent.futures.ThreadPoolExecutor(2) as pool:
     for name, done in zip(MISTAKES, pool.map(make, MISTAKES), strict=True):
