@@ -57,12 +57,10 @@ class Member(NamedTuple):
 
   Attributes:
     name: of its workdir below the sweep's, `POINT/seed_N`.
-    point: the name of its point.
     overrides: all of them, the seed too.
   """
 
   name: str
-  point: str
   overrides: dict[str, Any]
 
 
@@ -88,7 +86,6 @@ def members(sweep: Sweep) -> list[Member]:
   return [
     Member(
       f"{name}/seed_{seed}",
-      name,
       {**sweep.overrides, **point.overrides, "seed": seed},
     )
     for seed in sweep.seeds

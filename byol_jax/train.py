@@ -6,7 +6,7 @@ import json
 import pathlib
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -288,7 +288,7 @@ def _check_settings(run: Run) -> None:
 
 def _claim(run: Run) -> None:
   """Makes the workdir the run's; `UserError` if it cannot be written."""
-  with _write_errors(run):
+  with _writing(run):
     run.workdir.mkdir(parents=True, exist_ok=True)
     settings = json.loads(run.config.to_json_best_effort())
     text = json.dumps(settings, indent=2) + "\n"
@@ -301,21 +301,14 @@ def _claim(run: Run) -> None:
 def list_broken(run: Run) -> pathlib.Path:
   """Writes the files that were left out, and why, one a line; returns where."""
   path = run.workdir / "broken_files.txt"
-  with _write_errors(run):
+  with _writing(run):
     run.workdir.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{n}\t{why}\n" for n, why in run.source.broken))
   return path
 
 
-@contextlib.contextmanager
-def _write_errors(run: Run) -> Iterator[None]:
-  try:
-    yield
-  except OSError as error:
-    raise errors.UserError(
-      f"Cannot write to --workdir={run.workdir}: {error.strerror}; choose"
-      " another one."
-    ) from error
+def _writing(run: Run):
+  return errors.writing(f"to --workdir={run.workdir}", "choose another one")
 
 
 def _check_space(run: Run, state: TrainState) -> None:
@@ -423,7 +416,6 @@ def finish_views(
 
 def restore(run: Run, step: int | None = None) -> TrainState:
   """A checkpoint's state, the newest's by default; `UserError` if it is not."""
-  template = jax.eval_shape(run.initial_state)
 
   def read():
     with run.open_checkpoints() as saved:
@@ -431,9 +423,16 @@ def restore(run: Run, step: int | None = None) -> TrainState:
         raise errors.UserError(
           f"{run.workdir} holds no checkpoint yet; pretrain first."
         )
-      return saved.restore(template, step)
+      return saved.restore(jax.eval_shape(run.initial_state), step)
 
-  return processes.of_first(read, template)
+  return _of_first(run, read)
+
+
+def _of_first(run: Run, make: Callable[[], TrainState]) -> TrainState:
+  """The state that the first process makes, in all of them."""
+  several = processes.are_several()  # Else its shapes, a trace, are not needed.
+  like = jax.eval_shape(run.initial_state) if several else None
+  return processes.of_first(make, like)
 
 
 def _newest_step(run: Run) -> int:
@@ -462,14 +461,14 @@ def watch(run: Run) -> Iterator[TrainState]:
       yield state
 
 
-def _begin(run: Run, template: TrainState) -> TrainState:
+def _begin(run: Run) -> TrainState:
   """The state that training starts from or goes on with, and room for more."""
   _claim(run)
   with run.open_checkpoints() as saved:
     if saved.latest_step() is None:
       state = run.initial_state()
     else:
-      state = saved.restore(template)
+      state = saved.restore(jax.eval_shape(run.initial_state))
   if int(state.step) < run.plan.total_steps:
     _check_space(run, state)
   return state
@@ -490,8 +489,7 @@ def pretrain(run: Run) -> tuple[TrainState, bool]:
     UserError: if the loss is not finite, devices have come to differ, or
       nothing can be written.
   """
-  template = jax.eval_shape(run.initial_state)
-  state = processes.of_first(lambda: _begin(run, template), template)
+  state = _of_first(run, lambda: _begin(run))
   start = int(state.step)
   if start == run.plan.total_steps:
     return state, True

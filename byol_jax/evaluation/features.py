@@ -178,14 +178,17 @@ def kept(
   # Making them takes all processes, so those that cannot see the folder decide.
   if np.all(processes.joined(np.array([found is not None]))) and found:
     return found
-  name = processes.of_first(os.getpid, 0)
-  making = folder.with_name(f"{folder.name}.{name}.tmp")
 
-  def begin():
+  def making_of(pid: int) -> pathlib.Path:
+    return folder.with_name(f"{folder.name}.{pid}.tmp")
+
+  def begin() -> int:
+    making = making_of(os.getpid())
     with errors.writing(f"features to {making}", errors.EVALUATE_AGAIN):
       making.mkdir(parents=True, exist_ok=True)
+    return os.getpid()
 
-  processes.of_first(begin, None)
+  making = making_of(int(processes.of_first(begin, 0)))
   if not making.exists():  # Another machine's disk, so here is a copy for this.
     making = pathlib.Path(tempfile.mkdtemp())
   elif not processes.is_first():
