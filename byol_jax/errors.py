@@ -1,12 +1,6 @@
-"""The one exception that is meant for users' eyes, and its usual texts."""
+"""The one exception that is meant for users' eyes."""
 
-import contextlib
-from collections.abc import Iterable, Iterator
-
-# What to do where an evaluation could not write.
-EVALUATE_AGAIN = (
-  "free space there and run with --mode=evaluate: the checkpoint is kept"
-)
+from collections.abc import Iterable
 
 
 class UserError(ValueError):
@@ -22,13 +16,3 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> UserError:
   return UserError(
     f"{what} {name!r} is unknown; choose one of: {', '.join(known)}."
   )
-
-
-@contextlib.contextmanager
-def writing(what: object, remedy: str) -> Iterator[None]:
-  """Turns a failure to write, in its block, into a `UserError` with a remedy."""
-  try:
-    yield
-  except OSError as error:
-    reason = error.strerror or error
-    raise UserError(f"Cannot write {what}: {reason}; {remedy}.") from error

@@ -125,9 +125,7 @@ def _pretrain(run: train.Run) -> None:
   _say(f"{jax.device_count()} {jax.devices()[0].platform} devices{where}.")
   state, was_finished = train.pretrain(run)
   signals.stop_on_sigterm()
-  if was_finished and processes.of_first(
-    lambda: evaluation.is_complete(run), False
-  ):
+  if was_finished and processes.of_first(lambda: evaluation.is_complete(run)):
     _say("This run was already finished.")
     for name, result in evaluation.read_results(run.workdir).items():
       _tell_result(name, result)

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from byol_jax import errors
+from byol_jax import errors, files
 
 # Steps that the device may be behind: enough that it never waits for the host
 # to look at a metric, few enough that the host does not run away.
@@ -27,6 +27,8 @@ _LAG = 2
 
 # A share of the time that is worth a hint: a quarter more speed to be had.
 _MUCH_WAIT = 0.2
+
+_REMEDY = "free space there or choose another directory"
 
 # What the progress bar shows, in this order.
 _SHOWN = {
@@ -147,36 +149,24 @@ class JsonlWriter:
 
   def __init__(self, path: str | os.PathLike, resume_step: int):
     self._path = pathlib.Path(path)
-    with self._write_errors():
-      rows = read_jsonl(self._path)
-      kept = [row for row in rows if (row["step"] or 0) <= resume_step]
-      # Replaced in one go: a kill in between loses no line that was kept.
-      rewritten = self._path.with_name(self._path.name + ".tmp")
-      rewritten.write_text("".join(map(_line, kept)))
-      rewritten.replace(self._path)
+    rows = read_jsonl(self._path)
+    kept = [row for row in rows if (row["step"] or 0) <= resume_step]
+    with files.replacing(self._path, _REMEDY) as file:
+      file.write_text("".join(map(_line, kept)))
+    with files.writing(self._path, _REMEDY):
       self._file = self._path.open("a")
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     """Appends one line; NaN and infinities become null."""
     row = {name: float(value) for name, value in scalars.items()}
-    with self._write_errors():
+    with files.writing(self._path, _REMEDY):
       self._file.write(_line({"step": step, **row}))
       self._file.flush()
 
   def close(self) -> None:
     """Closes the file."""
-    with self._write_errors():
+    with files.writing(self._path, _REMEDY):
       self._file.close()
-
-  @contextlib.contextmanager
-  def _write_errors(self) -> Iterator[None]:
-    try:
-      yield
-    except OSError as error:
-      raise errors.UserError(
-        f"Cannot write metrics to {self._path}: {error.strerror}; free space "
-        "there or choose another directory."
-      ) from error
 
 
 class TensorBoardWriter:
@@ -210,8 +200,7 @@ class TensorBoardWriter:
       yield
     except tf.errors.OpError as error:
       raise errors.UserError(
-        f"Cannot write to {self._directory}: {error.message}; free space there"
-        " or choose another directory."
+        f"Cannot write to {self._directory}: {error.message}; {_REMEDY}."
       ) from error
 
 

@@ -5,16 +5,15 @@ Only the first of them writes to the workdir, which need not be shared.
 
 import faulthandler
 import importlib.util
-import math
 import os
 import pathlib
+import pickle
 import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
-import chex
 import jax
 import numpy as np
 from absl import logging
@@ -108,46 +107,38 @@ def is_first() -> bool:
   return not are_several() or jax.process_index() == 0
 
 
-def of_first(make: Callable[[], T], like: chex.ArrayTree) -> T:
+def of_first(make: Callable[[], T]) -> T:
   """What only the first process makes, bit for bit in all of them.
 
   Args:
-    make: called in the first process.
-    like: anything of the same structure, shapes and dtypes as what it makes.
-
-  Returns:
-    It; in several processes as NumPy arrays.
+    make: called in the first process; its arrays become NumPy's in several.
 
   Raises:
     UserError: in all processes, if `make` does.
   """
   if not are_several():
     return make()
-  made, mistake = like, None
+  made, mistake = None, None
   if is_first():
     try:
-      made = make()
+      made = jax.device_get(make())
     except errors.UserError as error:
       mistake = error
   if multihost_utils.broadcast_one_to_all(np.array(mistake is not None)):
     raise mistake or errors.UserError("the first process says what is wrong.")
-  leaves, structure = jax.tree.flatten(like)
-  kinds = [(np.shape(x), np.result_type(x)) for x in leaves]
-  # As bytes: JAX would make float32 of float64, and a sum of what is -0.
-  sent = [
-    np.frombuffer(np.asarray(x).tobytes(), np.uint8)
-    if is_first()
-    else np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)
-    for x, (shape, dtype) in zip(jax.tree.leaves(made), kinds, strict=True)
-  ]
-  received = multihost_utils.broadcast_one_to_all(sent)
-  return jax.tree.unflatten(
-    structure,
-    [
-      np.frombuffer(np.asarray(x).tobytes(), dtype).reshape(shape)
-      for x, (shape, dtype) in zip(received, kinds, strict=True)
-    ],
-  )
+  # Arrays are sent one by one, beside the bytes that say where they belong.
+  buffers: list[pickle.PickleBuffer] = []
+  whole = pickle.dumps(made, protocol=5, buffer_callback=buffers.append)
+  parts = [np.frombuffer(whole, np.uint8)]
+  parts += [np.frombuffer(buffer.raw(), np.uint8) for buffer in buffers]
+  number = multihost_utils.broadcast_one_to_all(np.array(len(parts)))
+  sizes = [len(part) for part in parts] if is_first() else [0] * int(number)
+  sizes = multihost_utils.broadcast_one_to_all(np.array(sizes))
+  if not is_first():
+    parts = [np.zeros(size, np.uint8) for size in sizes]
+  received = multihost_utils.broadcast_one_to_all(parts)
+  data, *arrays = (np.asarray(part).data for part in received)
+  return pickle.loads(data, buffers=arrays)
 
 
 def meet() -> None:

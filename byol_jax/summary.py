@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from byol_jax import errors, evaluation, report, sweeps, train
+from byol_jax import errors, evaluation, files, report, sweeps, train
 
 _FILE, _SWEEP_FILE, _SWEEP_FIGURE = "results.md", "sweep.md", "sweep.png"
 _REMEDY = "free space there and run again"
@@ -64,7 +64,7 @@ def write(folder: pathlib.Path) -> pathlib.Path:
     cells = [_cell(runs, results, row, network) for network in _COLUMNS]
     lines.append(f"| {' '.join(row)} | {' | '.join(cells)} |")
   path = folder / _FILE
-  with errors.writing(path, _REMEDY):
+  with files.writing(path, _REMEDY):
     path.write_text("\n".join(lines) + "\n")
   return path
 
@@ -118,7 +118,7 @@ def write_sweep(folder: pathlib.Path) -> pathlib.Path:
     cells = [_cell(runs[name], found, row, "online") for row in rows]
     lines.append(f"| {name} | {' | '.join(cells)} | {_paper(point)} |")
   path = folder / _SWEEP_FILE
-  with errors.writing(path, _REMEDY):
+  with files.writing(path, _REMEDY):
     report.draw_sweep(
       sweep,
       {

@@ -6,7 +6,7 @@ import json
 import pathlib
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +18,7 @@ from byol_jax import (
   datasets,
   device_augment,
   errors,
+  files,
   input_pipeline,
   metrics,
   networks,
@@ -31,6 +32,7 @@ from byol_jax.learner import Learner, TrainState, make_learner
 from byol_jax.plan import Plan, make_plan
 
 _CONFIG_FILE = "config.json"
+_REMEDY = "choose another --workdir"  # Where one cannot be written.
 
 # Settings of a workdir that a later run may change: they alter no parameter.
 FREE_KEYS = (
@@ -172,7 +174,7 @@ def prepare(config: Config, workdir: pathlib.Path) -> Run:
     plan=plan,
     learner=build_learner(config, plan, _classes(source)),
   )
-  processes.of_first(lambda: _check_settings(run), None)
+  processes.of_first(lambda: _check_settings(run))
   return run
 
 
@@ -183,7 +185,7 @@ def _load_in_turn(config: Config) -> datasets.Source:
   def open_data():
     found.append(load(config, config.data.dataset, config.data.root))
 
-  processes.of_first(open_data, None)
+  processes.of_first(open_data)
   if not found:
     open_data()
   return found[0]
@@ -220,10 +222,8 @@ def _resolved(
   config = config.copy_and_resolve_references()
   data, encoder = config.data, config.model.encoder
   # A run that goes on with more or fewer processes sees the same batches.
-  before = processes.of_first(
-    lambda: _settings(workdir).get("data.parts", 0), 0
-  )
-  data.parts = data.parts or int(before) or jax.process_count()
+  before = processes.of_first(lambda: _settings(workdir).get("data.parts"))
+  data.parts = data.parts or before or jax.process_count()
   if not (data.image_size and data.mean and data.std):
     own = source.dataset.statistics or input_pipeline.measure(source)
     data.image_size = data.image_size or next(
@@ -288,27 +288,17 @@ def _check_settings(run: Run) -> None:
 
 def _claim(run: Run) -> None:
   """Makes the workdir the run's; `UserError` if it cannot be written."""
-  with _writing(run):
-    run.workdir.mkdir(parents=True, exist_ok=True)
-    settings = json.loads(run.config.to_json_best_effort())
-    text = json.dumps(settings, indent=2) + "\n"
-    # Replaced in one go: a kill in between leaves the old one.
-    written = run.workdir / f"{_CONFIG_FILE}.tmp"
-    written.write_text(text)
-    written.replace(run.workdir / _CONFIG_FILE)
+  settings = json.loads(run.config.to_json_best_effort())
+  with files.replacing(run.workdir / _CONFIG_FILE, _REMEDY) as file:
+    file.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def list_broken(run: Run) -> pathlib.Path:
   """Writes the files that were left out, and why, one a line; returns where."""
   path = run.workdir / "broken_files.txt"
-  with _writing(run):
-    run.workdir.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{n}\t{why}\n" for n, why in run.source.broken))
+  with files.replacing(path, _REMEDY) as file:
+    file.write_text("".join(f"{n}\t{why}\n" for n, why in run.source.broken))
   return path
-
-
-def _writing(run: Run):
-  return errors.writing(f"to --workdir={run.workdir}", "choose another one")
 
 
 def _check_space(run: Run, state: TrainState) -> None:
@@ -425,14 +415,7 @@ def restore(run: Run, step: int | None = None) -> TrainState:
         )
       return saved.restore(jax.eval_shape(run.initial_state), step)
 
-  return _of_first(run, read)
-
-
-def _of_first(run: Run, make: Callable[[], TrainState]) -> TrainState:
-  """The state that the first process makes, in all of them."""
-  several = processes.are_several()  # Else its shapes, a trace, are not needed.
-  like = jax.eval_shape(run.initial_state) if several else None
-  return processes.of_first(make, like)
+  return processes.of_first(read)
 
 
 def _newest_step(run: Run) -> int:
@@ -453,7 +436,7 @@ def watch(run: Run) -> Iterator[TrainState]:
   """
   step = -1
   while step < run.plan.total_steps:
-    if processes.of_first(lambda: _newest_step(run), 0) <= step:
+    if processes.of_first(lambda: _newest_step(run)) <= step:
       time.sleep(_LOOK_EVERY)
     else:
       state = restore(run)  # Not that step's, which may be deleted by now.
@@ -489,7 +472,7 @@ def pretrain(run: Run) -> tuple[TrainState, bool]:
     UserError: if the loss is not finite, devices have come to differ, or
       nothing can be written.
   """
-  state = _of_first(run, lambda: _begin(run))
+  state = processes.of_first(lambda: _begin(run))
   start = int(state.step)
   if start == run.plan.total_steps:
     return state, True

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from byol_jax import datasets, errors, processes, train
+from byol_jax import datasets, errors, files, processes, train
 from byol_jax.evaluation import retrieval
 from byol_jax.evaluation import subject as subjects
 from byol_jax.evaluation.protocols import (
@@ -270,7 +269,5 @@ def _write(path: pathlib.Path, contents: bytes) -> None:
   """Replaces a file as a whole; `UserError` if it cannot be written."""
   if not processes.is_first():
     return
-  with errors.writing(path, errors.EVALUATE_AGAIN):
-    written = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    written.write_bytes(contents)
-    written.replace(path)
+  with files.replacing(path, files.EVALUATE_AGAIN) as file:
+    file.write_bytes(contents)

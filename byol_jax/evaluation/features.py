@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from byol_jax import errors, parallel, processes
+from byol_jax import files, parallel, processes
 
 # What settles the running batch-norm statistics of an encoder that was never
 # trained: they average over about 1 / (1 - 0.9) = 10 batches.
@@ -184,11 +184,11 @@ def kept(
 
   def begin() -> int:
     making = making_of(os.getpid())
-    with errors.writing(f"features to {making}", errors.EVALUATE_AGAIN):
+    with files.writing(f"features to {making}", files.EVALUATE_AGAIN):
       making.mkdir(parents=True, exist_ok=True)
     return os.getpid()
 
-  making = making_of(int(processes.of_first(begin, 0)))
+  making = making_of(processes.of_first(begin))
   if not making.exists():  # Another machine's disk, so here is a copy for this.
     making = pathlib.Path(tempfile.mkdtemp())
   elif not processes.is_first():
@@ -197,7 +197,7 @@ def kept(
     processes.meet()
     return _opened(folder)
   try:
-    with errors.writing(f"features to {making}", errors.EVALUATE_AGAIN):
+    with files.writing(f"features to {making}", files.EVALUATE_AGAIN):
       _fill(making, count, make)
       sums = {name: _checksum(making / name) for name in (_VECTORS, _LABELS)}
       text = json.dumps({"about": about, "checksums": sums}, indent=2)

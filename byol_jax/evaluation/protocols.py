@@ -63,7 +63,7 @@ def _value(subject: Subject, found: Features) -> float:
       return -1.0
     return scores.value(_metric(subject), found.labels, found.vectors)
 
-  return float(processes.of_first(judge, 0.0))
+  return processes.of_first(judge)
 
 
 def _chosen(

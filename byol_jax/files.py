@@ -1,0 +1,42 @@
+"""Writing files, so that neither a full disk nor a kill does harm."""
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Iterator
+
+from byol_jax import errors
+
+# What to do where an evaluation could not write.
+EVALUATE_AGAIN = (
+  "free space there and run with --mode=evaluate: the checkpoint is kept"
+)
+
+
+@contextlib.contextmanager
+def writing(what: object, remedy: str) -> Iterator[None]:
+  """Turns a failure to write, in its block, into a `UserError` with a remedy."""
+  try:
+    yield
+  except OSError as error:
+    reason = error.strerror or error
+    raise errors.UserError(
+      f"Cannot write {what}: {reason}; {remedy}."
+    ) from error
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path, remedy: str) -> Iterator[pathlib.Path]:
+  """Gives its block a file to write, which then takes the place of `path`.
+
+  A kill in between leaves what was there. A failure to write is a `UserError`
+  with a remedy.
+  """
+  written = path.with_name(f".{os.getpid()}.{path.name}")
+  with writing(path, remedy):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+      yield written
+      written.replace(path)
+    finally:
+      written.unlink(missing_ok=True)
