@@ -42,6 +42,8 @@ from byol_jax import (
   train,
 )
 from byol_jax.evaluation import embed
+from byol_jax.interop import encoder_file
+from byol_jax.learner import TrainState
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Experiment file, such as experiments/quickstart.py."
@@ -50,10 +52,19 @@ _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Where all is written; runs/NAME if not given."
 )
 _MODE = flags.DEFINE_string(
-  "mode", "pretrain", "What to do: pretrain, evaluate, embed, report or views."
+  "mode",
+  "pretrain",
+  "What to do: pretrain, evaluate, embed, export, report or views.",
 )
 _STEP = flags.DEFINE_integer(
-  "step", None, "Of evaluate and embed: the checkpoint; by default the newest."
+  "step",
+  None,
+  "Of evaluate, embed and export: the checkpoint; by default the newest.",
+)
+_ENCODER = flags.DEFINE_string(
+  "encoder",
+  "",
+  "Of evaluate and embed: a file that export wrote, instead of a checkpoint.",
 )
 _WATCH = flags.DEFINE_bool(
   "watch", False, "Of evaluate: each new checkpoint, until the run has ended."
@@ -135,10 +146,23 @@ def _pretrain(run: train.Run) -> None:
     report.write(run)
 
 
+def _restored(run: train.Run) -> TrainState:
+  """What is judged: the state of a checkpoint, or an encoder from a file."""
+  if not _ENCODER.value:
+    return train.restore(run, _STEP.value)
+  state = encoder_file.restore(run, _ENCODER.value)
+  _say(
+    f"{_ENCODER.value}: {run.config.model.encoder.name}, step {state.step}, for"
+    f" images of {run.config.data.image_size} pixels."
+  )
+  return state
+
+
 def _evaluate(run: train.Run) -> None:
   """Evaluates a checkpoint, or each that another process writes."""
   if not _WATCH.value:
-    evaluation.evaluate(run, train.restore(run, _STEP.value), _tell_result)
+    origin = {"encoder": _ENCODER.value} if _ENCODER.value else {}
+    evaluation.evaluate(run, _restored(run), _tell_result, origin)
     return
   if _STEP.value is not None:
     raise errors.UserError(
@@ -154,8 +178,12 @@ def _evaluate(run: train.Run) -> None:
 
 def _embed(run: train.Run) -> None:
   """Writes what the encoder makes of each image of a split."""
-  state = train.restore(run, _STEP.value)
-  _say(f"Written: {embed.write(run, state, _SPLIT.value)}")
+  _say(f"Written: {embed.write(run, _restored(run), _SPLIT.value)}")
+
+
+def _export(run: train.Run) -> None:
+  """Writes what is kept after training."""
+  _say(f"Written: {encoder_file.write(run, _restored(run))}")
 
 
 def _report(run: train.Run) -> None:
@@ -185,6 +213,7 @@ MODES: Mapping[str, Callable[[train.Run], None]] = {
   "pretrain": _pretrain,
   "evaluate": _evaluate,
   "embed": _embed,
+  "export": _export,
   "report": _report,
   "views": _views,
 }
@@ -207,9 +236,13 @@ def _experiment() -> tuple[pathlib.Path, str]:
 
 
 def _default_workdir() -> pathlib.Path:
-  """runs/imagenet-300 for --config=experiments/imagenet.py:300."""
+  """runs/imagenet-300 for --config=experiments/imagenet.py:300.
+
+  An encoder from a file is judged beside it, in runs/imagenet-300-encoder.
+  """
   path, preset = _experiment()
-  return pathlib.Path("runs") / (path.stem + (f"-{preset}" if preset else ""))
+  name = path.stem + (f"-{preset}" if preset else "")
+  return pathlib.Path("runs") / (name + ("-encoder" if _ENCODER.value else ""))
 
 
 def _set_up(config: config_lib.Config) -> None:
@@ -272,13 +305,25 @@ def _run(argv: Sequence[str]) -> None:
     )
   if _MODE.value not in MODES:
     raise errors.unknown_name("--mode", _MODE.value, MODES)
-  config_lib.validate(_CONFIG.value)
-  _set_up(_CONFIG.value)
+  config = _CONFIG.value
+  if _ENCODER.value:
+    if (
+      _MODE.value not in ("evaluate", "embed")
+      or _STEP.value is not None
+      or _WATCH.value
+    ):
+      raise errors.UserError(
+        f"--encoder={_ENCODER.value} goes with --mode=evaluate or --mode=embed,"
+        " and without --step and --watch, which are of checkpoints."
+      )
+    config = encoder_file.fitted(config, _ENCODER.value)
+  config_lib.validate(config)
+  _set_up(config)
   if _MODE.value != "pretrain" or not processes.are_several():
     signals.stop_on_sigterm()  # JAX's own, since they met, waits to be asked.
   workdir = pathlib.Path(_WORKDIR.value or _default_workdir())
   _say(f"Workdir: {workdir}")
-  MODES[_MODE.value](train.prepare(_CONFIG.value, workdir))
+  MODES[_MODE.value](train.prepare(config, workdir))
   _say(f"Done: {workdir}")
 
 

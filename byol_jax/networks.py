@@ -180,6 +180,11 @@ def make_network(
   return hk.without_apply_rng(hk.transform_with_state(forward))
 
 
+def is_of_encoder(module: str) -> bool:
+  """Whether a module, as parameters name it, is kept after training."""
+  return module.split("/")[0] not in ("projector", "predictor", "classifier")
+
+
 def describe(
   network: hk.TransformedWithState, image_shape: Sequence[int]
 ) -> list[tuple[str, str, str, int]]:
@@ -205,7 +210,7 @@ def describe(
   for module, arrays in params.items():
     part = module.split("/")[0]
     sizes[part] = sizes.get(part, 0) + sum(a.size for a in arrays.values())
-  (encoder,) = sizes.keys() - {"projector", "predictor", "classifier"}
+  (encoder,) = filter(is_of_encoder, sizes)
   shapes = {
     encoder: (images, outputs.embedding),
     "projector": (outputs.embedding, outputs.projection),

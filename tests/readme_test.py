@@ -14,16 +14,19 @@ from tests import command_line
 README = (command_line.ROOT / "README.md").read_text()
 COMMANDS = re.findall(r"^    .*python -m byol_jax\.main (.*)$", README, re.M)
 QUICKSTART = "--config=experiments/quickstart.py"
+EXPORT = f"{QUICKSTART} --mode=export"
 
 
 def test_the_readme_has_commands():
-  assert QUICKSTART in COMMANDS
+  assert {QUICKSTART, EXPORT} <= set(COMMANDS)
   assert len(COMMANDS) >= 3
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  "command", [c for c in COMMANDS if c != QUICKSTART], ids=lambda c: c[:40]
+  "command",
+  [c for c in COMMANDS if c not in (QUICKSTART, EXPORT)],
+  ids=lambda c: c[:40],
 )
 def test_every_command_runs(command, tmp_path, digits_dir):
   """In miniature: two steps of a tiny network on the digits that ship."""
@@ -61,14 +64,17 @@ def test_the_quickstart_learns_and_its_encoder_can_be_used(
   assert value["linear/top1"] >= value["baseline/random_linear_top1"] + 0.03
   assert value["knn/top1"] > value["baseline/random_knn_top1"]
 
+  done = command_line.run(
+    *EXPORT.split(), f"--workdir={tmp_path}", data_dir=digits_dir
+  )
+  assert done.returncode == 0, done.stderr
   block = README.split("## Use the encoder\n")[1].split("\n## ")[0]
   code = "\n".join(
-    line[4:] for line in block.splitlines() if line.startswith("    ")
+    line[4:]
+    for line in block.splitlines()
+    if line.startswith("    ") and "--mode" not in line
   )
-  code = code.replace('"runs/quickstart"', repr(str(tmp_path)))
-  code = code.replace(
-    "run = ", f"config.data.data_dir = {digits_dir!r}\nrun = "
-  )
+  code = code.replace("runs/quickstart", str(tmp_path))
   scope = {"images": np.zeros((3, 28, 28, 3), np.float32)}
   exec(code, scope)
   assert scope["vectors"].shape == (3, 2048)

@@ -3,7 +3,8 @@
 import io
 import json
 import pathlib
-from collections.abc import Callable, Iterator
+import types
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,7 @@ def evaluate(
   run: train.Run,
   state: TrainState,
   tell: Callable[[str, dict[str, Any]], None] = lambda name, result: None,
+  origin: Mapping[str, Any] = types.MappingProxyType({}),
 ) -> dict[str, dict[str, Any]]:
   """Runs the configured protocols and writes `results.json`.
 
@@ -123,6 +125,7 @@ def evaluate(
     run: from `train.prepare`.
     state: what was trained; the online network is judged.
     tell: is called with each result as it comes, which may take hours.
+    origin: what else the encoder's results say of where it is from.
 
   Returns:
     Flat name to `{"value", "protocol", "split", "examples", "step", ...}`:
@@ -163,6 +166,7 @@ def evaluate(
           "examples": datasets.num_examples(source, judged_on),
           "step": 0 if prefix else int(state.step),
           "network": network,
+          **({} if prefix else origin),
           **result,
           **_paper(run, subject, protocol),
         }

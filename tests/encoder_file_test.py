@@ -1,0 +1,130 @@
+"""The encoder in a file is the one that was trained, or is refused."""
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from byol_jax import errors, evaluation, networks, train
+from byol_jax.evaluation import features
+from byol_jax.interop import encoder_file
+from tests.protocols_test import prepare, settings
+
+
+@pytest.fixture
+def run(tmp_path):
+  return prepare(tmp_path, settings(tmp_path))
+
+
+@pytest.fixture
+def state(run):
+  """Something that no initialiser makes, so that nothing can stand in for it."""
+  random = np.random.RandomState(0)
+  initial = jax.device_get(run.initial_state())
+  return jax.tree.map(
+    lambda x: np.abs(x + random.randn(*x.shape)).astype(x.dtype), initial
+  )._replace(step=np.int32(7))
+
+
+def test_a_file_holds_the_online_encoder_and_nothing_else(run, state):
+  path = encoder_file.write(run, state)
+  assert path == run.workdir / "encoder" / "encoder.safetensors"
+  assert [file.name for file in path.parent.iterdir()] == [path.name]
+  images = np.random.RandomState(1).rand(5, 8, 8, 3).astype(np.float32)
+  encode = features.encoder(
+    train.build_network(run.config, run.num_classes),
+    state.online_params,
+    state.online_state,
+  )
+  loaded = encoder_file.load(path)
+  np.testing.assert_array_equal(loaded.encode(images), encode(images))
+  assert loaded[1:] == (8, 3, 7)
+  arrays = safetensors.numpy.load_file(path)
+  parts = {name.split("/")[1] for name in arrays}
+  assert parts == {"tiny_res_net"}
+  count = sum(
+    array.size
+    for module, of_module in state.online_params.items()
+    for array in of_module.values()
+    if networks.is_of_encoder(module)
+  )
+  params = [x for name, x in arrays.items() if name.startswith("params/")]
+  assert sum(array.size for array in params) == count
+
+
+@pytest.mark.slow
+def test_an_encoder_from_a_file_is_judged_as_its_checkpoint(
+  run, state, tmp_path
+):
+  run.config.evaluation.protocols = ("knn", "linear", "finetune")
+  run.config.evaluation.finetune.rate_count = 1
+  run.config.evaluation.finetune.decay_count = 0
+  of_state = evaluation.evaluate(run, state)
+  path = encoder_file.write(run, state)
+  # Another network by its configuration, with heads of its own.
+  cfg = run.config.copy_and_resolve_references()
+  cfg.model.encoder.name, cfg.model.encoder.width = "ResNet18", 2.0
+  cfg.model.projector.hidden_size, cfg.data.image_size = 8, 16
+  cfg.data.mean, cfg.data.std = (), ()
+  cfg = encoder_file.fitted(cfg, path)
+  other = train.prepare(cfg, tmp_path / "other")
+  of_file = evaluation.evaluate(
+    other, encoder_file.restore(other, path), origin={"encoder": str(path)}
+  )
+  assert of_file.keys() == of_state.keys()
+  for name in ("knn/top1", "linear/top1", "finetune/top1"):
+    expected = of_state[name] | {"encoder": str(path)}
+    assert of_file[name] == expected
+  assert "encoder" not in of_file["baseline/random_knn_top1"]
+
+
+def change(path, to):
+  """Writes a file again, of what `to` makes of its arrays."""
+  with safetensors.safe_open(path, "numpy") as file:
+    metadata = file.metadata()
+  arrays = safetensors.numpy.load_file(path)
+  safetensors.numpy.save_file(to(arrays), path, metadata)
+
+
+@pytest.mark.parametrize(
+  ("spoil", "expected"),
+  [
+    (lambda path: path.unlink(), "No such file"),
+    (lambda path: path.write_bytes(b"PK"), "header too small"),
+    (lambda path: path.write_bytes(path.read_bytes()[:-9]), "incomplete"),
+    (
+      lambda path: safetensors.numpy.save_file({"w": np.zeros(1)}, path),
+      "format None",
+    ),
+    (
+      lambda path: change(path, lambda a: a | {"params/other/w": np.zeros(2)}),
+      r"params/other/w is \(2,\) there and should be absent",
+    ),
+    (
+      lambda path: change(path, lambda a: dict(list(a.items())[1:])),
+      "is absent there and should be",
+    ),
+  ],
+  ids=["missing", "no safetensors", "cut off", "foreign", "more", "less"],
+)
+def test_a_file_that_is_no_encoder_is_one_line(run, state, spoil, expected):
+  path = encoder_file.write(run, state)
+  spoil(path)
+  with pytest.raises(errors.UserError, match=expected) as raised:
+    encoder_file.load(path)
+  assert str(path) in str(raised.value)
+  assert "\n" not in str(raised.value)
+
+
+def test_the_figures_of_a_run_are_not_replaced_by_a_files(run, state):
+  path = encoder_file.write(run, state)
+  with run.open_checkpoints() as saved:
+    saved.save(7, state)
+  with pytest.raises(errors.UserError, match="another --workdir"):
+    encoder_file.restore(run, path)
+
+
+def test_a_file_that_cannot_be_written_is_one_line(run, state):
+  (run.workdir / "encoder").write_text("in the way")
+  with pytest.raises(errors.UserError, match=r"Cannot write .*encoder"):
+    encoder_file.write(run, state)
