@@ -151,6 +151,8 @@ def _restored(run: train.Run) -> TrainState:
   if not _ENCODER.value:
     return train.restore(run, _STEP.value)
   state = encoder_file.restore(run, _ENCODER.value)
+  if processes.is_first():
+    train.claim(run)
   _say(
     f"{_ENCODER.value}: {run.config.model.encoder.name}, step {state.step}, for"
     f" images of {run.config.data.image_size} pixels."

@@ -286,7 +286,7 @@ def _check_settings(run: Run) -> None:
       )
 
 
-def _claim(run: Run) -> None:
+def claim(run: Run) -> None:
   """Makes the workdir the run's; `UserError` if it cannot be written."""
   settings = json.loads(run.config.to_json_best_effort())
   with files.replacing(run.workdir / _CONFIG_FILE, _REMEDY) as file:
@@ -446,7 +446,7 @@ def watch(run: Run) -> Iterator[TrainState]:
 
 def _begin(run: Run) -> TrainState:
   """The state that training starts from or goes on with, and room for more."""
-  _claim(run)
+  claim(run)
   with run.open_checkpoints() as saved:
     if saved.latest_step() is None:
       state = run.initial_state()
