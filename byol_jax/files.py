@@ -34,7 +34,8 @@ def replacing(path: pathlib.Path, remedy: str) -> Iterator[pathlib.Path]:
   """
   written = path.with_name(f".{os.getpid()}.{path.name}")
   with writing(path, remedy):
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):  # If by a file, writing says so.
+      path.parent.mkdir(parents=True)
     try:
       yield written
       written.replace(path)

@@ -13,9 +13,16 @@ from byol_jax import host
 from tests import command_line
 
 host.choose_fast_convolutions()
-# Tests are mostly compilation, which this takes a quarter off. Programs that
-# tests start get what users get, see command_line.
+# Tests are mostly compilation, which this takes a third off: less is optimised, and
+# what one test compiled, others and later runs take from disk. Programs that tests
+# start get what users get, see command_line.
 os.environ["XLA_FLAGS"] += f" {command_line.COMPILE_FASTER}"
+jax.config.update(
+  "jax_compilation_cache_dir",
+  str(command_line.ROOT / ".pytest_cache" / "compiled"),
+)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)  # Any.
 jax.config.update("jax_num_cpu_devices", 2)
 # A shape that only fits by an implicit broadcast is a mistake.
 jax.config.update("jax_numpy_rank_promotion", "raise")
