@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from byol_jax import losses, networks, optimizers
+from byol_jax import losses, networks, optimizers, parallel
 
 Batch = Mapping[str, chex.Array]
 Metrics = dict[str, chex.Array]
@@ -240,9 +240,7 @@ def make_learner(
     grads, online_state, target_state, metrics = _accumulated(
       network, state, batch, microbatches, finish, axis_name
     )
-    if axis_name is not None:
-      grads, metrics = jax.lax.pmean((grads, metrics), axis_name)
-
+    grads, metrics = parallel.mean_over((grads, metrics), axis_name)
     updates, opt_state = optimizer.update(
       grads, state.opt_state, state.online_params
     )
