@@ -7,11 +7,6 @@ from collections.abc import Iterator
 
 from byol_jax import errors
 
-# What to do where an evaluation could not write.
-EVALUATE_AGAIN = (
-  "free space there and run with --mode=evaluate: the checkpoint is kept"
-)
-
 
 @contextlib.contextmanager
 def writing(what: object, remedy: str) -> Iterator[None]:

@@ -84,8 +84,7 @@ def _both_views(
 
 def labelled_share(labels: chex.Array, axis_name: str | None) -> chex.Array:
   """The share of labelled examples in a batch over all devices."""
-  share = jnp.mean(labels >= 0)
-  return share if axis_name is None else jax.lax.pmean(share, axis_name)
+  return parallel.mean_over(jnp.mean(labels >= 0), axis_name)
 
 
 def loss_fn(

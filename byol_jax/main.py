@@ -49,7 +49,10 @@ _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Experiment file, such as experiments/quickstart.py."
 )
 _WORKDIR = flags.DEFINE_string(
-  "workdir", None, "Where all is written; runs/NAME if not given."
+  "workdir",
+  None,
+  "Where all is written; if not given, runs/NAME, or runs/NAME-encoder with"
+  " --encoder.",
 )
 _MODE = flags.DEFINE_string(
   "mode",
@@ -125,7 +128,7 @@ def _numbers(values: Sequence[float]) -> str:
 
 def _pretrain(run: train.Run) -> None:
   """Trains, evaluates and draws, as far as it has not been done before."""
-  evaluation.protocol_names(run)  # A mistake there must not wait for the end.
+  evaluation.check(run)  # A mistake there must not wait for the end.
   _tell_data(run)
   _tell_network(run)
   for line in plan.describe(run.plan, run.config.ema.schedule):
@@ -150,9 +153,13 @@ def _restored(run: train.Run) -> TrainState:
   """What is judged: the state of a checkpoint, or an encoder from a file."""
   if not _ENCODER.value:
     return train.restore(run, _STEP.value)
-  state = encoder_file.restore(run, _ENCODER.value)
-  if processes.is_first():
+
+  def read() -> TrainState:
+    state = encoder_file.restore(run, _ENCODER.value)
     train.claim(run)
+    return state
+
+  state = processes.of_first(read)
   _say(
     f"{_ENCODER.value}: {run.config.model.encoder.name}, step {state.step}, for"
     f" images of {run.config.data.image_size} pixels."
@@ -163,14 +170,13 @@ def _restored(run: train.Run) -> TrainState:
 def _evaluate(run: train.Run) -> None:
   """Evaluates a checkpoint, or each that another process writes."""
   if not _WATCH.value:
-    origin = {"encoder": _ENCODER.value} if _ENCODER.value else {}
-    evaluation.evaluate(run, _restored(run), _tell_result, origin)
+    evaluation.evaluate(run, _restored(run), _tell_result, _ENCODER.value)
     return
   if _STEP.value is not None:
     raise errors.UserError(
       f"--step={_STEP.value} is one checkpoint and --watch all; give one of them."
     )
-  evaluation.protocol_names(run)  # A mistake there must not wait.
+  evaluation.check(run)  # A mistake there must not wait.
   _say(f"Waiting for checkpoints in {run.workdir}; Ctrl-C ends it.")
   for state in train.watch(run):
     _say(f"Step {int(state.step)}:")

@@ -149,9 +149,9 @@ class JsonlWriter:
 
   def __init__(self, path: str | os.PathLike, resume_step: int):
     self._path = pathlib.Path(path)
-    rows = read_jsonl(self._path)
-    kept = [row for row in rows if (row["step"] or 0) <= resume_step]
     with files.replacing(self._path, _REMEDY) as file:
+      rows = read_jsonl(self._path)
+      kept = [row for row in rows if (row["step"] or 0) <= resume_step]
       file.write_text("".join(map(_line, kept)))
     with files.writing(self._path, _REMEDY):
       self._file = self._path.open("a")

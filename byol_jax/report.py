@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib import axes, figure, layout_engine, ticker
 
-from byol_jax import errors, input_pipeline, metrics, sweeps, train
+from byol_jax import errors, files, input_pipeline, metrics, sweeps, train
 from byol_jax.evaluation.features import share_a_class
 
 _COLOUR = "#1f5fa8"
@@ -28,19 +28,25 @@ def write(run: train.Run) -> None:
   Args:
     run: from `train.prepare`; it may still be training. The neighbours are
       those that the retrieval protocol left, if it was run.
+
+  Raises:
+    UserError: if there is nothing to draw, or it cannot be written.
   """
   rows = metrics.read_jsonl(run.workdir / "metrics.jsonl")
-  if not rows:
+  found = run.workdir / "neighbours.npz"
+  if not rows and not found.exists():
     raise errors.UserError(
-      f"{run.workdir} has no metrics.jsonl to draw; pretrain first."
+      f"{run.workdir} has neither metrics.jsonl nor neighbours.npz to draw;"
+      " pretrain first."
     )
   with _figures(run) as folder:
-    steps_per_epoch = run.plan.num_examples / run.config.train.batch_size
-    draw_curves(rows, folder / "curves.png", steps_per_epoch)
-    found = run.workdir / "neighbours.npz"
     if found.exists():
       _draw_found(run, np.load(found), folder / "neighbours.png")
-  write_views(run)
+    if rows:
+      steps_per_epoch = run.plan.num_examples / run.config.train.batch_size
+      draw_curves(rows, folder / "curves.png", steps_per_epoch)
+  if rows:
+    write_views(run)
 
 
 def write_views(run: train.Run) -> pathlib.Path:
@@ -65,15 +71,10 @@ def write_views(run: train.Run) -> pathlib.Path:
 @contextlib.contextmanager
 def _figures(run: train.Run) -> Iterator[pathlib.Path]:
   """The folder of figures; failures to write there in one line."""
-  try:
-    folder = run.workdir / "figures"
+  folder = run.workdir / "figures"
+  with files.writing(folder, "free space there and run with --mode=report"):
     folder.mkdir(parents=True, exist_ok=True)
     yield folder
-  except OSError as error:
-    raise errors.UserError(
-      f"Cannot draw to {run.workdir}: {error.strerror}; free space there and"
-      " run with --mode=report."
-    ) from error
 
 
 def _draw_found(

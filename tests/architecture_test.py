@@ -46,10 +46,10 @@ LAYERS = {
   "byol_jax.evaluation.logistic": 9,
   "byol_jax.evaluation.protocols": 10,
   "byol_jax.evaluation": 11,
-  "byol_jax.interop": 8,
-  "byol_jax.interop.encoder_file": 8,
   "byol_jax.report": 11,
   "byol_jax.summary": 12,
+  "byol_jax.interop": 12,
+  "byol_jax.interop.encoder_file": 12,
   "byol_jax.main": 13,
 }
 TENSORFLOW = {

@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 
 ROOT = pathlib.Path(__file__).parent.parent
 
-COMPILE_FASTER = "--xla_backend_optimization_level=0"  # Of XLA's four.
+COMPILE_FASTER = "--xla_backend_optimization_level=1"  # Of XLA's four.
 
 # The quickstart, as small as it gets while everything still happens.
 TINY = (

@@ -1,5 +1,9 @@
 """The encoder in a file is the one that was trained, or is refused."""
 
+import errno
+import os
+import pathlib
+
 import jax
 import numpy as np
 import pytest
@@ -66,16 +70,22 @@ def test_an_encoder_from_a_file_is_judged_as_its_checkpoint(
   cfg.model.encoder.name, cfg.model.encoder.width = "ResNet18", 2.0
   cfg.model.projector.hidden_size, cfg.data.image_size = 8, 16
   cfg.data.mean, cfg.data.std = (), ()
+  cfg.train.precision = "bfloat16"
   cfg = encoder_file.fitted(cfg, path)
   other = train.prepare(cfg, tmp_path / "other")
   of_file = evaluation.evaluate(
-    other, encoder_file.restore(other, path), origin={"encoder": str(path)}
+    other, encoder_file.restore(other, path), encoder=str(path)
   )
   assert of_file.keys() == of_state.keys()
   for name in ("knn/top1", "linear/top1", "finetune/top1"):
     expected = of_state[name] | {"encoder": str(path)}
     assert of_file[name] == expected
   assert "encoder" not in of_file["baseline/random_knn_top1"]
+  # Neither what it trains itself nor another file's can be judged beside it.
+  for encoder in ("", "another.safetensors"):
+    with pytest.raises(errors.UserError, match="choose another --workdir"):
+      evaluation.check(other, encoder)
+  assert evaluation.check(other, str(path)) == ["knn", "linear", "finetune"]
 
 
 def change(path, to):
@@ -124,7 +134,18 @@ def test_the_figures_of_a_run_are_not_replaced_by_a_files(run, state):
     encoder_file.restore(run, path)
 
 
-def test_a_file_that_cannot_be_written_is_one_line(run, state):
-  (run.workdir / "encoder").write_text("in the way")
-  with pytest.raises(errors.UserError, match=r"Cannot write .*encoder"):
-    encoder_file.write(run, state)
+def test_a_full_disk_is_one_line_and_costs_no_earlier_file(
+  run, state, monkeypatch
+):
+  path = encoder_file.write(run, state)
+  before = path.read_bytes()
+
+  def full(self, contents):
+    self.open("wb").write(contents[:100])
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+  with pytest.raises(errors.UserError, match="No space left"):
+    encoder_file.write(run, state._replace(step=np.int32(8)))
+  assert path.read_bytes() == before
+  assert list(path.parent.iterdir()) == [path]

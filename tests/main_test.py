@@ -73,6 +73,14 @@ MISTAKES = {
     [QUICKSTART, "--config.evaluation.dataset=birdsnap"],
     ["birdsnap", "folder"],
   ),
+  "an encoder to train": (
+    [QUICKSTART, "--encoder=x.safetensors"],
+    ["--encoder=x.safetensors", "--mode=evaluate"],
+  ),
+  "an encoder that is not there": (
+    [QUICKSTART, "--mode=evaluate", "--encoder=/no/where"],
+    ["/no/where", "No such file", "--mode=export"],
+  ),
   "unwritable workdir": (
     [QUICKSTART, "--workdir=/dev/null/run"],
     ["/dev/null/run", "choose another"],
@@ -173,6 +181,31 @@ def test_a_run_leaves_the_promised_workdir(tmp_path, digits_dir):
   assert embedded["embeddings"].shape == (7, 16)
   assert embedded["labels"].shape == (7,)
   assert len(set(embedded["ids"].tolist())) == 7
+
+  # The encoder by itself, judged elsewhere.
+  done = mode("--mode=export")
+  assert done.returncode == 0, done.stderr
+  encoder = tmp_path / "encoder" / "encoder.safetensors"
+  assert str(encoder) in done.stdout
+  other = tmp_path / "other"
+  done = command_line.run(
+    QUICKSTART,
+    f"--workdir={other}",
+    "--mode=evaluate",
+    f"--encoder={encoder}",
+    "--config.evaluation.protocols=knn",
+    "--config.evaluation.baselines=False",
+    data_dir=digits_dir,
+  )
+  assert done.returncode == 0, done.stderr
+  (result,) = json.loads((other / "results.json").read_text()).values()
+  assert result["encoder"] == str(encoder)
+  assert result["step"] == 12
+  expected = repeated["knn/top1"]["value"]
+  np.testing.assert_allclose(result["value"], expected, atol=0.003)
+  settings = json.loads((other / "config.json").read_text())
+  assert settings["model"]["encoder"]["name"] == "TinyResNet"
+
   for args, parts in (
     (["--mode=evaluate", "--step=11"], ["step 11", "12"]),
     (["--mode=embed", "--split=tset"], ["tset", "test, train"]),

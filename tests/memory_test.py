@@ -1,5 +1,7 @@
 """Counts of `benchmarks.memory` beside counts by hand."""
 
+import argparse
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,3 +66,23 @@ def test_every_all_reduce_of_a_loop_is_counted():
 
   # Three times the part, once the total; the scalar is not counted.
   assert memory.all_reduced(update, jnp.zeros((3, 5))) == [5 * FLOAT] * 4
+
+
+def test_what_batch_norms_share_is_told_from_gradients():
+  options = argparse.Namespace(
+    encoder="TinyResNet",
+    stem="imagenet",
+    width=1.0,
+    image_size=16,
+    batch_size=4,
+    microbatches=1,
+    precision="float32",
+    remat=False,
+    compile=False,
+  )
+  counted = memory.count(options)
+  # Four blocks of two and a shortcut, the stem, two heads; online, target and the
+  # gradient.
+  channels = 8 * 3 * 4 + 64 + 2 * 4096
+  assert counted["all-reduces of these"] == 3 * (3 * 4 + 1 + 2)
+  assert counted["all-reduced, statistics"] == 3 * channels * 2 * 2 * FLOAT

@@ -3,15 +3,14 @@
 import io
 import json
 import pathlib
-import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from absl import logging
 
 from byol_jax import datasets, errors, files, processes, train
-from byol_jax.evaluation import retrieval
+from byol_jax.evaluation import features, retrieval
 from byol_jax.evaluation import subject as subjects
 from byol_jax.evaluation.protocols import (
   OF_NETWORKS,
@@ -84,6 +83,31 @@ def protocol_names(run: train.Run) -> list[str]:
   return names
 
 
+def check(run: train.Run, encoder: str = "") -> list[str]:
+  """The protocols to run, after a look at all that can be mistaken about them.
+
+  Args:
+    run: from `train.prepare`.
+    encoder: see `evaluate`.
+
+  Raises:
+    UserError: see `protocol_names`, or if the workdir has figures of another
+      encoder, which would stand beside this one's.
+  """
+
+  def look():
+    for name, result in read_results(run.workdir).items():
+      judged = result.get("encoder", "")
+      if result["network"] == "online" and judged != encoder:
+        raise errors.UserError(
+          f"{run.workdir} has figures of {judged or 'a run'}, such as {name};"
+          " choose another --workdir."
+        )
+
+  processes.of_first(look)
+  return protocol_names(run)
+
+
 def _judged(
   run: train.Run, source: datasets.Source, state: TrainState, split: str
 ) -> Iterator[Subject]:
@@ -112,7 +136,7 @@ def evaluate(
   run: train.Run,
   state: TrainState,
   tell: Callable[[str, dict[str, Any]], None] = lambda name, result: None,
-  origin: Mapping[str, Any] = types.MappingProxyType({}),
+  encoder: str = "",
 ) -> dict[str, dict[str, Any]]:
   """Runs the configured protocols and writes `results.json`.
 
@@ -125,16 +149,16 @@ def evaluate(
     run: from `train.prepare`.
     state: what was trained; the online network is judged.
     tell: is called with each result as it comes, which may take hours.
-    origin: what else the encoder's results say of where it is from.
+    encoder: the file that it is from, if it is not of this run.
 
   Returns:
     Flat name to `{"value", "protocol", "split", "examples", "step", ...}`:
     `knn/top1`, `linear/top1`, `baseline/pixels_linear_top1`, ...
 
   Raises:
-    UserError: see `protocol_names`, or if the results cannot be written.
+    UserError: see `check`, or if the results cannot be written.
   """
-  names = protocol_names(run)
+  names = check(run, encoder)
   results = read_results(run.workdir)
   if not names:
     return results
@@ -166,9 +190,9 @@ def evaluate(
           "examples": datasets.num_examples(source, judged_on),
           "step": 0 if prefix else int(state.step),
           "network": network,
-          **({} if prefix else origin),
+          **({"encoder": encoder} if encoder and not prefix else {}),
           **result,
-          **_paper(run, subject, protocol),
+          **({} if encoder else _paper(run, subject, protocol)),
         }
         tell(name, results[name])
       # Another process may have added to them.
@@ -273,5 +297,5 @@ def _write(path: pathlib.Path, contents: bytes) -> None:
   """Replaces a file as a whole; `UserError` if it cannot be written."""
   if not processes.is_first():
     return
-  with files.replacing(path, files.EVALUATE_AGAIN) as file:
+  with files.replacing(path, features.WRITE_AGAIN) as file:
     file.write_bytes(contents)

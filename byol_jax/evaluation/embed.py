@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 
 from byol_jax import datasets, errors, files, input_pipeline, processes, train
+from byol_jax.evaluation import features
 from byol_jax.evaluation import subject as subjects
 from byol_jax.learner import TrainState
 
@@ -35,6 +36,6 @@ def write(run: train.Run, state: TrainState, split: str) -> pathlib.Path:
   path = run.workdir / "embeddings" / f"{subjects.name_of(source, split)}.npz"
   if not processes.is_first():
     return path
-  with files.replacing(path, "free space there and run again") as file:
+  with files.replacing(path, features.WRITE_AGAIN) as file:
     np.savez(file, ids=ids, embeddings=found.vectors, labels=found.labels)
   return path

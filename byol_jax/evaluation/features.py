@@ -25,6 +25,8 @@ _CALIBRATION_BATCHES = 20
 CALIBRATION_BATCH_SIZE = 64
 
 _VECTORS, _LABELS, _ABOUT = "vectors.npy", "labels.npy", "about.json"
+# What to do where an evaluation could not write.
+WRITE_AGAIN = "free space there and run the same command again"
 _READ_AT_ONCE = 2**24  # Bytes of a file, for its checksum.
 
 
@@ -184,7 +186,7 @@ def kept(
 
   def begin() -> int:
     making = making_of(os.getpid())
-    with files.writing(f"features to {making}", files.EVALUATE_AGAIN):
+    with files.writing(f"features to {making}", WRITE_AGAIN):
       making.mkdir(parents=True, exist_ok=True)
     return os.getpid()
 
@@ -197,7 +199,7 @@ def kept(
     processes.meet()
     return _opened(folder)
   try:
-    with files.writing(f"features to {making}", files.EVALUATE_AGAIN):
+    with files.writing(f"features to {making}", WRITE_AGAIN):
       _fill(making, count, make)
       sums = {name: _checksum(making / name) for name in (_VECTORS, _LABELS)}
       text = json.dumps({"about": about, "checksums": sums}, indent=2)

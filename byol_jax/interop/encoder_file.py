@@ -38,8 +38,8 @@ _KEYS = (
   "model.encoder.stem",
   "model.encoder.pooling",
   "model.batch_norm.eps",
+  "train.precision",
 )
-_FRAMEWORK = "numpy"  # What safetensors is to read into.
 
 
 class Encoder(NamedTuple):
@@ -83,8 +83,10 @@ def write(run: train.Run, state: TrainState) -> pathlib.Path:
   arrays = jax.device_get(
     _flat("params", state.online_params) | _flat("state", state.online_state)
   )
+  # It takes an array's memory as it lies.
+  arrays = {name: np.asarray(x, order="C") for name, x in arrays.items()}
   with files.replacing(path, "free space there and export again") as file:
-    safetensors.numpy.save_file(arrays, file, metadata)
+    file.write_bytes(safetensors.numpy.save(arrays, metadata))
   return path
 
 
@@ -108,7 +110,8 @@ def load(path: str | pathlib.Path) -> Encoder:
 def fitted(config: Config, path: str | pathlib.Path) -> Config:
   """A configuration, of which the encoder in a file decides what it must.
 
-  That is all of the encoder's architecture, and which images it is given.
+  That is the encoder's architecture and precision, and how images are cropped,
+  scaled and normalised for it.
 
   Raises:
     UserError: if the file is not one that `write` makes.
@@ -164,7 +167,7 @@ def _flat(kind: str, tree: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def _metadata(path: str | pathlib.Path) -> dict[str, Any]:
   """What a file says of itself; `UserError` if it is none of ours."""
   try:
-    with safetensors.safe_open(path, _FRAMEWORK) as file:
+    with safetensors.safe_open(path, framework="numpy") as file:
       metadata = file.metadata() or {}
   except (OSError, safetensors.SafetensorError) as error:
     raise errors.UserError(
