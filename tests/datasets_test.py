@@ -160,6 +160,7 @@ def test_manual_download_says_where_to_put_the_files(tmp_path):
   assert "catalog/imagenet2012" in message
 
 
+@pytest.mark.slow
 def test_interrupted_preparation_leaves_nothing_that_looks_complete(
   tmp_path, monkeypatch, capfd
 ):

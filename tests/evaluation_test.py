@@ -19,6 +19,7 @@ def clusters(count, spread, seed):
   return Features(vectors.astype(np.float32), labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 4, 7, 13, 50])
 def test_features_are_the_same_and_complete_for_any_batch_size(
   batch_size, tmp_path
@@ -127,6 +128,7 @@ def test_pixels_are_the_images_flattened():
   np.testing.assert_array_equal(features.pixels(images)[1], np.arange(12, 24))
 
 
+@pytest.mark.slow
 def test_calibration_settles_an_untrained_encoder():
   network = networks_test.make_network(encoder="TinyResNet")
   images = np.random.RandomState(0).rand(16, 32, 32, 3).astype(np.float32)

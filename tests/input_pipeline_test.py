@@ -367,6 +367,7 @@ def batches_of_processes(source, count, process_count, **changes):
   ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("process_count", "options"),
   [

@@ -186,6 +186,7 @@ def test_a_process_that_hangs_ends_the_other_with_where_it_waits(
   assert "_loop" in survivor.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("args", "parts"),
   [

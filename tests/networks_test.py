@@ -87,6 +87,7 @@ def test_encoders_have_the_known_number_of_parameters(encoder, count):
   assert hk.data_structures.tree_size(of_encoder) == count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["v1", "v2"])
 @pytest.mark.parametrize("stem", ["imagenet", "cifar"])
 @pytest.mark.parametrize(

@@ -131,6 +131,7 @@ def test_neighbours_stand_beside_their_image(tmp_path, drawn, labelled):
   assert ("red" in captions) == labelled
 
 
+@pytest.mark.slow
 def test_drawing_needs_no_display(tmp_path, monkeypatch):
   """Not even where matplotlib is told to open windows."""
   monkeypatch.setenv("MPLBACKEND", "tkagg")
