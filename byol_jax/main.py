@@ -128,7 +128,8 @@ def _numbers(values: Sequence[float]) -> str:
 
 def _pretrain(run: train.Run) -> None:
   """Trains, evaluates and draws, as far as it has not been done before."""
-  evaluation.check(run)  # A mistake there must not wait for the end.
+  evaluation.check_origin(run)  # Mistakes must not wait for the end.
+  evaluation.protocol_names(run)
   _tell_data(run)
   _tell_network(run)
   for line in plan.describe(run.plan, run.config.ema.schedule):
@@ -153,6 +154,7 @@ def _restored(run: train.Run) -> TrainState:
   """What is judged: the state of a checkpoint, or an encoder from a file."""
   if not _ENCODER.value:
     return train.restore(run, _STEP.value)
+  evaluation.check_origin(run, _ENCODER.value)
 
   def read() -> TrainState:
     state = encoder_file.restore(run, _ENCODER.value)
@@ -176,7 +178,7 @@ def _evaluate(run: train.Run) -> None:
     raise errors.UserError(
       f"--step={_STEP.value} is one checkpoint and --watch all; give one of them."
     )
-  evaluation.check(run)  # A mistake there must not wait.
+  evaluation.protocol_names(run)  # A mistake there must not wait.
   _say(f"Waiting for checkpoints in {run.workdir}; Ctrl-C ends it.")
   for state in train.watch(run):
     _say(f"Step {int(state.step)}:")

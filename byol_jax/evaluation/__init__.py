@@ -83,16 +83,10 @@ def protocol_names(run: train.Run) -> list[str]:
   return names
 
 
-def check(run: train.Run, encoder: str = "") -> list[str]:
-  """The protocols to run, after a look at all that can be mistaken about them.
+def check_origin(run: train.Run, encoder: str = "") -> None:
+  """Raises `UserError` if the workdir has figures of another encoder.
 
-  Args:
-    run: from `train.prepare`.
-    encoder: see `evaluate`.
-
-  Raises:
-    UserError: see `protocol_names`, or if the workdir has figures of another
-      encoder, which would stand beside this one's.
+  They would stand beside those of this one; see `evaluate`.
   """
 
   def look():
@@ -105,7 +99,6 @@ def check(run: train.Run, encoder: str = "") -> list[str]:
         )
 
   processes.of_first(look)
-  return protocol_names(run)
 
 
 def _judged(
@@ -156,9 +149,11 @@ def evaluate(
     `knn/top1`, `linear/top1`, `baseline/pixels_linear_top1`, ...
 
   Raises:
-    UserError: see `check`, or if the results cannot be written.
+    UserError: see `check_origin` and `protocol_names`, or if the results cannot
+      be written.
   """
-  names = check(run, encoder)
+  check_origin(run, encoder)
+  names = protocol_names(run)
   results = read_results(run.workdir)
   if not names:
     return results
