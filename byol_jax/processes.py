@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import numpy as np
@@ -118,27 +118,33 @@ def of_first(make: Callable[[], T]) -> T:
   """
   if not are_several():
     return make()
-  made, mistake = None, None
+  parts: list[np.ndarray] = []
+  mistake = None
   if is_first():
     try:
-      made = jax.device_get(make())
+      parts = _packed(make())
     except errors.UserError as error:
       mistake = error
-  if multihost_utils.broadcast_one_to_all(np.array(mistake is not None)):
+  number = int(multihost_utils.broadcast_one_to_all(np.array(len(parts))))
+  if not number:
     raise mistake or errors.UserError("the first process says what is wrong.")
-  # Arrays are sent one by one, beside the bytes that say where they belong.
-  buffers: list[pickle.PickleBuffer] = []
-  whole = pickle.dumps(made, protocol=5, buffer_callback=buffers.append)
-  parts = [np.frombuffer(whole, np.uint8)]
-  parts += [np.frombuffer(buffer.raw(), np.uint8) for buffer in buffers]
-  number = multihost_utils.broadcast_one_to_all(np.array(len(parts)))
-  sizes = [len(part) for part in parts] if is_first() else [0] * int(number)
-  sizes = multihost_utils.broadcast_one_to_all(np.array(sizes))
-  if not is_first():
-    parts = [np.zeros(size, np.uint8) for size in sizes]
-  received = multihost_utils.broadcast_one_to_all(parts)
+  sizes = np.array([len(part) for part in parts] or [0] * number)
+  sizes = multihost_utils.broadcast_one_to_all(sizes)
+  received = multihost_utils.broadcast_one_to_all(
+    parts or [np.zeros(size, np.uint8) for size in sizes]
+  )
   data, *arrays = (np.asarray(part).data for part in received)
   return pickle.loads(data, buffers=arrays)
+
+
+def _packed(made: object) -> list[np.ndarray]:
+  """Bytes that say what something is, and after them those of its arrays."""
+  buffers: list[pickle.PickleBuffer] = []
+  data = pickle.dumps(
+    jax.device_get(made), protocol=5, buffer_callback=buffers.append
+  )
+  contents: list[Any] = [data, *(buffer.raw() for buffer in buffers)]
+  return [np.frombuffer(content, np.uint8) for content in contents]
 
 
 def meet() -> None:
