@@ -27,7 +27,6 @@ from jax.extend import core
 
 from byol_jax import config as config_lib
 from byol_jax import (
-  convolution,
   host,
   learner,
   networks,
@@ -60,20 +59,14 @@ def main() -> None:
   print(json.dumps({"benchmark": "memory", **vars(options), **counted}))
 
 
+def _accelerator() -> str:
+  return "gpu"
+
+
+# On CPUs, convolutions are written otherwise, and gradients all-reduced as one.
+@mock.patch.object(jax, "default_backend", _accelerator)
 def count(options: argparse.Namespace) -> dict[str, int]:
-  """All figures by name; bytes, unless the name says otherwise.
-
-  As on an accelerator: on CPUs convolutions are written otherwise, and gradients
-  are all-reduced as one array.
-  """
-  with (
-    mock.patch.object(convolution, "_cpu_conv", convolution._lax_conv),
-    mock.patch.object(parallel, "mean_over", jax.lax.pmean),
-  ):
-    return _count(options)
-
-
-def _count(options: argparse.Namespace) -> dict[str, int]:
+  """All figures by name, as on an accelerator; bytes, unless the name tells."""
   config = config_lib.default_config()
   config.model.encoder.name = options.encoder
   config.model.encoder.stem = options.stem
@@ -111,9 +104,7 @@ def _count(options: argparse.Namespace) -> dict[str, int]:
     "batches in flight": _IN_FLIGHT * tree_bytes(batch),
     "activations": activations,
   }
-  arrays = len(
-    jax.tree.leaves(state.online_params)
-  )  # Reduced one by one there.
+  arrays = len(jax.tree.leaves(state.online_params))  # Reduced one by one.
   return {
     **{
       f"parameters, {'encoder' if i == 0 else part}": size

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from byol_jax import convolution
+from byol_jax import convolution, parallel
 
 
 class Conv2D(hk.Module):
@@ -135,9 +135,7 @@ def _normalise(eps, axis_name, x, scale, offset):
 
 def _normalise_forward(eps, axis_name, x, scale, offset):
   means = _column_sums(lambda x: (x, jnp.square(x)), x) / x.shape[1]
-  if axis_name is not None:
-    means = jax.lax.pmean(means, axis_name)
-  mean, mean_of_squares = means
+  mean, mean_of_squares = parallel.mean_over(means, axis_name)
   var = mean_of_squares - jnp.square(mean)
   inv = jax.lax.rsqrt(var + eps)
   y = (convolution.at_least_float32(x) - mean[:, None]) * (scale * inv)[
@@ -154,9 +152,7 @@ def _normalise_backward(eps, axis_name, residuals, cotangents):
   totals = _column_sums(lambda dy, x: (dy, dy * (x - mean)), dy, x)
   d_offset, d_scale = totals[0], totals[1] * inv
   means = jnp.stack([d_offset, d_scale]) / x.shape[1]
-  if axis_name is not None:
-    means = jax.lax.pmean(means, axis_name)
-  mean_dy, slope = means[:, :, None]
+  mean_dy, slope = parallel.mean_over(means, axis_name)[:, :, None]
   inv = inv[:, None]
   centred = convolution.at_least_float32(x) - mean
   dx = (
