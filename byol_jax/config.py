@@ -414,17 +414,17 @@ def validate(config: Config) -> None:
     "checkpoint.every_steps",
   )
   for key in positive:
-    value = _get(config, key)
+    value = value_at(config, key)
     _require(value > 0, f"{key}={value} must be above 0.")
   for key in not_negative:
-    value = _get(config, key)
+    value = value_at(config, key)
     _require(value >= 0, f"{key}={value} must not be negative.")
   _require(
     config.train.steps is None or config.train.steps > 0,
     f"train.steps={config.train.steps} must be above 0, or unset to use train.epochs.",
   )
   for key in ("optimizer.momentum", "model.batch_norm.decay_rate"):
-    value = _get(config, key)
+    value = value_at(config, key)
     _require(0 <= value < 1, f"{key}={value} must lie in [0, 1).")
   crop = config.data.eval_crop
   _require(0 < crop <= 1, f"data.eval_crop={crop} must lie in (0, 1].")
@@ -435,7 +435,7 @@ def validate(config: Config) -> None:
   channels = config.data.channels
   _require(channels in (1, 3), f"data.channels={channels} must be 1 or 3.")
   for key in ("data.mean", "data.std"):
-    value = _get(config, key)
+    value = value_at(config, key)
     _require(
       len(value) in (0, channels),
       f"{key}={value} must be one number a channel ({channels}), or () for the"
@@ -446,7 +446,7 @@ def validate(config: Config) -> None:
     f"data.std={config.data.std} must be above 0.",
   )
   for key in ("data.test_share", "data.max_broken"):
-    value = _get(config, key)
+    value = value_at(config, key)
     _require(0 <= value < 1, f"{key}={value} must lie in [0, 1).")
   placement = config.augment.placement
   _require(
@@ -458,7 +458,7 @@ def validate(config: Config) -> None:
   _check_view("augment.view2", config.augment.view2)
 
 
-def _get(config: Config, key: str) -> Any:
+def value_at(config: Config, key: str) -> Any:
   """The value at a dotted key."""
   for part in key.split("."):
     config = config[part]

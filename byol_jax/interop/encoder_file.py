@@ -74,11 +74,11 @@ def write(run: train.Run, state: TrainState) -> pathlib.Path:
   path = run.workdir / "encoder" / "encoder.safetensors"
   if not processes.is_first():
     return path
-  settings = train.flat(json.loads(run.config.to_json_best_effort()))
+  settings = {key: config_lib.value_at(run.config, key) for key in _KEYS}
   metadata = {
     "format": _FORMAT,
     "step": str(int(state.step)),
-    "config": json.dumps({key: settings[key] for key in _KEYS}),
+    "config": json.dumps(settings),
   }
   arrays = jax.device_get(
     _flat("params", state.online_params) | _flat("state", state.online_state)
