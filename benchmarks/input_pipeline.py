@@ -23,7 +23,8 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 import numpy as np
 import tensorflow as tf
 
-from byol_jax import augment, config, datasets, input_pipeline
+from byol_jax import config
+from byol_jax.data import datasets, host_ops, input_pipeline
 
 _SECONDS = 4.0  # Of each measurement; the median of three is told.
 _ARRAYS = 8192
@@ -51,8 +52,8 @@ def _views(image_size: int, placement: str) -> input_pipeline.Views:
   """The paper's two views."""
   settings = config.default_config().augment
   return input_pipeline.Views(
-    augment.View(**settings.view1),
-    augment.View(**settings.view2),
+    host_ops.View(**settings.view1),
+    host_ops.View(**settings.view2),
     image_size,
     placement=placement,
   )
@@ -67,7 +68,7 @@ def _measure_speed(options, views: input_pipeline.Views) -> None:
   def crops(position, record):
     image, _ = parse(record)
     seed = tf.stack([tf.constant(0, tf.int64), position])
-    return augment.two_crops(image, *views[:3], seed)
+    return host_ops.two_crops(image, *views[:3], seed)
 
   batches = input_pipeline.augmented(
     stream, parse, views, options.batch_size, 0

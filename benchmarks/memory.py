@@ -26,14 +26,10 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from byol_jax import config as config_lib
-from byol_jax import (
-  host,
-  learner,
-  networks,
-  parallel,
-  plan,
-  train,
-)
+from byol_jax.learning import learner
+from byol_jax.models import networks
+from byol_jax.runtime import cpu, devices
+from byol_jax.training import plan, runs
 
 _CLASSES, _IMAGES = 1000, 1_281_167  # ImageNet's.
 _IN_FLIGHT = 3  # Batches on a device: two of `parallel.prefetch`, one in use.
@@ -52,7 +48,7 @@ def main() -> None:
   parser.add_argument("--remat", action="store_true")
   parser.add_argument("--compile", action="store_true")
   options = parser.parse_args()
-  host.choose_fast_convolutions()
+  cpu.choose_fast_convolutions()
   counted = count(options)
   for name, value in counted.items():
     print(f"{name:28}{value:18,}")
@@ -75,9 +71,9 @@ def count(options: argparse.Namespace) -> dict[str, int]:
   config.train.microbatches = options.microbatches
   config.train.precision = options.precision
   config.train.remat = options.remat
-  network = train.build_network(config, _CLASSES)
+  network = runs.build_network(config, _CLASSES)
   planned = plan.make_plan(config, _IMAGES)
-  pure = train.build_learner(config, planned, _CLASSES)
+  pure = runs.build_learner(config, planned, _CLASSES)
   views = (options.batch_size, options.image_size, options.image_size, 3)
   batch = _batch(views)
   state = jax.eval_shape(pure.init, jax.random.key(0), batch)
@@ -203,9 +199,9 @@ def all_reduced(update: Callable[..., Any], *args: Any) -> list[int]:
   """
 
   def on_device(*args):
-    return update(*args, axis_name=parallel.AXIS)
+    return update(*args, axis_name=devices.AXIS)
 
-  axes = [(parallel.AXIS, 2)]
+  axes = [(devices.AXIS, 2)]
   jaxpr = jax.make_jaxpr(on_device, axis_env=axes)(*args).jaxpr
   sizes = []
   for eqn, times in _equations(jaxpr):

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from byol_jax import host
+from byol_jax.runtime import cpu
 
 _ROWS = 50_000  # Written at a time.
 
@@ -92,5 +92,5 @@ def _peak_mb() -> int:
 
 
 if __name__ == "__main__":
-  host.restart_with_huge_pages()
+  cpu.restart_with_huge_pages()
   main()

@@ -20,7 +20,7 @@ import sys
 import time
 
 from benchmarks import update_step
-from byol_jax import host
+from byol_jax.runtime import cpu
 
 # How many processes, and whether they are one run.
 _SETTINGS = {"alone": (1, False), "apart": (2, False), "together": (2, True)}
@@ -93,22 +93,23 @@ def _seconds_a_step(options: argparse.Namespace) -> float:
   """The median, in one of the processes, on a core of its own."""
   cores = sorted(os.sched_getaffinity(0))
   os.sched_setaffinity(0, {cores[options.index % len(cores)]})
-  host.choose_fast_convolutions()
+  cpu.choose_fast_convolutions()
 
   import jax
 
-  from byol_jax import parallel, plan, processes, train
+  from byol_jax.runtime import devices, processes
+  from byol_jax.training import plan, runs
 
   if options.coordinator:
     processes.join(options.coordinator, 2, options.index)
   config = update_step._config(options)
   config.train.batch_size *= jax.process_count()
   planned = plan.make_plan(config, num_examples=10_000)
-  learner = train.build_learner(config, planned, num_classes=10)
+  learner = runs.build_learner(config, planned, num_classes=10)
   batch = update_step._batch(options.batch_size, options.image_size)
-  state = parallel.replicate(learner.init(jax.random.key(0), batch))
-  update = parallel.pmap_update(learner.update)
-  (on_devices,) = parallel.prefetch([batch])
+  state = devices.replicate(learner.init(jax.random.key(0), batch))
+  update = devices.pmap_update(learner.update)
+  (on_devices,) = devices.prefetch([batch])
   seconds = []
   for _ in range(options.steps + 2):  # The first compiles, the second settles.
     began = time.perf_counter()
@@ -118,5 +119,5 @@ def _seconds_a_step(options: argparse.Namespace) -> float:
 
 
 if __name__ == "__main__":
-  host.restart_with_huge_pages()
+  cpu.restart_with_huge_pages()
   main()

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from byol_jax import host
+from byol_jax.runtime import cpu
 
 _MATRIX = 2048  # Side of the matrices whose product gives the floor.
 
@@ -39,28 +39,30 @@ def main() -> None:
   parser.add_argument("--plain", action="store_true")
   options = parser.parse_args()
   if not options.plain:
-    host.choose_fast_convolutions()
+    cpu.choose_fast_convolutions()
 
   # Late, as the command line decides how these start.
   import jax
 
-  from byol_jax import convolution, parallel, plan, train
+  from byol_jax.models import convolution
+  from byol_jax.runtime import devices
+  from byol_jax.training import plan, runs
 
   if options.plain:
     convolution._cpu_conv = convolution._lax_conv  # type: ignore[assignment]
   config = _config(options)
-  network = train.build_network(config, num_classes=10)
+  network = runs.build_network(config, num_classes=10)
   planned = plan.make_plan(config, num_examples=10_000)
-  learner = train.build_learner(config, planned, num_classes=10)
+  learner = runs.build_learner(config, planned, num_classes=10)
   batch = _batch(options.batch_size, options.image_size)
   started = time.perf_counter()
   state = jax.block_until_ready(learner.init(jax.random.key(0), batch))
   init_seconds = time.perf_counter() - started
   flops = 4 * _forward_flops(network, state, batch)
 
-  state = parallel.replicate(state)
-  update = parallel.pmap_update(learner.update)
-  (on_devices,) = parallel.prefetch([batch])
+  state = devices.replicate(state)
+  update = devices.pmap_update(learner.update)
+  (on_devices,) = devices.prefetch([batch])
   started = time.perf_counter()
   state, _ = jax.block_until_ready(update(state, on_devices))
   first_seconds = time.perf_counter() - started
@@ -150,7 +152,7 @@ def _passes(network, state, batch) -> list[Callable[[], Any]]:
   import jax
   import jax.numpy as jnp
 
-  from byol_jax import learner
+  from byol_jax.learning import learner
 
   @jax.jit
   def forward(params, bn_state, batch):
@@ -235,5 +237,5 @@ def _matmul_rate() -> float:
 
 
 if __name__ == "__main__":
-  host.restart_with_huge_pages()
+  cpu.restart_with_huge_pages()
   main()

@@ -6,10 +6,10 @@ python -m byol_jax.main --config=experiments/NAME.py[:PRESET] --workdir=DIR \
 
 import os
 
-from byol_jax import host
+from byol_jax.runtime import cpu
 
 if __name__ == "__main__":
-  host.restart_with_huge_pages()
+  cpu.restart_with_huge_pages()
 
 # TensorFlow only feeds images; what it has to say of its own start is noise, its
 # optional kernels round differently from machine to machine, and without the
@@ -30,20 +30,14 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from byol_jax import config as config_lib
-from byol_jax import (
-  errors,
-  evaluation,
-  networks,
-  plan,
-  processes,
-  report,
-  signals,
-  summary,
-  train,
-)
-from byol_jax.evaluation import embed
+from byol_jax import errors
+from byol_jax.evaluation import embed, runner
 from byol_jax.interop import encoder_file
-from byol_jax.learner import TrainState
+from byol_jax.learning.learner import TrainState
+from byol_jax.models import networks
+from byol_jax.reporting import report, summary
+from byol_jax.runtime import processes, shutdown
+from byol_jax.training import plan, runs
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Experiment file, such as experiments/quickstart.py."
@@ -97,17 +91,17 @@ def _say(message: str) -> None:
     print(message, flush=True)
 
 
-def _tell_network(run: train.Run) -> None:
+def _tell_network(run: runs.Run) -> None:
   """Prints one line a module."""
   config = run.config
   side, channels = config.data.image_size, config.data.channels
   shape = (config.train.batch_size, side, side, channels)
-  network = train.build_network(config, run.num_classes)
+  network = runs.build_network(config, run.num_classes)
   for row in networks.describe(network, shape):
     _say("  {:12}{:>18} -> {:12}{:>14,} parameters".format(*row))
 
 
-def _tell_data(run: train.Run) -> None:
+def _tell_data(run: runs.Run) -> None:
   """Prints what the data decided, and what of it cannot be used."""
   data = run.config.data
   _say(
@@ -118,7 +112,7 @@ def _tell_data(run: train.Run) -> None:
     f" {_numbers(data.std)}."
   )
   if run.source.broken and processes.is_first():
-    path = train.list_broken(run)
+    path = runs.list_broken(run)
     _say(f"{len(run.source.broken)} files cannot be used; see {path}.")
 
 
@@ -126,10 +120,10 @@ def _numbers(values: Sequence[float]) -> str:
   return " ".join(f"{value:.3f}" for value in values)
 
 
-def _pretrain(run: train.Run) -> None:
+def _pretrain(run: runs.Run) -> None:
   """Trains, evaluates and draws, as far as it has not been done before."""
-  evaluation.check_origin(run)  # Mistakes must not wait for the end.
-  evaluation.protocol_names(run)
+  runner.check_origin(run)  # Mistakes must not wait for the end.
+  runner.protocol_names(run)
   _tell_data(run)
   _tell_network(run)
   for line in plan.describe(run.plan, run.config.ema.schedule):
@@ -138,27 +132,27 @@ def _pretrain(run: train.Run) -> None:
     f" in {jax.process_count()} processes" if processes.are_several() else ""
   )
   _say(f"{jax.device_count()} {jax.devices()[0].platform} devices{where}.")
-  state, was_finished = train.pretrain(run)
-  signals.stop_on_sigterm()
-  if was_finished and processes.of_first(lambda: evaluation.is_complete(run)):
+  state, was_finished = runs.pretrain(run)
+  shutdown.stop_on_sigterm()
+  if was_finished and processes.of_first(lambda: runner.is_complete(run)):
     _say("This run was already finished.")
-    for name, result in evaluation.read_results(run.workdir).items():
+    for name, result in runner.read_results(run.workdir).items():
       _tell_result(name, result)
   else:
-    evaluation.evaluate(run, state, _tell_result)
+    runner.evaluate(run, state, _tell_result)
   if processes.is_first():
     report.write(run)
 
 
-def _restored(run: train.Run) -> TrainState:
+def _restored(run: runs.Run) -> TrainState:
   """What is judged: the state of a checkpoint, or an encoder from a file."""
   if not _ENCODER.value:
-    return train.restore(run, _STEP.value)
-  evaluation.check_origin(run, _ENCODER.value)
+    return runs.restore(run, _STEP.value)
+  runner.check_origin(run, _ENCODER.value)
 
   def read() -> TrainState:
     state = encoder_file.restore(run, _ENCODER.value)
-    train.claim(run)
+    runs.claim(run)
     return state
 
   state = processes.of_first(read)
@@ -169,34 +163,34 @@ def _restored(run: train.Run) -> TrainState:
   return state
 
 
-def _evaluate(run: train.Run) -> None:
+def _evaluate(run: runs.Run) -> None:
   """Evaluates a checkpoint, or each that another process writes."""
   if not _WATCH.value:
-    evaluation.evaluate(run, _restored(run), _tell_result, _ENCODER.value)
+    runner.evaluate(run, _restored(run), _tell_result, _ENCODER.value)
     return
   if _STEP.value is not None:
     raise errors.UserError(
       f"--step={_STEP.value} is one checkpoint and --watch all; give one of them."
     )
-  evaluation.protocol_names(run)  # A mistake there must not wait.
+  runner.protocol_names(run)  # A mistake there must not wait.
   _say(f"Waiting for checkpoints in {run.workdir}; Ctrl-C ends it.")
-  for state in train.watch(run):
+  for state in runs.watch(run):
     _say(f"Step {int(state.step)}:")
-    evaluation.evaluate(run, state, _tell_result)
+    runner.evaluate(run, state, _tell_result)
     run.config.evaluation.baselines = False  # They do not change.
 
 
-def _embed(run: train.Run) -> None:
+def _embed(run: runs.Run) -> None:
   """Writes what the encoder makes of each image of a split."""
   _say(f"Written: {embed.write(run, _restored(run), _SPLIT.value)}")
 
 
-def _export(run: train.Run) -> None:
+def _export(run: runs.Run) -> None:
   """Writes what is kept after training."""
   _say(f"Written: {encoder_file.write(run, _restored(run))}")
 
 
-def _report(run: train.Run) -> None:
+def _report(run: runs.Run) -> None:
   """Draws a run, finished or not, or a sweep; of seeds, makes a table."""
   if not processes.is_first():
     return
@@ -212,14 +206,14 @@ def _report(run: train.Run) -> None:
     report.write(run)
 
 
-def _views(run: train.Run) -> None:
+def _views(run: runs.Run) -> None:
   """Draws what the first step is given."""
   _tell_data(run)
   if processes.is_first():
     _say(f"Drawn: {report.write_views(run)}")
 
 
-MODES: Mapping[str, Callable[[train.Run], None]] = {
+MODES: Mapping[str, Callable[[runs.Run], None]] = {
   "pretrain": _pretrain,
   "evaluate": _evaluate,
   "embed": _embed,
@@ -259,7 +253,7 @@ def _set_up(config: config_lib.Config) -> None:
   """What must be decided before JAX is first used."""
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)
-  host.choose_fast_convolutions()
+  cpu.choose_fast_convolutions()
   if config.train.compilation_cache:
     jax.config.update(
       "jax_compilation_cache_dir",
@@ -273,14 +267,14 @@ def main(argv: Sequence[str]) -> None:
 
   1 is a mistake, `processes.GO_ON` what the same command will mend.
   """
-  signals.stop_on_sigterm()
+  shutdown.stop_on_sigterm()
   try:
     _run(argv)
   except errors.UserError as error:
     _fail(f"Error: {error}", 1)
   except KeyboardInterrupt:
     processes.leave(130)  # Where nothing is being trained, nothing is lost.
-  except signals.Interrupted as interrupted:
+  except shutdown.Interrupted as interrupted:
     _say(str(interrupted))
     is_queue = interrupted.signum == signal.SIGTERM
     processes.leave(processes.GO_ON if is_queue else 130)
@@ -330,10 +324,10 @@ def _run(argv: Sequence[str]) -> None:
   config_lib.validate(config)
   _set_up(config)
   if _MODE.value != "pretrain" or not processes.are_several():
-    signals.stop_on_sigterm()  # JAX's own, since they met, waits to be asked.
+    shutdown.stop_on_sigterm()  # JAX's own, since they met, waits to be asked.
   workdir = pathlib.Path(_WORKDIR.value or _default_workdir())
   _say(f"Workdir: {workdir}")
-  MODES[_MODE.value](train.prepare(config, workdir))
+  MODES[_MODE.value](runs.prepare(config, workdir))
   _say(f"Done: {workdir}")
 
 

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from byol_jax import augment, config, device_augment
+from byol_jax import config
+from byol_jax.augment import device_ops
+from byol_jax.data import host_ops
 from tests.golden_data import Golden
 
 GOLDEN = Golden("augment_ops")
@@ -18,9 +20,9 @@ SIZES = (32, 64, 96, 128, 160, 224)
 both_placements = pytest.mark.parametrize("placement", ["host", "device"])
 
 
-def plain_view(**changes) -> augment.View:
+def plain_view(**changes) -> host_ops.View:
   """A view that shows the whole image as it is, but for the changes."""
-  view = augment.View(
+  view = host_ops.View(
     crop_area=(1.0, 1.0),
     crop_aspect=(1.0, 1.0),
     flip_prob=0.0,
@@ -37,8 +39,8 @@ def plain_view(**changes) -> augment.View:
   return view._replace(**changes)
 
 
-def paper_view(name: str) -> augment.View:
-  return augment.View(**config.default_config().augment[name])
+def paper_view(name: str) -> host_ops.View:
+  return host_ops.View(**config.default_config().augment[name])
 
 
 def on_planes(operation, image, *args) -> np.ndarray:
@@ -54,32 +56,32 @@ def on_each_plane(operation, image, *args) -> np.ndarray:
 
 def change_colour(placement, name, image, amount) -> np.ndarray:
   if placement == "host":
-    return on_planes(augment.JITTER[name][0], image, amount)
-  return np.asarray(device_augment.JITTER[name](image, amount))
+    return on_planes(host_ops.JITTER[name][0], image, amount)
+  return np.asarray(device_ops.JITTER[name](image, amount))
 
 
 def grayscale(placement, image) -> np.ndarray:
   if placement == "host":
-    return on_planes(augment.grayscale, image)
-  return np.asarray(device_augment.grayscale(image))
+    return on_planes(host_ops.grayscale, image)
+  return np.asarray(device_ops.grayscale(image))
 
 
 def solarize(placement, image) -> np.ndarray:
   if placement == "host":
-    return on_each_plane(augment.solarize, image)
-  return np.asarray(device_augment.solarize(image))
+    return on_each_plane(host_ops.solarize, image)
+  return np.asarray(device_ops.solarize(image))
 
 
 def blur(placement, image, sigma) -> np.ndarray:
   if placement == "host":
-    return on_each_plane(augment.blur, image, sigma)
-  return np.asarray(device_augment.blur(image, sigma))
+    return on_each_plane(host_ops.blur, image, sigma)
+  return np.asarray(device_ops.blur(image, sigma))
 
 
 @functools.cache
 def finisher(placement, operations, jitted=True):
   """`finish` of a placement, from and to NumPy arrays."""
-  module = augment if placement == "host" else device_augment
+  module = host_ops if placement == "host" else device_ops
 
   def function(crops, recipes):
     return module.finish(crops, recipes, operations)
@@ -91,7 +93,7 @@ def finisher(placement, operations, jitted=True):
   return lambda crops, recipes: np.asarray(
     function(
       np.asarray(crops),
-      augment.Recipe(*(np.asarray(field) for field in recipes)),
+      host_ops.Recipe(*(np.asarray(field) for field in recipes)),
     )
   )
 
@@ -100,23 +102,23 @@ def crops_and_recipes(image, view, size, count, operations=None):
   """Crops of one image for the seeds (0, 0), (0, 1), ..., with recipes."""
   image = tf.constant(image)
   dataset = tf.data.Dataset.range(count).map(
-    lambda i: augment.two_crops(image, view, view, size, tf.stack([0, i])),
+    lambda i: host_ops.two_crops(image, view, view, size, tf.stack([0, i])),
     tf.data.AUTOTUNE,
   )
   crops, _, u, _ = next(dataset.batch(count).as_numpy_iterator())
-  operations = operations or augment.possible(view)
-  return crops, augment.draw(u, view, operations)
+  operations = operations or host_ops.possible(view)
+  return crops, host_ops.draw(u, view, operations)
 
 
 def draws(placement, image, view, size, count) -> np.ndarray:
   """Views of one image for the seeds (0, 0), (0, 1), ..."""
-  finish = finisher(placement, augment.possible(view))
+  finish = finisher(placement, host_ops.possible(view))
   return finish(*crops_and_recipes(image, view, size, count))
 
 
-def recipe_of(count, **fields) -> augment.Recipe:
+def recipe_of(count, **fields) -> host_ops.Recipe:
   """A recipe for as many crops, that changes nothing but what is given."""
-  recipe = augment.Recipe(
+  recipe = host_ops.Recipe(
     flip=False,
     jitter=False,
     order=np.zeros(0, np.int32),
@@ -126,7 +128,7 @@ def recipe_of(count, **fields) -> augment.Recipe:
     sigma=np.float32(1),
     solarize=False,
   )._replace(**fields)
-  return augment.Recipe(*(np.stack([field] * count) for field in recipe))
+  return host_ops.Recipe(*(np.stack([field] * count) for field in recipe))
 
 
 def noise(height, width, channels=3) -> np.ndarray:
@@ -135,15 +137,17 @@ def noise(height, width, channels=3) -> np.ndarray:
 
 
 def test_view_takes_the_fields_of_the_config():
-  assert set(augment.View._fields) == set(config.default_config().augment.view1)
+  assert set(host_ops.View._fields) == set(
+    config.default_config().augment.view1
+  )
 
 
 def test_placements_know_the_same_colour_operations():
-  assert list(augment.JITTER) == list(device_augment.JITTER)
+  assert list(host_ops.JITTER) == list(device_ops.JITTER)
 
 
 @both_placements
-@pytest.mark.parametrize("name", augment.JITTER)
+@pytest.mark.parametrize("name", host_ops.JITTER)
 def test_colour_operation_is_the_references(name, placement):
   for j, amount in enumerate(GOLDEN[f"factors/{name}"]):
     for image, expected in zip(
@@ -154,9 +158,9 @@ def test_colour_operation_is_the_references(name, placement):
 
 
 @both_placements
-@pytest.mark.parametrize("name", augment.JITTER)
+@pytest.mark.parametrize("name", host_ops.JITTER)
 def test_neutral_amount_changes_nothing(name, placement):
-  _, neutral = augment.JITTER[name]
+  _, neutral = host_ops.JITTER[name]
   image = GOLDEN["32/images"][0]
   actual = change_colour(placement, name, image, neutral)
   np.testing.assert_allclose(actual, image, atol=1e-6)
@@ -191,7 +195,7 @@ def test_blur_is_the_references_up_to_the_dark_border(size, j, placement):
 @pytest.mark.parametrize("size", SIZES)
 def test_blur_taps_are_the_references(size):
   for j, sigma in enumerate(GOLDEN["factors/sigma"]):
-    taps = augment.blur_taps(size, sigma)
+    taps = host_ops.blur_taps(size, sigma)
     expected = GOLDEN[f"taps/{size}/{j}"]
     np.testing.assert_allclose(taps, expected, rtol=2e-5, atol=1e-9)
 
@@ -222,8 +226,8 @@ def test_blur_spreads_a_line_by_the_references_taps_up_to_the_border(
 @both_placements
 @pytest.mark.parametrize("size", [32, 96])
 def test_blur_spreads_a_point_over_rows_and_columns_alike(size, placement):
-  radius = augment.blur_radius(size)
-  taps = augment.blur_taps(size, 1.5).numpy()
+  radius = host_ops.blur_radius(size)
+  taps = host_ops.blur_taps(size, 1.5).numpy()
   points = ((0, 0), (size // 3, size - 1), (size // 2, radius + 1))
   image = np.zeros((size, size, 3), np.float32)
   padded = np.zeros((size + 2 * radius, size + 2 * radius, 3), np.float32)
@@ -264,7 +268,7 @@ def test_chain_of_all_operations_is_the_references(size, by_recipe, placement):
       blur=True,
       solarize=True,
     )
-    operations = augment.possible(paper_view("view2"))
+    operations = host_ops.possible(paper_view("view2"))
     actual = finisher(placement, operations)(images * 255, recipes)
   else:
     actual = np.stack([chain(image) for image in images])
@@ -336,25 +340,25 @@ def jaxpr_ops(function, *args) -> set[str]:
 
 
 def test_only_operations_that_some_view_asks_for_are_possible():
-  nothing = augment.possible(plain_view())
-  assert nothing == augment.Possible(False, (), False, False, False)
+  nothing = host_ops.possible(plain_view())
+  assert nothing == host_ops.Possible(False, (), False, False, False)
   # Strength without probability, and probability without strength.
-  idle = augment.possible(plain_view(hue=0.1), plain_view(jitter_prob=1.0))
+  idle = host_ops.possible(plain_view(hue=0.1), plain_view(jitter_prob=1.0))
   assert idle == nothing
-  two = augment.possible(
+  two = host_ops.possible(
     plain_view(jitter_prob=0.5, hue=0.1, blur_prob=0.1),
     plain_view(jitter_prob=0.5, contrast=0.1, flip_prob=0.5),
   )
-  assert two == augment.Possible(True, ("contrast", "hue"), False, True, False)
+  assert two == host_ops.Possible(True, ("contrast", "hue"), False, True, False)
 
 
 def test_impossible_operations_are_not_built():
   def host(view):
-    operations = augment.possible(view)
+    operations = host_ops.possible(view)
     recipe = crops_and_recipes(noise(32, 32), view, 32, 2)[1]
     return set(
       graph_ops(
-        lambda crops: augment.finish(crops, recipe, operations),
+        lambda crops: host_ops.finish(crops, recipe, operations),
         tf.TensorSpec([2, 32, 32, 3], tf.float32),
       )
     )
@@ -374,11 +378,11 @@ def test_impossible_operations_are_not_built():
 
 def test_impossible_operations_are_not_built_on_the_device():
   def device(view):
-    operations = augment.possible(view)
+    operations = host_ops.possible(view)
     crops, recipe = crops_and_recipes(noise(32, 32), view, 32, 2)
-    recipe = augment.Recipe(*(np.asarray(field) for field in recipe))
+    recipe = host_ops.Recipe(*(np.asarray(field) for field in recipe))
     return jaxpr_ops(
-      lambda crops: device_augment.finish(crops, recipe, operations), crops
+      lambda crops: device_ops.finish(crops, recipe, operations), crops
     )
 
   dear = {"scan", "while", "cond", "dot_general", "rev", "select_n"}
@@ -393,7 +397,7 @@ def test_impossible_operations_are_not_built_on_the_device():
 
 def test_all_random_numbers_of_two_views_come_from_one_draw():
   ops = graph_ops(
-    lambda seed: augment.two_crops(
+    lambda seed: host_ops.two_crops(
       tf.constant(noise(32, 32)),
       paper_view("view1"),
       paper_view("view2"),
@@ -425,7 +429,7 @@ def test_colour_operations_come_in_every_order(placement):
   recipes = recipes._replace(order=np.int32([[0, 1], [1, 0]]))
   crops = np.stack([image, image]).astype(np.float32)
   brightness_first, contrast_first = finisher(
-    placement, augment.possible(view)
+    placement, host_ops.possible(view)
   )(crops, recipes)
   # Brightness: 1 and 0.32. Contrast, of mean 0.66: 1.1088 and 0.2112.
   np.testing.assert_allclose(brightness_first[0], 1.0, atol=1e-6)
@@ -440,7 +444,7 @@ def test_colour_operations_come_in_every_order(placement):
 def test_every_order_of_the_colour_operations_is_as_likely():
   view = paper_view("view1")
   u = np.random.RandomState(0).rand(4800, 14).astype(np.float32)
-  order = augment.draw(u, view, augment.possible(view)).order.numpy()
+  order = host_ops.draw(u, view, host_ops.possible(view)).order.numpy()
   found, counts = np.unique(order, axis=0, return_counts=True)
   assert len(found) == 24
   error = math.sqrt(4800 / 24 * 23 / 24)
@@ -452,7 +456,7 @@ def test_what_the_other_view_makes_possible_leaves_a_view_alone(placement):
   image = noise(40, 50)
   view = plain_view(jitter_prob=1.0, contrast=0.4, crop_area=(0.3, 1.0))
   alone = draws(placement, image, view, 32, 16)
-  operations = augment.possible(view, paper_view("view2"))
+  operations = host_ops.possible(view, paper_view("view2"))
   finish = finisher(placement, operations)
   beside = finish(*crops_and_recipes(image, view, 32, 16, operations))
   np.testing.assert_allclose(beside, alone, atol=1e-6)
@@ -485,20 +489,20 @@ def test_crop_is_the_box_that_numpy_computes(height, width, channels):
     box = image[top : top + h, left : left + w].astype(np.float32)
     expected = tf.image.resize(box, (16, 16), "bicubic").numpy()
     expected = np.broadcast_to(expected, (16, 16, 3))
-    actual = augment.crops(image, [u], [view], 16)[0]
+    actual = host_ops.crops(image, [u], [view], 16)[0]
     np.testing.assert_allclose(actual / 255, expected / 255, atol=1e-5)
 
 
 @pytest.mark.parametrize("u", [0.0, 1 - 2**-23])
 def test_extreme_draws_stay_inside_the_image(u):
-  (crop,) = augment.crops(noise(7, 5), [[u] * 4], [paper_view("view1")], 8)
+  (crop,) = host_ops.crops(noise(7, 5), [[u] * 4], [paper_view("view1")], 8)
   assert crop.shape == (8, 8, 3)
   assert np.isfinite(crop).all()
 
 
 def test_full_crop_of_the_same_size_is_the_image():
   image = noise(28, 28)
-  (crop,) = augment.crops(image, [[0.3] * 4], [plain_view()], 28)
+  (crop,) = host_ops.crops(image, [[0.3] * 4], [plain_view()], 28)
   np.testing.assert_allclose(crop / 255, image / 255, atol=1e-6)
 
 
@@ -510,11 +514,11 @@ def test_what_bicubic_overshoots_is_clipped_before_anything_else(placement):
   recipes = recipe_of(
     1, jitter=True, order=np.int32([0]), amounts=np.float32([-0.25])
   )
-  (view,) = finisher(placement, augment.possible(view))(crop, recipes)
+  (view,) = finisher(placement, host_ops.possible(view))(crop, recipes)
   np.testing.assert_allclose(view[2:], 0.75, atol=1e-6)
   recipes = recipes._replace(amounts=np.float32([[0.25]]))
   view = plain_view(jitter_prob=1.0, brightness=0.5)
-  (view,) = finisher(placement, augment.possible(view))(crop, recipes)
+  (view,) = finisher(placement, host_ops.possible(view))(crop, recipes)
   np.testing.assert_allclose(view[:2], 0.25, atol=1e-6)
 
 
@@ -528,12 +532,12 @@ def test_eval_image_is_the_central_square(height, width, crop):
   top, left = (height - side + 1) // 2, (width - side + 1) // 2
   box = image[top : top + side, left : left + side].astype(np.float32)
   expected = tf.image.resize(box, (24, 24), "bicubic").numpy() / 255
-  actual = augment.eval_image(image, 24, crop)
+  actual = host_ops.eval_image(image, 24, crop)
   np.testing.assert_allclose(actual, np.clip(expected, 0, 1), atol=1e-6)
 
 
 def test_gray_eval_image_gets_three_equal_channels():
-  image = augment.eval_image(noise(28, 28, 1), 28, 1.0).numpy()
+  image = host_ops.eval_image(noise(28, 28, 1), 28, 1.0).numpy()
   assert image.shape == (28, 28, 3)
   np.testing.assert_array_equal(image[..., 0], image[..., 2])
 
@@ -563,14 +567,14 @@ def test_eager_crop_is_the_one_inside_tf_data():
   mapped, recipes = crops_and_recipes(image, view, 32, 8)
   for i in range(8):
     seed = tf.constant([0, i], tf.int64)
-    eager, _, u, _ = augment.two_crops(image, view, view, 32, seed)
+    eager, _, u, _ = host_ops.two_crops(image, view, view, 32, seed)
     np.testing.assert_allclose(eager / 255, mapped[i] / 255, atol=1e-6)
-    recipe = augment.draw(u, view, augment.possible(view))
+    recipe = host_ops.draw(u, view, host_ops.possible(view))
     for field, of_all in zip(recipe, recipes, strict=True):
       np.testing.assert_allclose(field, of_all[i], rtol=1e-6)
 
 
-def recipes_like(count) -> tuple[np.ndarray, augment.Recipe]:
+def recipes_like(count) -> tuple[np.ndarray, host_ops.Recipe]:
   """Crops of 32 pixels and recipes, of which some ask for all there is."""
   view = paper_view("view2")._replace(blur_prob=0.5, solarize_prob=0.5)
   return crops_and_recipes(noise(40, 50), view, 32, count)
@@ -579,7 +583,7 @@ def recipes_like(count) -> tuple[np.ndarray, augment.Recipe]:
 @both_placements
 def test_compiled_views_are_those_that_are_not(placement):
   crops, recipes = recipes_like(24)
-  operations = augment.possible(paper_view("view2"))
+  operations = host_ops.possible(paper_view("view2"))
   compiled = finisher(placement, operations)(crops, recipes)
   plain = finisher(placement, operations, jitted=False)(crops, recipes)
   # Four colour operations and a blur each add a rounding error.
@@ -589,13 +593,13 @@ def test_compiled_views_are_those_that_are_not(placement):
 @both_placements
 def test_view_does_not_depend_on_what_is_finished_beside_it(placement):
   crops, recipes = recipes_like(10)
-  finish = finisher(placement, augment.possible(paper_view("view2")))
+  finish = finisher(placement, host_ops.possible(paper_view("view2")))
   whole = finish(crops, recipes)
   for n in (1, 2, 5):
     parts = [
       finish(
         crops[i : i + n],
-        augment.Recipe(*(field[i : i + n] for field in recipes)),
+        host_ops.Recipe(*(field[i : i + n] for field in recipes)),
       )
       for i in range(0, 10, n)
     ]
@@ -606,11 +610,11 @@ def test_view_does_not_depend_on_what_is_finished_beside_it(placement):
 
 def two_views(image, view1, view2, seed) -> tuple[np.ndarray, np.ndarray]:
   seed = tf.constant(seed, tf.int64)
-  operations = augment.possible(view1, view2)
-  crop1, crop2, u1, u2 = augment.two_crops(image, view1, view2, 32, seed)
+  operations = host_ops.possible(view1, view2)
+  crop1, crop2, u1, u2 = host_ops.two_crops(image, view1, view2, 32, seed)
   finish = finisher("host", operations)
   return tuple(
-    finish(crop[None], augment.draw(u[None], view, operations))[0]
+    finish(crop[None], host_ops.draw(u[None], view, operations))[0]
     for crop, u, view in ((crop1, u1, view1), (crop2, u2, view2))
   )
 
@@ -628,12 +632,12 @@ def test_two_views_of_an_image_are_independent():
   image = tf.fill((4, 4, 3), tf.constant(128, tf.uint8))
   view = plain_view(jitter_prob=1.0, brightness=0.4)
   dataset = tf.data.Dataset.range(1000).map(
-    lambda i: augment.two_crops(image, view, view, 4, tf.stack([0, i]))
+    lambda i: host_ops.two_crops(image, view, view, 4, tf.stack([0, i]))
   )
   crop1, crop2, u1, u2 = next(dataset.batch(1000).as_numpy_iterator())
-  operations = augment.possible(view)
+  operations = host_ops.possible(view)
   first, second = (
-    finisher("host", operations)(crops, augment.draw(u, view, operations))
+    finisher("host", operations)(crops, host_ops.draw(u, view, operations))
     for crops, u in ((crop1, u1), (crop2, u2))
   )
   correlation = np.corrcoef(first[:, 0, 0, 0], second[:, 0, 0, 0])[0, 1]
@@ -643,7 +647,7 @@ def test_two_views_of_an_image_are_independent():
 def test_random_numbers_of_two_views_do_not_correlate():
   image, view = tf.constant(noise(4, 4)), plain_view()
   dataset = tf.data.Dataset.range(2000).map(
-    lambda i: augment.two_crops(image, view, view, 4, tf.stack([0, i]))[2:]
+    lambda i: host_ops.two_crops(image, view, view, 4, tf.stack([0, i]))[2:]
   )
   u1, u2 = next(dataset.batch(2000).as_numpy_iterator())
   correlation = np.corrcoef(np.concatenate([u1, u2], axis=1).T)

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_jax import checkpoints, errors
+from byol_jax import errors
+from byol_jax.runtime import checkpoints
 
 
 class _State(NamedTuple):
@@ -148,7 +149,7 @@ def test_arrays_may_be_overwritten_and_donated_right_after_save(
 _KILLED_WRITER = """
 import sys
 import numpy as np
-from byol_jax import checkpoints
+from byol_jax.runtime import checkpoints
 saved = checkpoints.Checkpoints(sys.argv[1], 5)
 saved.save(1, {"w": np.full(10, 1.0)})
 assert saved.latest_step() == 1
@@ -274,7 +275,8 @@ def test_unwritable_directory_is_one_line(tmp_path):
 _FULL_DISK = """
 import resource, sys
 import numpy as np
-from byol_jax import checkpoints, errors
+from byol_jax import errors
+from byol_jax.runtime import checkpoints
 saved = checkpoints.Checkpoints(sys.argv[1], 5)
 saved.save(1, {"w": np.zeros(10)})
 assert saved.latest_step() == 1

@@ -9,10 +9,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")  # GPUs round differently.
 import jax
 import pytest
 
-from byol_jax import host
+from byol_jax.runtime import cpu
 from tests import command_line
 
-host.choose_fast_convolutions()
+cpu.choose_fast_convolutions()
 # Tests are mostly compilation, which this takes a third off: less is optimised, and
 # what one test compiled, others and later runs take from disk. Programs that tests
 # start get what users get, see command_line.

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from byol_jax import convolution
+from byol_jax.models import convolution
 
 _PADS = st.tuples(st.integers(0, 3), st.integers(0, 3))
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from byol_jax import datasets, errors
+from byol_jax import errors
+from byol_jax.data import datasets
 from byol_jax.evaluation import scores
 
 

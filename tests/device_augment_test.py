@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 from sklearn import datasets as sklearn_datasets
 
-from byol_jax import augment, device_augment
+from byol_jax.augment import device_ops
+from byol_jax.data import host_ops
 from tests.augment_test import (
   blur,
   change_colour,
@@ -58,7 +59,7 @@ def assert_same(size, operation):
 
 
 @pytest.mark.parametrize("size", [19, 64, 224])
-@pytest.mark.parametrize("name", augment.JITTER)
+@pytest.mark.parametrize("name", host_ops.JITTER)
 def test_colours_change_alike(name, size):
   for amount in np.float32(AMOUNTS[name]):
     assert_same(
@@ -93,7 +94,7 @@ def test_blur_is_alike(size, sigma):
 def test_whole_views_are_alike(name, size, count, real):
   image = PHOTOS[0] if real else noise(60, 80)
   view = paper_view(name)
-  operations = augment.possible(view)
+  operations = host_ops.possible(view)
   crops, recipes = crops_and_recipes(image, view, size, count)
   host = finisher("host", operations)(crops, recipes)
   device = finisher("device", operations)(crops, recipes)
@@ -105,7 +106,7 @@ def test_bytes_are_finished_as_their_floats(channels):
   view = paper_view("view2")
   crops, recipes = crops_and_recipes(noise(40, 50, channels), view, 32, 16)
   crops = np.clip(crops.round(), 0, 255)[..., :channels].astype(np.uint8)
-  operations = augment.possible(view)
+  operations = host_ops.possible(view)
   actual = finisher("device", operations)(crops, recipes)
   floats = np.broadcast_to(crops, (*crops.shape[:3], 3)).astype(np.float32)
   expected = finisher("host", operations)(floats, recipes)
@@ -117,13 +118,11 @@ def test_views_keep_their_precision_inside_a_program_of_lower():
 
   view = paper_view("view1")
   crops, recipes = crops_and_recipes(noise(40, 50), view, 32, 4)
-  recipes = augment.Recipe(*(np.asarray(field) for field in recipes))
+  recipes = host_ops.Recipe(*(np.asarray(field) for field in recipes))
   with jax.default_matmul_precision("bfloat16"):
     program = str(
       jax.make_jaxpr(
-        lambda crops: device_augment.finish(
-          crops, recipes, augment.possible(view)
-        )
+        lambda crops: device_ops.finish(crops, recipes, host_ops.possible(view))
       )(crops)
     )
   assert "HIGHEST" in program

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from byol_jax import errors, evaluation, networks, train
-from byol_jax.evaluation import features
+from byol_jax import errors
+from byol_jax.evaluation import features, runner
 from byol_jax.interop import encoder_file
+from byol_jax.models import networks
+from byol_jax.training import runs
 from tests.protocols_test import prepare, settings
 
 
@@ -36,7 +38,7 @@ def test_a_file_holds_the_online_encoder_and_nothing_else(run, state):
   assert [file.name for file in path.parent.iterdir()] == [path.name]
   images = np.random.RandomState(1).rand(5, 8, 8, 3).astype(np.float32)
   encode = features.encoder(
-    train.build_network(run.config, run.num_classes),
+    runs.build_network(run.config, run.num_classes),
     state.online_params,
     state.online_state,
   )
@@ -63,7 +65,7 @@ def test_an_encoder_from_a_file_is_judged_as_its_checkpoint(
   run.config.evaluation.protocols = ("knn", "linear", "finetune")
   run.config.evaluation.finetune.rate_count = 1
   run.config.evaluation.finetune.decay_count = 0
-  of_state = evaluation.evaluate(run, state)
+  of_state = runner.evaluate(run, state)
   path = encoder_file.write(run, state)
   # Another network by its configuration, with heads of its own.
   cfg = run.config.copy_and_resolve_references()
@@ -72,8 +74,8 @@ def test_an_encoder_from_a_file_is_judged_as_its_checkpoint(
   cfg.data.mean, cfg.data.std = (), ()
   cfg.train.precision = "bfloat16"
   cfg = encoder_file.fitted(cfg, path)
-  other = train.prepare(cfg, tmp_path / "other")
-  of_file = evaluation.evaluate(
+  other = runs.prepare(cfg, tmp_path / "other")
+  of_file = runner.evaluate(
     other, encoder_file.restore(other, path), encoder=str(path)
   )
   assert of_file.keys() == of_state.keys()
@@ -84,8 +86,8 @@ def test_an_encoder_from_a_file_is_judged_as_its_checkpoint(
   # Neither what it trains itself nor another file's can be judged beside it.
   for encoder in ("", "another.safetensors"):
     with pytest.raises(errors.UserError, match="choose another --workdir"):
-      evaluation.check_origin(other, encoder)
-  evaluation.check_origin(other, str(path))
+      runner.check_origin(other, encoder)
+  runner.check_origin(other, str(path))
 
 
 def change(path, to):

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from byol_jax import parallel
 from byol_jax.evaluation import features, finetune, linear
+from byol_jax.runtime import devices
 from tests import learner_test
 from tests.golden_data import Golden
 
@@ -154,9 +154,9 @@ def test_two_finetuning_steps_on_two_devices_are_the_references():
       shared_statistics=False,
     )
 
-  update = parallel.pmap_update(one)
-  first, second = parallel.prefetch(batches(2))
-  state, loss = update(parallel.replicate(start()), first)
+  update = devices.pmap_update(one)
+  first, second = devices.prefetch(batches(2))
+  state, loss = update(devices.replicate(start()), first)
   state, losses = jax.device_get(state), [loss]
   check_finetuned(state, TWO, 1, 1e-4)
   check_momentum(state, TWO, 1, 3e-4)
@@ -173,7 +173,7 @@ def test_two_finetuning_steps_on_two_devices_are_the_references():
       head_of(TWO.tree(f"{after}/classif_trace")),
     ),
   )
-  state, loss = update(parallel.replicate(state), second)
+  state, loss = update(devices.replicate(state), second)
   losses.append(loss)
   np.testing.assert_allclose(losses, TWO["finetune/train_loss"], rtol=2e-5)
   check_finetuned(jax.device_get(state), TWO, 2, 2e-5)

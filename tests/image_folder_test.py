@@ -16,7 +16,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from sklearn import datasets as sklearn_datasets
 
-from byol_jax import errors, image_folder
+from byol_jax import errors
+from byol_jax.data import image_folder
 
 PHOTOS = [
   PIL.Image.fromarray(photo).resize((128, 85))

@@ -11,26 +11,21 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from byol_jax import (
-  augment,
-  config,
-  datasets,
-  device_augment,
-  errors,
-  input_pipeline,
-)
+from byol_jax import config, errors
+from byol_jax.augment import device_ops
+from byol_jax.data import datasets, host_ops, input_pipeline
 
 SIZE = 97  # Prime, so no batch size fits.
 SHARDS = 5
 _CONFIG = config.default_config().augment
-CROP_ONLY = augment.View(**_CONFIG.view1)._replace(
+CROP_ONLY = host_ops.View(**_CONFIG.view1)._replace(
   flip_prob=0.0, jitter_prob=0.0, grayscale_prob=0.0, blur_prob=0.0
 )
 FLIPPED = CROP_ONLY._replace(flip_prob=0.5)  # And little to compile.
 VIEWS = input_pipeline.Views(FLIPPED, FLIPPED, image_size=16)
 PAPER = {
-  "view1": augment.View(**_CONFIG.view1),
-  "view2": augment.View(**_CONFIG.view2),
+  "view1": host_ops.View(**_CONFIG.view1),
+  "view2": host_ops.View(**_CONFIG.view2),
 }
 READING = input_pipeline.Reading(shuffle_buffer=20)
 
@@ -213,14 +208,14 @@ def test_views_are_two_views_of_seed_and_position(source):
   (batch,) = batches(source, 1, **here)
   (on_device,) = batches(source, 1, **here, placement="device")
   np.testing.assert_array_equal(on_device["label"], batch["label"])
-  operations = augment.possible(*PAPER.values())
+  operations = host_ops.possible(*PAPER.values())
 
   @tf.function(jit_compile=True)
   def finish(crops, recipes):
-    return augment.finish(crops, recipes, operations)
+    return host_ops.finish(crops, recipes, operations)
 
   for i in range(10):
-    crops_and_draws = augment.two_crops(
+    crops_and_draws = host_ops.two_crops(
       images[batch["label"][i]],
       *PAPER.values(),
       16,
@@ -228,7 +223,7 @@ def test_views_are_two_views_of_seed_and_position(source):
     )
     for j in (0, 1):
       crop, u = crops_and_draws[j], crops_and_draws[2 + j]
-      recipe = augment.draw(u[None], [*PAPER.values()][j], operations)
+      recipe = host_ops.draw(u[None], [*PAPER.values()][j], operations)
       (view,) = finish(crop[None], recipe)
       np.testing.assert_allclose(batch[f"view{j + 1}"][i], view, atol=1e-6)
       for field, expected in zip(
@@ -264,9 +259,9 @@ def test_views_finished_on_the_device_are_the_hosts_but_for_rounding(source):
   changes = {"view1": view, "view2": view, "image_size": 24}
   (host,) = batches(source, 1, **changes)
   (device,) = batches(source, 1, **changes, placement="device")
-  operations = augment.possible(view)
+  operations = host_ops.possible(view)
   for i in (1, 2):
-    finished = device_augment.finish(
+    finished = device_ops.finish(
       device[f"view{i}"], device[f"recipe{i}"], operations
     )
     difference = np.abs(finished - host[f"view{i}"])
@@ -500,7 +495,7 @@ def test_evaluation_images_are_central_squares(source):
   (batch,) = eval_batches(source, "train[:7]")
   examples = tfds.as_numpy(source.builder.as_dataset(split="train[:7]"))
   for image, example in zip(batch["image"], examples, strict=True):
-    expected = augment.eval_image(example["image"], 16, 0.875)
+    expected = host_ops.eval_image(example["image"], 16, 0.875)
     np.testing.assert_allclose(image, expected, atol=1e-6)
 
 

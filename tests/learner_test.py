@@ -9,7 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from byol_jax import learner, networks, optimizers, parallel
+from byol_jax.learning import learner, optimizers
+from byol_jax.models import networks
+from byol_jax.runtime import devices
 from tests.golden_data import Golden
 
 ONE = Golden("update_steps_1dev")
@@ -78,7 +80,7 @@ def on_one_device():
 
 @functools.cache
 def on_two_devices():
-  return parallel.pmap_update(make_learner().update)
+  return devices.pmap_update(make_learner().update)
 
 
 def golden_batch(step):
@@ -237,10 +239,10 @@ def test_six_steps_on_one_device_are_the_references():
 @pytest.mark.slow
 def test_six_steps_on_two_devices_are_the_references():
   with jax.enable_x64(True):
-    batches = parallel.prefetch(in_float64(golden_batch(i)) for i in range(6))
+    batches = devices.prefetch(in_float64(golden_batch(i)) for i in range(6))
     states, metrics = run_steps(
       on_two_devices(),
-      parallel.replicate(in_float64(start_state())),
+      devices.replicate(in_float64(start_state())),
       batches,
     )
   assert_steps_agree(states, metrics, TWO)
@@ -250,8 +252,8 @@ def test_two_steps_in_float32_are_the_references():
   batches = [golden_batch(i) for i in range(2)]
   states, _ = run_steps(
     on_two_devices(),
-    parallel.replicate(start_state()),
-    parallel.prefetch(batches),
+    devices.replicate(start_state()),
+    devices.prefetch(batches),
   )
   assert_trees_agree(trace(states[0]), ONE.tree("after1/mu"), 3e-5)
   for name, rtol in (
@@ -276,8 +278,8 @@ def test_one_device_equals_two_with_partly_labelled_batches():
   one, metrics_one = run_steps(on_one_device(), start_state(), batches())
   two, metrics_two = run_steps(
     on_two_devices(),
-    parallel.replicate(start_state()),
-    parallel.prefetch(batches()),
+    devices.replicate(start_state()),
+    devices.prefetch(batches()),
   )
   chex.assert_trees_all_close(metrics_one, metrics_two, rtol=2e-5, atol=1e-6)
   assert_trees_agree(two[1].online_params, one[1].online_params, 1e-5)
@@ -439,8 +441,8 @@ def test_micro_batches_average_gradients_of_parts():
 def test_micro_batches_on_two_devices_are_those_on_one():
   """A micro-batch is what all devices hold of it."""
   batch = partly_labelled()
-  two = parallel.pmap_update(make_learner(microbatches=2).update)
-  (on_devices,) = parallel.prefetch([batch])
+  two = devices.pmap_update(make_learner(microbatches=2).update)
+  (on_devices,) = devices.prefetch([batch])
   done, metrics = two(start_state(), on_devices)
   # Device 0 holds examples 0-3: the first micro-batch is 0, 1, 4, 5.
   order = np.array([0, 1, 4, 5, 2, 3, 6, 7])

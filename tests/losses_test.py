@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from byol_jax import losses
+from byol_jax.learning import losses
 
 
 def test_regression_loss_is_two_minus_two_cosines():

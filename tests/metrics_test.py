@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from byol_jax import errors, metrics
+from byol_jax import errors
+from byol_jax.runtime import metrics
 
 
 def _write(path, steps, resume_step=0):

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_jax import encoders, errors, networks
+from byol_jax import errors
+from byol_jax.models import networks, resnet
 from tests import golden_data
 
 TREES = golden_data.param_trees()
@@ -82,7 +83,7 @@ def test_parameter_tree_is_the_references(tree, encoder, width):
 )
 def test_encoders_have_the_known_number_of_parameters(encoder, count):
   params, _ = shapes_of(make_network(encoder=encoder), 64)
-  root = encoders.ENCODERS[encoder].module_name
+  root = resnet.ENCODERS[encoder].module_name
   of_encoder = {m: a for m, a in params.items() if m.startswith(root)}
   assert hk.data_structures.tree_size(of_encoder) == count
 

@@ -7,7 +7,8 @@ import numpy as np
 import optax
 import pytest
 
-from byol_jax import errors, optimizers
+from byol_jax import errors
+from byol_jax.learning import optimizers
 from tests.golden_data import Golden
 
 SCHEDULES = Golden("schedules")

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from byol_jax import errors, parallel
+from byol_jax import errors
+from byol_jax.runtime import devices
 
 
 def test_batches_lie_on_the_devices_ahead_of_their_use():
@@ -15,7 +16,7 @@ def test_batches_lie_on_the_devices_ahead_of_their_use():
       taken.append(i)
       yield {"view1": np.full((4, 3), i)}
 
-  for i, batch in enumerate(parallel.prefetch(batches(), size=2)):
+  for i, batch in enumerate(devices.prefetch(batches(), size=2)):
     assert batch["view1"].shape == (2, 2, 3)
     assert len(batch["view1"].sharding.device_set) == 2
     assert np.all(batch["view1"] == i)
@@ -29,16 +30,16 @@ def test_batches_lie_on_the_devices_ahead_of_their_use():
 def test_a_batch_that_does_not_divide_is_named_with_ones_that_do(
   batch_size, microbatches, remedy
 ):
-  parallel.check_batch_size(16, 8)
+  devices.check_batch_size(16, 8)
   with pytest.raises(errors.UserError, match=remedy) as caught:
-    parallel.check_batch_size(batch_size, microbatches)
+    devices.check_batch_size(batch_size, microbatches)
   assert str(caught.value).startswith(f"train.batch_size={batch_size} must")
 
 
 def test_devices_that_hold_another_state_are_named():
   """One bit, or two values in each other's place, on the second of two."""
   state = {"a": np.arange(6, dtype=np.float32), "step": np.int32(3)}
-  assert parallel.differing_devices(parallel.replicate(state)) == []
+  assert devices.differing_devices(devices.replicate(state)) == []
 
   swapped = state["a"][[1, 0, 2, 3, 4, 5]]
   nudged = np.nextafter(state["a"], np.float32(9))
@@ -49,7 +50,7 @@ def test_devices_that_hold_another_state_are_named():
         (state["a"], other), jax.local_devices(), strict=True
       )
     ]
-    sharding = parallel.replicate(state)["a"].sharding
+    sharding = devices.replicate(state)["a"].sharding
     array = jax.make_array_from_single_device_arrays((6,), sharding, copies)
-    found = parallel.differing_devices(parallel.replicate(state) | {"a": array})
+    found = devices.differing_devices(devices.replicate(state) | {"a": array})
     assert found == [1]

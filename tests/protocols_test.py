@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from byol_jax import config, datasets, errors, evaluation, train
-from byol_jax.evaluation import embed, features, scores
+from byol_jax import config, errors
+from byol_jax.data import datasets
+from byol_jax.evaluation import embed, features, runner, scores
 from byol_jax.evaluation import subject as subjects
 from byol_jax.evaluation.protocols import PROTOCOLS
+from byol_jax.training import runs
 
 CLASSES = 3
 
@@ -96,7 +98,7 @@ def prepare(folder, cfg, **splits):
   store(folder, **(splits or {"train": 53, "test": 31}))
   workdir = folder / "run"
   workdir.mkdir()
-  return train.prepare(cfg, workdir)
+  return runs.prepare(cfg, workdir)
 
 
 @pytest.fixture
@@ -135,7 +137,7 @@ def test_an_official_validation_split_is_chosen_on(tmp_path):
 def test_the_test_split_must_not_be_learnt_from(run):
   run.config.evaluation.train_split = "train+test[:4]"
   with pytest.raises(errors.UserError, match="4 examples of the test split"):
-    evaluation.protocol_names(run)
+    runner.protocol_names(run)
 
 
 @pytest.mark.parametrize("protocol", ["knn", "linear", "logistic"])
@@ -242,7 +244,7 @@ def test_figures_are_the_same_for_any_batch_size_and_number_of_devices(
         patch.setattr(jax, "local_device_count", lambda: 1)
       workdir = run.workdir / f"{batch_size}_{devices}"
       workdir.mkdir()
-      results = evaluation.evaluate(
+      results = runner.evaluate(
         run._replace(workdir=workdir), settled_state(run)
       )
     assert all(result["examples"] == 31 for result in results.values())
@@ -268,7 +270,7 @@ def test_data_that_changed_in_place_are_read_again(run, tmp_path):
   before = subjects.features_of(subjects.pixels(run, run.source), "test")
   shutil.rmtree(tmp_path / "cifar10")
   store(tmp_path, train=53, test=17)
-  source = subjects.open_source(train.prepare(run.config, run.workdir))
+  source = subjects.open_source(runs.prepare(run.config, run.workdir))
   after = subjects.features_of(subjects.pixels(run, source), "test")
   assert (len(before.labels), len(after.labels)) == (31, 17)
 
@@ -295,7 +297,7 @@ def test_examples_without_labels_are_told_before_anything_is_learnt(run):
 def test_splits_that_are_too_small_are_one_line(run, key, split):
   run.config.evaluation[key] = split
   with pytest.raises(errors.UserError, match=re.escape(split)):
-    evaluation.protocol_names(run)
+    runner.protocol_names(run)
 
 
 def test_what_diverged_is_never_chosen():
@@ -317,7 +319,7 @@ def test_another_data_set_is_judged_under_its_name(run, tmp_path):
   run.config.evaluation.dataset = "cifar100"
   run.config.evaluation.protocols = ("logistic", "semi_supervised")
   run.config.evaluation.semi_supervised.labels = (0.5,)
-  results = evaluation.evaluate(run, settled_state(run))
+  results = runner.evaluate(run, settled_state(run))
   assert set(results) == {
     "cifar100/logistic/top1",
     "cifar100/semi_supervised/50%_top1",
@@ -328,12 +330,12 @@ def test_another_data_set_is_judged_under_its_name(run, tmp_path):
   ours = results["cifar100/logistic/top1"]
   assert (ours["dataset"], ours["examples"]) == ("cifar100", 11)
   assert "paper" not in ours  # That is of a ResNet-50 from ImageNet.
-  assert evaluation.is_complete(run)
+  assert runner.is_complete(run)
   run.config.evaluation.dataset = ""
-  assert not evaluation.is_complete(run)
+  assert not runner.is_complete(run)
   run.config.evaluation.dataset = "cifar100"
   longer = run.plan._replace(total_steps=run.plan.total_steps + 1)
-  assert not evaluation.is_complete(run._replace(plan=longer))
+  assert not runner.is_complete(run._replace(plan=longer))
 
 
 @pytest.mark.slow
@@ -365,8 +367,8 @@ def test_new_checkpoints_are_watched_for_until_the_last(run, monkeypatch):
     waited.append(seconds)
     save({1: 4, 2: 9}[len(waited)])
 
-  monkeypatch.setattr(train.time, "sleep", sleep)
-  assert [int(found.step) for found in train.watch(run)] == [4, 9]
+  monkeypatch.setattr(runs.time, "sleep", sleep)
+  assert [int(found.step) for found in runs.watch(run)] == [4, 9]
   assert len(waited) == 2
 
 
@@ -377,7 +379,7 @@ def test_the_figures_of_every_evaluation_are_kept(run):
   found = []
   for step in (3, 9):
     state = settled_state(run)._replace(step=np.int32(step))
-    results = evaluation.evaluate(run, state)
+    results = runner.evaluate(run, state)
     found.append({"step": step, "knn/top1": results["knn/top1"]["value"]})
   lines = (run.workdir / "evaluations.jsonl").read_text().splitlines()
   assert [json.loads(line) for line in lines] == found
@@ -473,6 +475,6 @@ def test_a_data_set_of_several_classes_can_be_pretrained_on(tmp_path):
   store_several(tmp_path)
   cfg = settings(tmp_path)
   cfg.data.dataset = "voc2007"
-  run = train.prepare(cfg, tmp_path)
-  (batch,) = itertools.islice(train._batches(run, 0), 1)
+  run = runs.prepare(cfg, tmp_path)
+  (batch,) = itertools.islice(runs._batches(run, 0), 1)
   np.testing.assert_array_equal(batch["label"], -1)

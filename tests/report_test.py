@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib import figure, image
 
-from byol_jax import report
+from byol_jax.reporting import report
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_drawing_needs_no_display(tmp_path, monkeypatch):
   """Not even where matplotlib is told to open windows."""
   monkeypatch.setenv("MPLBACKEND", "tkagg")
   monkeypatch.delenv("DISPLAY", raising=False)
-  draw = "import sys; from byol_jax import report; report.draw_curves([], *sys.argv[1:])"
+  draw = "import sys; from byol_jax.reporting import report; report.draw_curves([], *sys.argv[1:])"
   subprocess.run(
     [sys.executable, "-c", draw, tmp_path / "curves.png"],
     check=True,

@@ -8,9 +8,12 @@ import pytest
 import tensorflow_datasets as tfds
 from matplotlib import image
 
-from byol_jax import config, errors, evaluation, input_pipeline, report, train
-from byol_jax.evaluation import neighbours, retrieval
+from byol_jax import config, errors
+from byol_jax.data import input_pipeline
+from byol_jax.evaluation import neighbours, retrieval, runner
 from byol_jax.evaluation.features import Features
+from byol_jax.reporting import report
+from byol_jax.training import runs
 
 
 def vectors(count, seed):
@@ -133,7 +136,7 @@ def test_a_few_neighbours_are_kept_for_people_to_see():
   )
 
 
-def prepared(tmp_path, labelled, **splits) -> train.Run:
+def prepared(tmp_path, labelled, **splits) -> runs.Run:
   """An untrained run on small noisy squares of the given splits."""
   features_dict = {"image": tfds.features.Image(shape=(9, 9, 3))}
   if labelled:
@@ -167,7 +170,7 @@ def prepared(tmp_path, labelled, **splits) -> train.Run:
   cfg.evaluation.retrieval.k = 3
   workdir = tmp_path / "run"
   workdir.mkdir()
-  return train.prepare(cfg, workdir)
+  return runs.prepare(cfg, workdir)
 
 
 def evaluated(run):
@@ -178,11 +181,11 @@ def evaluated(run):
     state.online_state,
   )
   last = np.int32(run.plan.total_steps)
-  results = evaluation.evaluate(
+  results = runner.evaluate(
     run, state._replace(online_state=identity, step=last)
   )
-  assert results == evaluation.read_results(run.workdir)
-  assert evaluation.is_complete(run)
+  assert results == runner.read_results(run.workdir)
+  assert runner.is_complete(run)
   return results, np.load(run.workdir / "neighbours.npz")
 
 
@@ -299,7 +302,7 @@ def test_what_cannot_be_evaluated_is_one_line(tmp_path, changes, parts):
   )
   run.config.evaluation.update_from_flattened_dict(changes)
   with pytest.raises(errors.UserError) as info:
-    evaluation.protocol_names(run)
+    runner.protocol_names(run)
   assert "\n" not in str(info.value)
   for part in parts:
     assert part in str(info.value)

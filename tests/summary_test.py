@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from byol_jax import errors, summary
+from byol_jax import errors
+from byol_jax.reporting import summary
 
 
 def results(step=9, **values):

@@ -12,7 +12,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from byol_jax import config as config_lib
-from byol_jax import errors, summary, sweeps
+from byol_jax import errors, sweeps
+from byol_jax.reporting import summary
 from tests import command_line
 
 FILES = sorted((command_line.ROOT / "experiments/sweeps").glob("*.py"))

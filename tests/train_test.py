@@ -10,7 +10,9 @@ import jax
 import numpy as np
 import pytest
 
-from byol_jax import config, errors, metrics, parallel, plan, train
+from byol_jax import config, errors
+from byol_jax.runtime import devices, metrics
+from byol_jax.training import plan, runs
 from tests import command_line
 
 STEPS = 40
@@ -89,10 +91,10 @@ def test_a_learner_is_built_from_any_configuration(schedule):
   cfg = config.default_config()
   cfg.ema.schedule = schedule
   planned = plan.make_plan(cfg, 1000)
-  train.build_learner(cfg, planned, num_classes=10)
+  runs.build_learner(cfg, planned, num_classes=10)
   cfg.ema.schedule = "sawtooth"
   with pytest.raises(errors.UserError, match="cosine, constant"):
-    train.build_learner(cfg, planned, num_classes=10)
+    runs.build_learner(cfg, planned, num_classes=10)
 
 
 def arguments(workdir, **options):
@@ -222,7 +224,7 @@ def test_nothing_compiles_after_the_first_step(
   jax.monitoring.register_event_duration_secs_listener(
     lambda event, *_, **__: compiled.append(event) if "compile" in event else 0
   )
-  pmap_update = parallel.pmap_update
+  pmap_update = devices.pmap_update
 
   def counting(update):
     mapped = pmap_update(update)
@@ -233,7 +235,7 @@ def test_nothing_compiles_after_the_first_step(
 
     return step
 
-  monkeypatch.setattr(parallel, "pmap_update", counting)
+  monkeypatch.setattr(devices, "pmap_update", counting)
   cfg = resolved("quickstart")
   cfg.model.encoder.name = "TinyResNet"
   cfg.data.image_size = 16
@@ -242,7 +244,7 @@ def test_nothing_compiles_after_the_first_step(
   cfg.train.steps = 6
   cfg.log.every_steps = 1
   cfg.checkpoint.every_steps = 4
-  train.pretrain(train.prepare(cfg, tmp_path))
+  runs.pretrain(runs.prepare(cfg, tmp_path))
   first, second, *later = after_step
   assert second > first
   assert later == [second] * len(later)

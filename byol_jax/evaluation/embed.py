@@ -4,13 +4,16 @@ import pathlib
 
 import numpy as np
 
-from byol_jax import datasets, errors, files, input_pipeline, processes, train
+from byol_jax import errors
+from byol_jax.data import datasets, input_pipeline
 from byol_jax.evaluation import features
 from byol_jax.evaluation import subject as subjects
-from byol_jax.learner import TrainState
+from byol_jax.learning.learner import TrainState
+from byol_jax.runtime import files, processes
+from byol_jax.training import runs
 
 
-def write(run: train.Run, state: TrainState, split: str) -> pathlib.Path:
+def write(run: runs.Run, state: TrainState, split: str) -> pathlib.Path:
   """Writes the online encoder's features of a split.
 
   Args:

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from byol_jax import files, parallel, processes
+from byol_jax.runtime import devices, files, processes
 
 # What settles the running batch-norm statistics of an encoder that was never
 # trained: they average over about 1 / (1 - 0.9) = 10 batches.
@@ -87,7 +87,7 @@ def encoder(
     outputs, _ = network.apply(*variables, images, is_training=False)
     return outputs.embedding
 
-  mapped = parallel.pmap_examples(embed)
+  mapped = devices.pmap_examples(embed)
   return lambda images: mapped((params, state), images)
 
 

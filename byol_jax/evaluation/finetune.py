@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from byol_jax import optimizers, parallel
 from byol_jax.evaluation import linear
+from byol_jax.learning import optimizers
+from byol_jax.runtime import devices
 
 
 class Recipe(NamedTuple):
@@ -102,7 +103,7 @@ def update(
 
   trained = (now.params, now.head)
   (loss, state), grads = jax.value_and_grad(loss_fn, has_aux=True)(trained)
-  grads, loss = parallel.mean_over((grads, loss), axis_name)
+  grads, loss = devices.mean_over((grads, loss), axis_name)
   mask = (optimizers.decayed_and_adapted(now.params), linear.Heads(True, False))
   grads = jax.tree.map(
     lambda g, x, decayed: g + now.recipe.weight_decay * x if decayed else g,
@@ -132,7 +133,7 @@ def make_fit(network: hk.TransformedWithState) -> Callable[..., State]:
   def one(state, batch, axis_name):
     return update(network, state, batch, axis_name)
 
-  mapped = parallel.pmap_update(one)
+  mapped = devices.pmap_update(one)
 
   def fit(
     params: hk.Params,
@@ -144,9 +145,9 @@ def make_fit(network: hk.TransformedWithState) -> Callable[..., State]:
     num_classes: int,
   ) -> State:
     head = linear.new_head(num_features, num_classes)
-    now = parallel.replicate(new_state(recipe, params, state, head))
+    now = devices.replicate(new_state(recipe, params, state, head))
     steps = range(recipe.total_steps)
-    for _, batch in zip(steps, parallel.prefetch(batches), strict=False):
+    for _, batch in zip(steps, devices.prefetch(batches), strict=False):
       now, _ = mapped(now, batch)
     return now
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from byol_jax import losses, optimizers
+from byol_jax.learning import losses, optimizers
 
 MOMENTUM = 0.9
 

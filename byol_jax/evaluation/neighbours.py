@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from byol_jax import parallel
+from byol_jax.runtime import devices
 
 # Vectors of the bank, and queries, that are on the devices at a time, and how
 # many of the queries form their [queries, bank] cosines at once: what bounds the
@@ -41,7 +41,7 @@ def nearest(
     Places in the bank [Q, k] int32, and cosines [Q, k] float32.
   """
   found = k if own is None else k + 1
-  search = parallel.pmap_examples(_with_chunk)
+  search = devices.pmap_examples(_with_chunk)
   blocks = [
     _search(search, unit(queries[i : i + _QUERIES]), bank, found)
     for i in range(0, len(queries), _QUERIES)

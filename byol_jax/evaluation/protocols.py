@@ -7,15 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from byol_jax import (
-  augment,
-  datasets,
-  input_pipeline,
-  optimizers,
-  parallel,
-  processes,
-  train,
-)
+from byol_jax.data import datasets, host_ops, input_pipeline
 from byol_jax.evaluation import features as features_lib
 from byol_jax.evaluation import (
   finetune,
@@ -28,6 +20,9 @@ from byol_jax.evaluation import (
 )
 from byol_jax.evaluation.features import Features
 from byol_jax.evaluation.subject import Splits, Subject, features_of
+from byol_jax.learning import optimizers
+from byol_jax.runtime import devices, processes
+from byol_jax.training import runs
 
 # Names within a protocol, and what `results.json` says under them.
 Results = Iterator[tuple[str, dict[str, Any]]]
@@ -139,13 +134,13 @@ def _crops(
 ) -> Iterator[dict[str, np.ndarray]]:
   """Random crops to train on, see `input_pipeline.labelled_batches`."""
   config = subject.run.config
-  unchanged = dict.fromkeys(augment.View._fields, 0.0)
+  unchanged = dict.fromkeys(host_ops.View._fields, 0.0)
   return input_pipeline.labelled_batches(
     subject.source,
     splits.train,
     places,
-    augment.View(**unchanged | config.evaluation.view.to_dict()),
-    train.make_reading(config),
+    host_ops.View(**unchanged | config.evaluation.view.to_dict()),
+    runs.make_reading(config),
     batch_size=batch_size,
     image_size=config.data.image_size,
     channels=config.data.channels,
@@ -230,7 +225,7 @@ def _tune(
   config.model.batch_norm.decay_rate = finetune.batch_norm_decay_rate(
     len(places) / batch_size
   )
-  fit = finetune.make_fit(train.build_network(config, run.num_classes))
+  fit = finetune.make_fit(runs.build_network(config, run.num_classes))
   side, channels = config.data.image_size, config.data.channels
   image = np.zeros((1, side, side, channels), np.float32)
   for recipe in recipes:
@@ -247,7 +242,7 @@ def _tune(
 def _scorer(subject: Subject) -> Callable[..., Features]:
   """What gives a fine-tuned network's scores of a split, beside the labels."""
   run = subject.run
-  network = train.build_network(run.config, run.num_classes)
+  network = runs.build_network(run.config, run.num_classes)
 
   def of_images(tuned, images):
     outputs, _ = network.apply(
@@ -255,14 +250,14 @@ def _scorer(subject: Subject) -> Callable[..., Features]:
     )
     return jnp.matmul(outputs.embedding, tuned.head.w) + tuned.head.b[None]
 
-  mapped = parallel.pmap_examples(of_images)
+  mapped = devices.pmap_examples(of_images)
 
   def score(
     tuned: finetune.State, split: str, places: range | None = None
   ) -> Features:
     batches = features_lib.extract(
       lambda images: mapped(tuned, images),
-      train.eval_batches(
+      runs.eval_batches(
         run.config, subject.source, split, places=places, spread=True
       ),
       datasets.num_examples(subject.source, split)
@@ -276,8 +271,8 @@ def _scorer(subject: Subject) -> Callable[..., Features]:
 
 def _batch_size(wanted: int, examples: int) -> int:
   """As large as wanted, if there are so many; divisible by the devices."""
-  devices = jax.device_count()
-  return max(min(wanted, examples) // devices, 1) * devices
+  count = jax.device_count()
+  return max(min(wanted, examples) // count, 1) * count
 
 
 def _semi_supervised(subject: Subject, splits: Splits) -> Iterator[Classifier]:

@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 import haiku as hk
 import numpy as np
 
-from byol_jax import datasets, errors, input_pipeline, train
+from byol_jax import errors
+from byol_jax.data import datasets, input_pipeline
 from byol_jax.evaluation import features
 from byol_jax.evaluation.features import Features
-from byol_jax.learner import TrainState
+from byol_jax.learning.learner import TrainState
+from byol_jax.training import runs
 
 ONLINE, PIXELS, RANDOM = "online", "pixels", "random"
 
@@ -29,7 +31,7 @@ class Subject(NamedTuple):
     state: batch-norm statistics; None for pixels.
   """
 
-  run: train.Run
+  run: runs.Run
   source: datasets.Source
   name: str
   encode: features.Encode
@@ -56,19 +58,19 @@ class Splits(NamedTuple):
   test: str
 
 
-def open_source(run: train.Run) -> datasets.Source:
+def open_source(run: runs.Run) -> datasets.Source:
   """The data that a run is judged on: its own unless another is configured."""
   options = run.config.evaluation
   source = run.source
   if options.dataset:
-    source = train.load(run.config, options.dataset, options.root)
+    source = runs.load(run.config, options.dataset, options.root)
   if options.metric:
     described = source.dataset._replace(metric=options.metric)
     source = source._replace(dataset=described)
   return source
 
 
-def make_splits(run: train.Run, source: datasets.Source) -> Splits:
+def make_splits(run: runs.Run, source: datasets.Source) -> Splits:
   """The examples to learn from, to choose by and to report.
 
   Raises:
@@ -109,26 +111,26 @@ def _size(source: datasets.Source, split: str, least: int) -> int:
   return count
 
 
-def pixels(run: train.Run, source: datasets.Source) -> Subject:
+def pixels(run: runs.Run, source: datasets.Source) -> Subject:
   """The images themselves."""
   return Subject(run, source, PIXELS, features.pixels, {"network": PIXELS}, {})
 
 
 def online(
-  run: train.Run, source: datasets.Source, state: TrainState
+  run: runs.Run, source: datasets.Source, state: TrainState
 ) -> Subject:
   """What was trained."""
   return _network(run, source, ONLINE, state.online_params, state.online_state)
 
 
-def untrained(run: train.Run, source: datasets.Source, split: str) -> Subject:
+def untrained(run: runs.Run, source: datasets.Source, split: str) -> Subject:
   """The online network before training, its statistics settled on a split."""
   initial = run.initial_state()
   settled = features.calibrated_state(
-    train.build_network(run.config, run.num_classes),
+    runs.build_network(run.config, run.num_classes),
     initial.online_params,
     initial.online_state,
-    train.eval_batches(
+    runs.eval_batches(
       run.config, source, split, features.CALIBRATION_BATCH_SIZE
     ),
   )
@@ -136,13 +138,13 @@ def untrained(run: train.Run, source: datasets.Source, split: str) -> Subject:
 
 
 def _network(
-  run: train.Run,
+  run: runs.Run,
   source: datasets.Source,
   name: str,
   params: hk.Params,
   state: hk.State,
 ) -> Subject:
-  network = train.build_network(run.config, run.num_classes)
+  network = runs.build_network(run.config, run.num_classes)
   about = {
     "network": features.fingerprint((params, state)),
     "model": run.config.model.to_dict(),
@@ -196,7 +198,7 @@ def features_of(subject: Subject, split: str) -> Features:
     count,
     lambda: features.extract(
       subject.encode,
-      train.eval_batches(config, source, split, spread=True),
+      runs.eval_batches(config, source, split, spread=True),
       count,
     ),
   )

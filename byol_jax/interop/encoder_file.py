@@ -18,10 +18,13 @@ import safetensors
 import safetensors.numpy
 
 from byol_jax import config as config_lib
-from byol_jax import errors, files, networks, processes, train
+from byol_jax import errors
 from byol_jax.config import Config
 from byol_jax.evaluation import features
-from byol_jax.learner import TrainState
+from byol_jax.learning.learner import TrainState
+from byol_jax.models import networks
+from byol_jax.runtime import files, processes
+from byol_jax.training import runs
 
 _FORMAT = "byol_jax.encoder.1"
 
@@ -58,7 +61,7 @@ class Encoder(NamedTuple):
   step: int
 
 
-def write(run: train.Run, state: TrainState) -> pathlib.Path:
+def write(run: runs.Run, state: TrainState) -> pathlib.Path:
   """Writes the online encoder to `encoder/encoder.safetensors` of a workdir.
 
   Args:
@@ -97,7 +100,7 @@ def load(path: str | pathlib.Path) -> Encoder:
     UserError: if the file is not one that `write` makes.
   """
   config = fitted(config_lib.default_config(), path)
-  network = train.build_network(config, num_classes=1)
+  network = runs.build_network(config, num_classes=1)
   params, state = _variables(network, config, path)
   return Encoder(
     encode=features.encoder(network, params, state),
@@ -125,7 +128,7 @@ def fitted(config: Config, path: str | pathlib.Path) -> Config:
   return config
 
 
-def restore(run: train.Run, path: str | pathlib.Path) -> TrainState:
+def restore(run: runs.Run, path: str | pathlib.Path) -> TrainState:
   """The encoder in a file as a state that can be evaluated, not trained.
 
   Args:
@@ -142,7 +145,7 @@ def restore(run: train.Run, path: str | pathlib.Path) -> TrainState:
         f"{run.workdir} holds a run, whose figures those of {path} would"
         " replace; choose another --workdir."
       )
-  network = train.build_network(run.config, run.num_classes)
+  network = runs.build_network(run.config, run.num_classes)
   params, state = _variables(network, run.config, path)
   return TrainState(
     step=jnp.int32(_metadata(path)["step"]),

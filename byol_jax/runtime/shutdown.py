@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 from jax.experimental import multihost_utils
 
-from byol_jax import processes
+from byol_jax.runtime import processes
 
 
 class Interrupted(BaseException):  # No `except Exception` is meant for it.

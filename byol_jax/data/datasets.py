@@ -15,7 +15,8 @@ import tensorflow_datasets as tfds
 from absl import logging
 from tensorflow_datasets.core import read_only_builder
 
-from byol_jax import errors, image_folder
+from byol_jax import errors
+from byol_jax.data import image_folder
 
 # TensorFlow only feeds images here; accelerators and their memory are JAX's.
 tf.config.set_visible_devices([], "GPU")

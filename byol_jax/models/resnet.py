@@ -16,7 +16,8 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from byol_jax import errors, layers
+from byol_jax import errors
+from byol_jax.models import layers
 
 
 class Architecture(NamedTuple):

@@ -3,8 +3,8 @@
 import math
 from typing import NamedTuple
 
-from byol_jax import optimizers
 from byol_jax.config import Config
+from byol_jax.learning import optimizers
 
 # Of the paper's ablation of batch sizes: top-1 after 300 epochs on ImageNet by the
 # images that batch norm sees at once; gradients are accumulated to 4096 (paper, 5).

@@ -9,7 +9,7 @@ import dm_pix
 import jax
 import jax.numpy as jnp
 
-from byol_jax import augment
+from byol_jax.data import host_ops
 
 # Field of `augment.View`: the operation on [S, S, 3] in [0, 1].
 JITTER = {
@@ -34,7 +34,7 @@ def solarize(image: chex.Array) -> chex.Array:
 def blur(image: chex.Array, sigma: chex.Numeric) -> chex.Array:
   """Blurs a square image; see `augment.blur`."""
   size = image.shape[0]
-  radius = augment.blur_radius(size)
+  radius = host_ops.blur_radius(size)
   pixels = jnp.arange(size)
   offset = pixels[:, None] - pixels[None, :]
   density = jnp.exp(-(offset.astype(jnp.float32) ** 2) / (2 * sigma**2))
@@ -47,7 +47,7 @@ def blur(image: chex.Array, sigma: chex.Numeric) -> chex.Array:
 
 
 def _jitter(
-  image: chex.Array, recipe: augment.Recipe, names: tuple[str, ...]
+  image: chex.Array, recipe: host_ops.Recipe, names: tuple[str, ...]
 ) -> chex.Array:
   """Does the colour operations in the recipe's order, clipping after each."""
   branches = [JITTER[name] for name in names]
@@ -61,7 +61,7 @@ def _jitter(
 
 
 def _finish_one(
-  crop: chex.Array, recipe: augment.Recipe, operations: augment.Possible
+  crop: chex.Array, recipe: host_ops.Recipe, operations: host_ops.Possible
 ) -> chex.Array:
   image = jnp.clip(crop.astype(jnp.float32) / 255, 0.0, 1.0)
   image = jnp.broadcast_to(image, (*image.shape[:2], 3))
@@ -81,7 +81,7 @@ def _finish_one(
 
 
 def finish(
-  crops: chex.Array, recipes: augment.Recipe, operations: augment.Possible
+  crops: chex.Array, recipes: host_ops.Recipe, operations: host_ops.Possible
 ) -> chex.Array:
   """Does to each crop what its recipe says.
 

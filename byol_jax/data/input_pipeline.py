@@ -22,7 +22,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from byol_jax import augment, datasets, errors
+from byol_jax import errors
+from byol_jax.data import datasets, host_ops
 
 _CYCLE = 16  # Shards read at a time, one record from each in turn.
 
@@ -77,8 +78,8 @@ class Views(NamedTuple):
       for what `device_augment.finish` is to do to them.
   """
 
-  view1: augment.View
-  view2: augment.View
+  view1: host_ops.View
+  view2: host_ops.View
   image_size: int
   channels: int = 3
   placement: str = "host"
@@ -227,7 +228,7 @@ def eval_batches(
 
   def example(record):
     image, label = parse(record)
-    image = augment.eval_image(image, image_size, crop)
+    image = host_ops.eval_image(image, image_size, crop)
     return {"image": image[..., :channels], "label": label}
 
   files = _files(source, split)
@@ -248,7 +249,7 @@ def labelled_batches(
   source: datasets.Source,
   split: str,
   places: range | np.ndarray,
-  view: augment.View,
+  view: host_ops.View,
   reading: Reading,
   *,
   batch_size: int,
@@ -305,7 +306,7 @@ def labelled_batches(
   def example(position, record):
     image, label = parse(record)
     u = tf.random.stateless_uniform([1, 5], tf.stack([seed, position]))
-    (image,) = augment.crops(image, u[:, :4], [view], image_size)
+    (image,) = host_ops.crops(image, u[:, :4], [view], image_size)
     image = tf.where(u[0, 4] < view.flip_prob, image[:, ::-1], image)
     image = tf.clip_by_value(image[..., :channels] / 255, 0.0, 1.0)
     return {"image": image, "label": label}
@@ -459,20 +460,20 @@ def augmented(
   Returns:
     Batches as `train_batches` returns them.
   """
-  operations = augment.possible(views.view1, views.view2)
+  operations = host_ops.possible(views.view1, views.view2)
 
   @tf.function(jit_compile=True)
   def finish(crops, recipes):
-    return augment.finish(crops, recipes, operations)[..., : views.channels]
+    return host_ops.finish(crops, recipes, operations)[..., : views.channels]
 
   def crop(position, record):
     image, label = parse(record)
     seeds = tf.stack([seed, position])
-    return *augment.two_crops(image, *views[:3], seeds), label
+    return *host_ops.two_crops(image, *views[:3], seeds), label
 
   def complete(crop1, crop2, u1, u2, label):
-    recipe1 = augment.draw(u1, views.view1, operations)
-    recipe2 = augment.draw(u2, views.view2, operations)
+    recipe1 = host_ops.draw(u1, views.view1, operations)
+    recipe2 = host_ops.draw(u2, views.view2, operations)
     if views.placement == "host":
       view1, view2 = finish(crop1, recipe1), finish(crop2, recipe2)
       return {"view1": view1, "view2": view2, "label": label}

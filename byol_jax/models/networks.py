@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import jmp
 
-from byol_jax import encoders, errors, layers
+from byol_jax import errors
+from byol_jax.models import layers, resnet
 
 # What convolutions and linear layers compute in; None: as the images come. All
 # else, parameters, batch-norm statistics and outputs, is float32 anyway.
@@ -117,7 +118,7 @@ def make_network(
   Raises:
     UserError: if a name is unknown.
   """
-  encoders.check(encoder, version, stem, pooling)
+  resnet.check(encoder, version, stem, pooling)
   if precision not in PRECISIONS:
     raise errors.unknown_name("train.precision", precision, PRECISIONS)
 
@@ -130,8 +131,8 @@ def make_network(
       eps=batch_norm_eps,
       axis_name=axis_name,
     )
-    resnet = encoders.ResNet(
-      encoders.ENCODERS[encoder],
+    encode = resnet.ResNet(
+      resnet.ENCODERS[encoder],
       width=width,
       version=version,
       stem=stem,
@@ -167,7 +168,7 @@ def make_network(
       hk.mixed_precision.push_policy(layers.Conv2D, policy),
       hk.mixed_precision.push_policy(hk.Linear, policy),
     ):
-      embedding = resnet(images, is_training)
+      embedding = encode(images, is_training)
       projection = projector(embedding, is_training)
       prediction = predictor(projection, is_training)
       # Labels must not shape the representation that they are to judge.

@@ -12,24 +12,22 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from byol_jax import (
-  augment,
-  checkpoints,
-  datasets,
-  device_augment,
-  errors,
-  files,
-  input_pipeline,
-  metrics,
-  networks,
-  optimizers,
-  parallel,
-  processes,
-  signals,
-)
+from byol_jax import errors
+from byol_jax.augment import device_ops
 from byol_jax.config import Config
-from byol_jax.learner import Learner, TrainState, make_learner
-from byol_jax.plan import Plan, make_plan
+from byol_jax.data import datasets, host_ops, input_pipeline
+from byol_jax.learning import optimizers
+from byol_jax.learning.learner import Learner, TrainState, make_learner
+from byol_jax.models import networks
+from byol_jax.runtime import (
+  checkpoints,
+  devices,
+  files,
+  metrics,
+  processes,
+  shutdown,
+)
+from byol_jax.training.plan import Plan, make_plan
 
 _CONFIG_FILE = "config.json"
 _REMEDY = "choose another --workdir"  # Where one cannot be written.
@@ -162,7 +160,7 @@ def prepare(config: Config, workdir: pathlib.Path) -> Run:
     UserError: if anything named in the configuration is unknown or cannot be
       had, or the workdir holds checkpoints of other settings.
   """
-  parallel.check_batch_size(config.train.batch_size, config.train.microbatches)
+  devices.check_batch_size(config.train.batch_size, config.train.microbatches)
   source = _load_in_turn(config)
   config = _resolved(config, source, workdir)
   num_examples = datasets.num_examples(source, source.dataset.pretrain)
@@ -321,8 +319,8 @@ def make_views(config: Config) -> input_pipeline.Views:
   """What a configuration makes of an image."""
   settings = config.augment
   return input_pipeline.Views(
-    view1=augment.View(**settings.view1),
-    view2=augment.View(**settings.view2),
+    view1=host_ops.View(**settings.view1),
+    view2=host_ops.View(**settings.view2),
     image_size=config.data.image_size,
     channels=config.data.channels,
     placement=settings.placement,
@@ -344,7 +342,7 @@ def make_reading(config: Config) -> input_pipeline.Reading:
 
 def _batches(run: Run, start_step: int) -> Iterator[dict[str, Any]]:
   """The batches from a step on, on the devices ahead of their use."""
-  return parallel.prefetch(
+  return devices.prefetch(
     input_pipeline.train_batches(
       run.source,
       make_views(run.config),
@@ -391,10 +389,10 @@ def finish_views(
   """A batch whose views are finished, on the device if that is their place."""
   if views.placement == "host":
     return dict(batch)
-  possible = augment.possible(views.view1, views.view2)
+  possible = host_ops.possible(views.view1, views.view2)
 
   def finish(crops, recipes):
-    done = device_augment.finish(crops, recipes, possible)
+    done = device_ops.finish(crops, recipes, possible)
     return done[..., : views.channels]
 
   return {
@@ -476,7 +474,7 @@ def pretrain(run: Run) -> tuple[TrainState, bool]:
   start = int(state.step)
   if start == run.plan.total_steps:
     return state, True
-  state = parallel.replicate(state)
+  state = devices.replicate(state)
   batches = _batches(run, start)
   with contextlib.ExitStack() as stack:
     saved: checkpoints.Checkpoints | None = None
@@ -522,7 +520,7 @@ def _is_finite(state: TrainState) -> bool:
 
 def _check_replicas(state: TrainState, step: int) -> None:
   """Raises `UserError` unless all devices hold the same state."""
-  if differing := parallel.differing_devices(state):
+  if differing := devices.differing_devices(state):
     raise errors.UserError(
       f"After step {step} devices {differing} hold other parameters than device"
       " 0: one of them computes wrongly or lost its state. Leave that machine"
@@ -541,10 +539,10 @@ def _loop(
   config = run.config
   first_step, last_step = int(state.step) + 1, run.plan.total_steps
   saving = config.checkpoint
-  update = parallel.pmap_update(run.learner.update)
+  update = devices.pmap_update(run.learner.update)
   saved_at = time.monotonic()
   with (
-    signals.Remembered() as remembered,
+    shutdown.Remembered() as remembered,
     processes.Watchdog(config.train.hang_seconds) as watchdog,
   ):
     for step in range(first_step, last_step + 1):
@@ -574,5 +572,5 @@ def _loop(
         if saved:
           saved.close()
         processes.meet()  # None leaves while the first one is still saving.
-        raise signals.Interrupted(stop, step)
+        raise shutdown.Interrupted(stop, step)
   return state

@@ -19,7 +19,8 @@ import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 
-from byol_jax import errors, host
+from byol_jax import errors
+from byol_jax.runtime import cpu
 
 T = TypeVar("T")
 
@@ -77,7 +78,7 @@ def join(coordinator: str, count: int | None, index: int | None) -> None:
     )
   if not (any(given) or _are_launched()):
     return
-  host.wait_for_other_processes()
+  cpu.wait_for_other_processes()
   try:
     jax.distributed.initialize(
       coordinator or None,

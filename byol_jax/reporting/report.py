@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 from matplotlib import axes, figure, layout_engine, ticker
 
-from byol_jax import errors, files, input_pipeline, metrics, sweeps, train
+from byol_jax import errors, sweeps
+from byol_jax.data import input_pipeline
 from byol_jax.evaluation.features import share_a_class
+from byol_jax.runtime import files, metrics
+from byol_jax.training import runs
 
 _COLOUR = "#1f5fa8"
 _SECOND_COLOUR = "#d1742a"
@@ -22,7 +25,7 @@ _SHOWN_IMAGES = 4
 _SHOWN_NEIGHBOURS = 6
 
 
-def write(run: train.Run) -> None:
+def write(run: runs.Run) -> None:
   """Draws the PNGs in `figures` of a workdir: curves, views and neighbours.
 
   Args:
@@ -49,17 +52,17 @@ def write(run: train.Run) -> None:
     write_views(run)
 
 
-def write_views(run: train.Run) -> pathlib.Path:
+def write_views(run: runs.Run) -> pathlib.Path:
   """Draws `figures/views.png`, what the first step is given, and returns it."""
-  views = train.make_views(run.config)
+  views = runs.make_views(run.config)
   originals, batch = input_pipeline.first_views(
     run.source,
     views,
-    train.make_reading(run.config),
+    runs.make_reading(run.config),
     count=_SHOWN_IMAGES,
     seed=run.config.seed,
   )
-  finished = train.finish_views(views, batch)
+  finished = runs.finish_views(views, batch)
   with _figures(run) as folder:
     path = folder / "views.png"
     draw_views(
@@ -69,7 +72,7 @@ def write_views(run: train.Run) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def _figures(run: train.Run) -> Iterator[pathlib.Path]:
+def _figures(run: runs.Run) -> Iterator[pathlib.Path]:
   """The folder of figures; failures to write there in one line."""
   folder = run.workdir / "figures"
   with files.writing(folder, "free space there and run with --mode=report"):
@@ -78,7 +81,7 @@ def _figures(run: train.Run) -> Iterator[pathlib.Path]:
 
 
 def _draw_found(
-  run: train.Run, found: Mapping[str, np.ndarray], path: str | os.PathLike
+  run: runs.Run, found: Mapping[str, np.ndarray], path: str | os.PathLike
 ) -> None:
   """Draws the neighbours that an evaluation found, from the images again."""
   places = found["neighbours"][:, :_SHOWN_NEIGHBOURS]
@@ -95,10 +98,10 @@ def _draw_found(
 
 
 def _examples(
-  run: train.Run, split: str, places: np.ndarray
+  run: runs.Run, split: str, places: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
   """Images [*places.shape, S, S, 3] and labels at some places of a split."""
-  batches = train.eval_batches(run.config, run.source, split)
+  batches = runs.eval_batches(run.config, run.source, split)
   stream = itertools.chain.from_iterable(
     zip(batch["image"], batch["label"], strict=True) for batch in batches
   )

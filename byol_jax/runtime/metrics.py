@@ -19,7 +19,8 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from byol_jax import errors, files
+from byol_jax import errors
+from byol_jax.runtime import files
 
 # Steps that the device may be behind: enough that it never waits for the host
 # to look at a metric, few enough that the host does not run away.

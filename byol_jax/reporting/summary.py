@@ -7,7 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from byol_jax import errors, evaluation, files, report, sweeps, train
+from byol_jax import errors, sweeps
+from byol_jax.evaluation import runner
+from byol_jax.reporting import report
+from byol_jax.runtime import files
+from byol_jax.training import runs as training_runs
 
 _FILE, _SWEEP_FILE, _SWEEP_FIGURE = "results.md", "sweep.md", "sweep.png"
 _REMEDY = "free space there and run again"
@@ -48,7 +52,7 @@ def write(folder: pathlib.Path) -> pathlib.Path:
   """
   runs = workdirs(folder)
   _check_alike(runs)
-  results = [evaluation.read_results(run) for run in runs]
+  results = [runner.read_results(run) for run in runs]
   seeds = [_settings(run)["seed"] for run in runs]
   lines = [
     f"Mean of {len(runs)} seeds ({', '.join(map(str, seeds))}) ± half their range;"
@@ -98,7 +102,7 @@ def write_sweep(folder: pathlib.Path) -> pathlib.Path:
     )
   swept = {key for point in sweep.points.values() for key in point.overrides}
   _check_alike(everything, swept)
-  results = {run: evaluation.read_results(run) for run in everything}
+  results = {run: runner.read_results(run) for run in everything}
   rows = dict.fromkeys(
     _row(one)
     for result in results.values()
@@ -149,7 +153,7 @@ def _settings(run: pathlib.Path) -> dict[str, Any]:
       f"{path} is missing, so nothing tells what its results are of; move {run}"
       " elsewhere."
     )
-  return train.flat(json.loads(path.read_text()))
+  return training_runs.flat(json.loads(path.read_text()))
 
 
 def _check_alike(
@@ -161,7 +165,7 @@ def _check_alike(
   for other in others:
     settings = _settings(other)
     for key in sorted(expected.keys() | settings.keys()):
-      if key in {"seed", *swept} or key.startswith(train.FREE_KEYS):
+      if key in {"seed", *swept} or key.startswith(training_runs.FREE_KEYS):
         continue
       if settings.get(key) != expected.get(key):
         raise errors.UserError(

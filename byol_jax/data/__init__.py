@@ -1,0 +1,1 @@
+"""Images on disk to batches in memory; the only users of TensorFlow."""

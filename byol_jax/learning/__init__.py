@@ -1,0 +1,1 @@
+"""BYOL as pure functions: losses, optimizers and the update step."""
