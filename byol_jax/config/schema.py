@@ -1,0 +1,288 @@
+"""Every key of the configuration with its type, its default and its source.
+
+`presets.default_config` makes a `ConfigDict` of it, which flags and experiments
+edit; at run time a section is such a dictionary with these attributes. Only base
+values live here. Scaled learning rates, step counts and per-device batches are
+derived in code, so that an override never leaves a stale number.
+
+[P] is Grill et al. 2020 (arXiv 2006.07733v3), [C] deepmind-research/byol.
+"""
+
+import dataclasses
+from dataclasses import field
+
+from byol_jax.augment import spec
+
+Range = tuple[float, float]  # (low, high).
+
+
+@dataclasses.dataclass
+class DataConfig:
+  """Which images, and how they are read."""
+
+  # A name in `data.registry.DATASETS`; tfds:NAME for any that tfds knows; folder.
+  dataset: str = "imagenet2012"
+  data_dir: str = ""  # Empty: the default of tfds, ~/tensorflow_datasets.
+  # For dataset=folder: its path; whether its sub-folders are classes (folders) or
+  # not (none); the fraction held out for testing where it has no folders train
+  # and test; and the largest fraction of files that may be broken.
+  root: str = ""
+  labels: str = "folders"
+  test_share: float = 0.1
+  max_broken: float = 0.05
+  image_size: int = 224  # Pixels, square; 0: from the images. [P] 3
+  channels: int = 3  # Or 1: views are grey.
+  # Evaluation crops this fraction of the short side, from the centre: 224 of 256.
+  eval_crop: float = 0.875  # [P] 3
+  # Normalisation, done inside the network; (): the data set's own. The defaults
+  # are ImageNet's ([C] utils/dataset.py, for every data set there).
+  mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+  std: tuple[float, ...] = (0.229, 0.224, 0.225)
+  # Undecoded examples among which an epoch is shuffled, and their bytes at most;
+  # an image of ImageNet has 110 kB. [C] draws from ten batches of 4096.
+  shuffle_buffer: int = 16_384
+  shuffle_bytes: int = 2_000_000_000
+  # A split whose undecoded examples take at most this many bytes is held in
+  # memory and shuffled perfectly instead. 0: never.
+  cache_bytes: int = 2_000_000_000
+  # Shards of the split that are read and shuffled independently; 0: one per
+  # process. Runs with the same number see the same batches.
+  parts: int = 0
+  threads: int = 0  # For decoding and augmenting; 0: one per core.
+  prefetch: int = 0  # Batches made ahead; 0: tf.data decides.
+
+
+@dataclasses.dataclass
+class AugmentConfig:
+  """The two views of an image; the keys of a view are in `augment.spec.View`."""
+
+  # Where colours are changed, blurred and solarised: host, by tf.data, or
+  # device, inside the update, which then takes uint8 crops.
+  placement: str = "host"
+  view1: spec.View = field(default_factory=spec.View)
+  view2: spec.View = field(  # [P] table 6, T'
+    default_factory=lambda: spec.View(blur_prob=0.1, solarize_prob=0.2)
+  )
+
+
+@dataclasses.dataclass
+class EncoderConfig:
+  """The part of the network that is kept after training."""
+
+  name: str = "ResNet50"  # A name in `models.encoders.ENCODERS`.
+  width: float = 1.0  # Multiplies every channel count.
+  version: str = "v1"  # v1: post-activation, v2: pre-activation. [P] 3.2
+  # imagenet: 7x7 stride 2 and a max-pool; cifar: 3x3 stride 1, for small images;
+  # auto: by the image size.
+  stem: str = "imagenet"
+  pooling: str = "mean"  # Or flatten, which keeps positions.
+  # Start the last scale of each residual block at 0 instead of the paper's 1;
+  # more stable, slightly worse for very large networks ([C] README).
+  zero_init_last_scale: bool = False
+
+
+@dataclasses.dataclass
+class ProjectorConfig:
+  """The MLP on the encoder."""
+
+  layers: int = 2  # [P] 3.2
+  hidden_size: int = 4096  # [P] 3.2
+  output_size: int = 256  # Of the predictor, too. [P] 3.2
+
+
+@dataclasses.dataclass
+class PredictorConfig:
+  """The MLP on the online network's projector."""
+
+  layers: int = 2  # [P] 3.2
+  hidden_size: int = 4096  # [P] 3.2
+
+
+@dataclasses.dataclass
+class BatchNormConfig:
+  """Batch norm in the encoder and in the heads."""
+
+  decay_rate: float = 0.9  # Of the running statistics. [C] configs/byol.py
+  eps: float = 1e-5  # [C] configs/byol.py
+
+
+@dataclasses.dataclass
+class ModelConfig:
+  """The network."""
+
+  encoder: EncoderConfig = field(default_factory=EncoderConfig)
+  projector: ProjectorConfig = field(default_factory=ProjectorConfig)
+  predictor: PredictorConfig = field(default_factory=PredictorConfig)
+  batch_norm: BatchNormConfig = field(default_factory=BatchNormConfig)
+
+
+@dataclasses.dataclass
+class EmaConfig:
+  """How the target network follows the online network."""
+
+  schedule: str = "cosine"  # A name in `learning.target.TAU_SCHEDULES`. [P] 3.2
+  base: float = 0.996  # tau at step 0. [P] 3.2
+  # Keep the half-life in images that `base` has at `base_batch_size`, whatever
+  # train.batch_size is (arXiv 2307.13813). [C] does not.
+  scale_with_batch: bool = False
+  base_batch_size: int = 4096  # [P] 3.2
+
+
+@dataclasses.dataclass
+class OptimizerConfig:
+  """How the online network is trained."""
+
+  name: str = "lars"  # A name in `learning.optimizers.OPTIMIZERS`.
+  base_learning_rate: float = 0.2  # At batch 256; scales with the batch. [P]
+  weight_decay: float = 1.5e-6  # [P] 3.2
+  momentum: float = 0.9  # [C] configs/byol.py
+  trust_coefficient: float = 1e-3  # LARS only. [C] configs/byol.py
+  warmup_epochs: float = 10.0  # [P] 3.2
+
+
+@dataclasses.dataclass
+class TrainConfig:
+  """Batches, length and precision of pretraining."""
+
+  batch_size: int = 4096  # Over all devices. [P] 3.2
+  epochs: int = 1000  # [P] 3.2
+  steps: int | None = None  # Overrides epochs when set.
+  # Parts in which an update processes its batch, for machines with little memory.
+  # Gradients are averaged; batch norm sees one part at a time. [P] 5, batch size
+  microbatches: int = 1
+  # Of convolutions and linear layers: float32 or bfloat16. Parameters,
+  # statistics, losses and the optimizer stay float32.
+  precision: str = "float32"
+  # Recompute each residual block for its gradient, to save memory.
+  remat: bool = False
+  # Steps between checks that all devices hold the same state, each of which costs
+  # a pass over it; 0: at the first and the last step only. Our choice.
+  check_replicas_every: int = 1000
+  # In a run of several processes, one that makes no step for this long ends them
+  # all; longer than any wait for data or disk should be, our choice. 0: never.
+  hang_seconds: int = 600
+  # Folder of compiled programs, kept between runs; empty switches it off.
+  compilation_cache: str = "~/.cache/byol_jax"
+
+
+@dataclasses.dataclass
+class KnnConfig:
+  """The protocol `knn`."""
+
+  k: int = 20  # Wu et al. 2018 as run by DINO's eval_knn.
+  temperature: float = 0.07  # Wu et al. 2018
+
+
+@dataclasses.dataclass
+class RetrievalConfig:
+  """The protocol `retrieval`."""
+
+  k: int = 10  # Precision at 10 is usual.
+
+
+@dataclasses.dataclass
+class LinearConfig:
+  """The protocol `linear`."""
+
+  # random: new crops for every step, as in the paper; centre: features of the
+  # centre crop, made once, which is quick and less accurate.
+  crops: str = "random"
+  learning_rates: tuple[float, ...] = (0.4, 0.3, 0.2, 0.1, 0.05)  # [P] C.1
+  epochs: float = 80.0  # [P] C.1
+  batch_size: int = 1024  # [P] C.1; rates are for 256, as in [C].
+
+
+@dataclasses.dataclass
+class LogisticConfig:
+  """The protocol `logistic`."""
+
+  # Strengths of the l2 penalty on the summed loss, log-spaced. [P] D.2
+  l2_range: Range = (1e-6, 1e5)
+  l2_count: int = 45
+
+
+@dataclasses.dataclass
+class SemiSupervisedConfig:
+  """The protocol `semi_supervised` ([P] C.1)."""
+
+  labels: tuple[float, ...] = (0.01, 0.1)  # Fractions, or counts above 1.
+  learning_rates: tuple[float, ...] = (0.1, 0.05, 0.02, 0.01, 0.005)
+  epochs: tuple[float, ...] = (30.0, 50.0)
+  batch_size: int = 1024
+
+
+@dataclasses.dataclass
+class FinetuneConfig:
+  """The protocol `finetune` ([P] D.3)."""
+
+  # Log-spaced grids; decays are divided by the rate, and 0 is tried as well.
+  rate_range: Range = (1e-4, 0.1)
+  rate_count: int = 7
+  decay_range: Range = (1e-6, 1e-3)
+  decay_count: int = 7
+  steps: int = 20_000
+  batch_size: int = 256
+
+
+@dataclasses.dataclass
+class EvaluationConfig:
+  """The paper's protocols ([P] C.1, D.2, D.3) and their baselines."""
+
+  # Names in `evaluation.protocols.PROTOCOLS`, run when pretraining ends; (): none.
+  protocols: tuple[str, ...] = ("knn", "linear")
+  batch_size: int = 256  # Speed only: no metric depends on it.
+  # Run the same protocols on raw pixels and on the untrained encoder.
+  baselines: bool = True
+  # Another data set to evaluate on, named as data.dataset; for folder, its root.
+  dataset: str = ""
+  root: str = ""
+  # A name in `evaluation.metrics.METRICS`; empty: the data set's own.
+  metric: str = ""
+  # Split expressions; empty: the data set's own. Where it has no validation
+  # split, the last `holdout` of train is what hyper-parameters are chosen on; the
+  # test split decides nothing.
+  train_split: str = ""
+  test_split: str = ""
+  holdout: float = 0.2
+  # The random crops of linear and fine-tuning. [C] utils/dataset.py
+  view: spec.Crop = field(default_factory=spec.Crop)
+  knn: KnnConfig = field(default_factory=KnnConfig)
+  retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+  linear: LinearConfig = field(default_factory=LinearConfig)
+  logistic: LogisticConfig = field(default_factory=LogisticConfig)
+  semi_supervised: SemiSupervisedConfig = field(
+    default_factory=SemiSupervisedConfig
+  )
+  finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+
+
+@dataclasses.dataclass
+class CheckpointConfig:
+  """When the state is saved."""
+
+  every_seconds: int = 300  # 0: never. [C] configs/byol.py
+  every_steps: int = 0  # 0: never.
+  keep: int = 3  # The newest ones.
+
+
+@dataclasses.dataclass
+class LogConfig:
+  """When metrics are written."""
+
+  every_steps: int = 10
+
+
+@dataclasses.dataclass
+class Config:
+  """The paper's 1000-epoch run of ResNet-50 on ImageNet."""
+
+  seed: int = 0  # Decides initial weights, data order and augmentations.
+  data: DataConfig = field(default_factory=DataConfig)
+  augment: AugmentConfig = field(default_factory=AugmentConfig)
+  model: ModelConfig = field(default_factory=ModelConfig)
+  ema: EmaConfig = field(default_factory=EmaConfig)
+  optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+  train: TrainConfig = field(default_factory=TrainConfig)
+  evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+  checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+  log: LogConfig = field(default_factory=LogConfig)
