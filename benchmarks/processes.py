@@ -21,6 +21,7 @@ import time
 
 from benchmarks import update_step
 from byol_jax.runtime import cpu
+from byol_jax.training import build
 
 # How many processes, and whether they are one run.
 _SETTINGS = {"alone": (1, False), "apart": (2, False), "together": (2, True)}
@@ -98,14 +99,14 @@ def _seconds_a_step(options: argparse.Namespace) -> float:
   import jax
 
   from byol_jax.runtime import devices, processes
-  from byol_jax.training import plan, runs
+  from byol_jax.training import plan
 
   if options.coordinator:
     processes.join(options.coordinator, 2, options.index)
   config = update_step._config(options)
   config.train.batch_size *= jax.process_count()
   planned = plan.make_plan(config, num_examples=10_000)
-  learner = runs.build_learner(config, planned, num_classes=10)
+  learner = build.build_learner(config, planned, num_classes=10)
   batch = update_step._batch(options.batch_size, options.image_size)
   state = devices.replicate(learner.init(jax.random.key(0), batch))
   update = devices.pmap_update(learner.update)

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from byol_jax.runtime import cpu
+from byol_jax.training import build
 
 _MATRIX = 2048  # Side of the matrices whose product gives the floor.
 
@@ -46,14 +47,14 @@ def main() -> None:
 
   from byol_jax.models import convolution
   from byol_jax.runtime import devices
-  from byol_jax.training import plan, runs
+  from byol_jax.training import plan
 
   if options.plain:
     convolution._cpu_conv = convolution._lax_conv  # type: ignore[assignment]
   config = _config(options)
-  network = runs.build_network(config, num_classes=10)
+  network = build.build_network(config, num_classes=10)
   planned = plan.make_plan(config, num_examples=10_000)
-  learner = runs.build_learner(config, planned, num_classes=10)
+  learner = build.build_learner(config, planned, num_classes=10)
   batch = _batch(options.batch_size, options.image_size)
   started = time.perf_counter()
   state = jax.block_until_ready(learner.init(jax.random.key(0), batch))

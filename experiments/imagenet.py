@@ -11,7 +11,8 @@ The 1000 epochs took about 8 hours on 512 TPU v3 cores. Needs imagenet2012
 prepared by tfds.
 """
 
-from byol_jax import config as config_lib
+from byol_jax.config import default_config
+from byol_jax.config import preset as find
 
 # Epochs: base learning rate, weight decay, tau (deepmind-research/byol).
 PRESETS = {
@@ -23,12 +24,12 @@ PRESETS = {
 
 
 def get_config(preset="1000"):
-  config = config_lib.default_config()
+  config = default_config()
   (
     config.optimizer.base_learning_rate,
     config.optimizer.weight_decay,
     config.ema.base,
-  ) = config_lib.preset(PRESETS, preset)
+  ) = find(PRESETS, preset)
   config.train.epochs = int(preset)
   config.evaluation.holdout = 10_009 / 1_281_167  # As many as in the paper.
   config.evaluation.baselines = False  # 150,528 pixels are no features.

@@ -13,7 +13,7 @@ from byol_jax import errors
 from byol_jax.evaluation import features, runner
 from byol_jax.interop import encoder_file
 from byol_jax.models import networks
-from byol_jax.training import runs
+from byol_jax.training import build, runs
 from tests.protocols_test import prepare, settings
 
 
@@ -38,7 +38,7 @@ def test_a_file_holds_the_online_encoder_and_nothing_else(run, state):
   assert [file.name for file in path.parent.iterdir()] == [path.name]
   images = np.random.RandomState(1).rand(5, 8, 8, 3).astype(np.float32)
   encode = features.encoder(
-    runs.build_network(run.config, run.num_classes),
+    build.build_network(run.config, run.num_classes),
     state.online_params,
     state.online_state,
   )
@@ -73,7 +73,7 @@ def test_an_encoder_from_a_file_is_judged_as_its_checkpoint(
   cfg.model.projector.hidden_size, cfg.data.image_size = 8, 16
   cfg.data.mean, cfg.data.std = (), ()
   cfg.train.precision = "bfloat16"
-  cfg = encoder_file.fitted(cfg, path)
+  cfg = encoder_file.config_for(cfg, path)
   other = runs.prepare(cfg, tmp_path / "other")
   of_file = runner.evaluate(
     other, encoder_file.restore(other, path), encoder=str(path)

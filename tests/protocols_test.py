@@ -16,7 +16,7 @@ from byol_jax.data import datasets
 from byol_jax.evaluation import embed, features, runner, scores
 from byol_jax.evaluation import subject as subjects
 from byol_jax.evaluation.protocols import PROTOCOLS
-from byol_jax.training import runs
+from byol_jax.training import restore, runs
 
 CLASSES = 3
 
@@ -368,7 +368,7 @@ def test_new_checkpoints_are_watched_for_until_the_last(run, monkeypatch):
     save({1: 4, 2: 9}[len(waited)])
 
   monkeypatch.setattr(runs.time, "sleep", sleep)
-  assert [int(found.step) for found in runs.watch(run)] == [4, 9]
+  assert [int(found.step) for found in restore.watch(run)] == [4, 9]
   assert len(waited) == 2
 
 

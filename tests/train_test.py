@@ -12,7 +12,7 @@ import pytest
 
 from byol_jax import config, errors
 from byol_jax.runtime import devices, metrics
-from byol_jax.training import plan, runs
+from byol_jax.training import build, loop, plan, runs
 from tests import command_line
 
 STEPS = 40
@@ -91,10 +91,10 @@ def test_a_learner_is_built_from_any_configuration(schedule):
   cfg = config.default_config()
   cfg.ema.schedule = schedule
   planned = plan.make_plan(cfg, 1000)
-  runs.build_learner(cfg, planned, num_classes=10)
+  build.build_learner(cfg, planned, num_classes=10)
   cfg.ema.schedule = "sawtooth"
   with pytest.raises(errors.UserError, match="cosine, constant"):
-    runs.build_learner(cfg, planned, num_classes=10)
+    build.build_learner(cfg, planned, num_classes=10)
 
 
 def arguments(workdir, **options):
@@ -244,7 +244,7 @@ def test_nothing_compiles_after_the_first_step(
   cfg.train.steps = 6
   cfg.log.every_steps = 1
   cfg.checkpoint.every_steps = 4
-  runs.pretrain(runs.prepare(cfg, tmp_path))
+  loop.pretrain(runs.prepare(cfg, tmp_path))
   first, second, *later = after_step
   assert second > first
   assert later == [second] * len(later)

@@ -96,3 +96,19 @@ def finish(
   return jax.vmap(lambda crop, recipe: _finish_one(crop, recipe, operations))(
     crops, recipes
   )
+
+
+def finish_views(views, batch):
+  """A batch whose views are finished, on the device if that is their place."""
+  if views.placement == "host":
+    return dict(batch)
+  enabled = host_ops.possible(views.view1, views.view2)
+
+  def one(crops, recipes):
+    return finish(crops, recipes, enabled)[..., : views.channels]
+
+  return {
+    "view1": one(batch["view1"], batch["recipe1"]),
+    "view2": one(batch["view2"], batch["recipe2"]),
+    "label": batch["label"],
+  }

@@ -8,7 +8,7 @@ The operations, their order and their ranges are those of Grill et al. 2020
 import dataclasses
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class Crop:
   """How a random crop is drawn; ranges are (low, high)."""
 
@@ -17,7 +17,7 @@ class Crop:
   flip_prob: float = 0.5
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class View(Crop):
   """How a view is drawn; the defaults are the first view's ([P] table 6)."""
 

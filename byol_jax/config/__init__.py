@@ -1,13 +1,8 @@
 """The configuration: every key, its default and its rules."""
 
-from byol_jax.config.defaults import (
-  Config,
-  default_config,
-  preset,
-  small_grey_config,
-  validate,
-  value_at,
-)
+from byol_jax.config.presets import default_config, preset, small_grey_config
+from byol_jax.config.schema import Config
+from byol_jax.config.validation import validate
 
 __all__ = [
   "Config",
@@ -15,5 +10,4 @@ __all__ = [
   "preset",
   "small_grey_config",
   "validate",
-  "value_at",
 ]

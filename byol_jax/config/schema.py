@@ -1,7 +1,7 @@
 """Every key of the configuration with its type, its default and its source.
 
-`presets.default_config` makes a `ConfigDict` of it, which flags and experiments
-edit; at run time a section is such a dictionary with these attributes. Only base
+`presets.default_config` makes a `ConfigDict` of it, which experiments and flags
+edit; `convert.typed` turns the result into these dataclasses again. Only base
 values live here. Scaled learning rates, step counts and per-device batches are
 derived in code, so that an override never leaves a stale number.
 
@@ -16,7 +16,7 @@ from byol_jax.augment import spec
 Range = tuple[float, float]  # (low, high).
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class DataConfig:
   """Which images, and how they are read."""
 
@@ -52,7 +52,7 @@ class DataConfig:
   prefetch: int = 0  # Batches made ahead; 0: tf.data decides.
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class AugmentConfig:
   """The two views of an image; the keys of a view are in `augment.spec.View`."""
 
@@ -65,7 +65,7 @@ class AugmentConfig:
   )
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class EncoderConfig:
   """The part of the network that is kept after training."""
 
@@ -81,7 +81,7 @@ class EncoderConfig:
   zero_init_last_scale: bool = False
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class ProjectorConfig:
   """The MLP on the encoder."""
 
@@ -90,7 +90,7 @@ class ProjectorConfig:
   output_size: int = 256  # Of the predictor, too. [P] 3.2
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class PredictorConfig:
   """The MLP on the online network's projector."""
 
@@ -98,7 +98,7 @@ class PredictorConfig:
   hidden_size: int = 4096  # [P] 3.2
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class BatchNormConfig:
   """Batch norm in the encoder and in the heads."""
 
@@ -106,7 +106,7 @@ class BatchNormConfig:
   eps: float = 1e-5  # [C] configs/byol.py
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class ModelConfig:
   """The network."""
 
@@ -116,7 +116,7 @@ class ModelConfig:
   batch_norm: BatchNormConfig = field(default_factory=BatchNormConfig)
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class EmaConfig:
   """How the target network follows the online network."""
 
@@ -128,7 +128,7 @@ class EmaConfig:
   base_batch_size: int = 4096  # [P] 3.2
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class OptimizerConfig:
   """How the online network is trained."""
 
@@ -140,7 +140,7 @@ class OptimizerConfig:
   warmup_epochs: float = 10.0  # [P] 3.2
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class TrainConfig:
   """Batches, length and precision of pretraining."""
 
@@ -165,7 +165,7 @@ class TrainConfig:
   compilation_cache: str = "~/.cache/byol_jax"
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class KnnConfig:
   """The protocol `knn`."""
 
@@ -173,14 +173,14 @@ class KnnConfig:
   temperature: float = 0.07  # Wu et al. 2018
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class RetrievalConfig:
   """The protocol `retrieval`."""
 
   k: int = 10  # Precision at 10 is usual.
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class LinearConfig:
   """The protocol `linear`."""
 
@@ -192,7 +192,7 @@ class LinearConfig:
   batch_size: int = 1024  # [P] C.1; rates are for 256, as in [C].
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class LogisticConfig:
   """The protocol `logistic`."""
 
@@ -201,7 +201,7 @@ class LogisticConfig:
   l2_count: int = 45
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class SemiSupervisedConfig:
   """The protocol `semi_supervised` ([P] C.1)."""
 
@@ -211,7 +211,7 @@ class SemiSupervisedConfig:
   batch_size: int = 1024
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class FinetuneConfig:
   """The protocol `finetune` ([P] D.3)."""
 
@@ -224,7 +224,7 @@ class FinetuneConfig:
   batch_size: int = 256
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class EvaluationConfig:
   """The paper's protocols ([P] C.1, D.2, D.3) and their baselines."""
 
@@ -256,7 +256,7 @@ class EvaluationConfig:
   finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class CheckpointConfig:
   """When the state is saved."""
 
@@ -265,14 +265,14 @@ class CheckpointConfig:
   keep: int = 3  # The newest ones.
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class LogConfig:
   """When metrics are written."""
 
   every_steps: int = 10
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class Config:
   """The paper's 1000-epoch run of ResNet-50 on ImageNet."""
 

@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from byol_jax.augment.spec import View
+
 # Random numbers in [0, 1) that a view takes: the first four for its crop.
 _DRAWS = 18
 _CROP_DRAWS = 4
@@ -26,23 +28,6 @@ _CROP_DRAWS = 4
 _BLOCK = 32
 
 Planes = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # Red, green, blue: [S, S].
-
-
-class View(NamedTuple):
-  """How one of the two views is drawn; ranges are (low, high)."""
-
-  crop_area: tuple[float, float]  # Share of the image's area.
-  crop_aspect: tuple[float, float]  # Width / height.
-  flip_prob: float
-  jitter_prob: float
-  brightness: float  # Largest change; 0 leaves the operation out.
-  contrast: float  # Largest change of the factor.
-  saturation: float  # Largest change of the factor.
-  hue: float  # Largest shift, in turns of the colour circle.
-  grayscale_prob: float
-  blur_prob: float
-  blur_sigma: tuple[float, float]  # Pixels.
-  solarize_prob: float
 
 
 class Recipe(NamedTuple):

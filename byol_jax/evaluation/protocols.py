@@ -1,5 +1,6 @@
 """The protocols by name: how each learns, and by what it chooses."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from byol_jax.config import convert
 from byol_jax.data import datasets, host_ops, input_pipeline
 from byol_jax.evaluation import features as features_lib
 from byol_jax.evaluation import (
@@ -22,7 +24,7 @@ from byol_jax.evaluation.features import Features
 from byol_jax.evaluation.subject import Splits, Subject, features_of
 from byol_jax.learning import optimizers
 from byol_jax.runtime import devices, processes
-from byol_jax.training import runs
+from byol_jax.training import build, data_streams
 
 # Names within a protocol, and what `results.json` says under them.
 Results = Iterator[tuple[str, dict[str, Any]]]
@@ -92,7 +94,7 @@ def _knn(subject: Subject, splits: Splits) -> Iterator[Classifier]:
       num_classes=subject.source.num_classes,
     )
 
-  yield Classifier("", votes, options.to_dict())
+  yield Classifier("", votes, dataclasses.asdict(options))
 
 
 def _logistic(subject: Subject, splits: Splits) -> Iterator[Classifier]:
@@ -134,13 +136,15 @@ def _crops(
 ) -> Iterator[dict[str, np.ndarray]]:
   """Random crops to train on, see `input_pipeline.labelled_batches`."""
   config = subject.run.config
-  unchanged = dict.fromkeys(host_ops.View._fields, 0.0)
+  unchanged = dict.fromkeys(
+    (f.name for f in dataclasses.fields(host_ops.View)), 0.0
+  )
   return input_pipeline.labelled_batches(
     subject.source,
     splits.train,
     places,
-    host_ops.View(**unchanged | config.evaluation.view.to_dict()),
-    runs.make_reading(config),
+    host_ops.View(**unchanged | dataclasses.asdict(config.evaluation.view)),
+    data_streams.pipeline_options(config),
     batch_size=batch_size,
     image_size=config.data.image_size,
     channels=config.data.channels,
@@ -221,11 +225,11 @@ def _tune(
 ) -> Iterator[finetune.State]:
   """What each recipe makes of the subject's network on some examples."""
   run = subject.run
-  config = run.config.copy_and_resolve_references()
+  config = convert.typed(run.config)
   config.model.batch_norm.decay_rate = finetune.batch_norm_decay_rate(
     len(places) / batch_size
   )
-  fit = finetune.make_fit(runs.build_network(config, run.num_classes))
+  fit = finetune.make_fit(build.build_network(config, run.num_classes))
   side, channels = config.data.image_size, config.data.channels
   image = np.zeros((1, side, side, channels), np.float32)
   for recipe in recipes:
@@ -242,7 +246,7 @@ def _tune(
 def _scorer(subject: Subject) -> Callable[..., Features]:
   """What gives a fine-tuned network's scores of a split, beside the labels."""
   run = subject.run
-  network = runs.build_network(run.config, run.num_classes)
+  network = build.build_network(run.config, run.num_classes)
 
   def of_images(tuned, images):
     outputs, _ = network.apply(
@@ -257,7 +261,7 @@ def _scorer(subject: Subject) -> Callable[..., Features]:
   ) -> Features:
     batches = features_lib.extract(
       lambda images: mapped(tuned, images),
-      runs.eval_batches(
+      data_streams.eval_batches(
         run.config, subject.source, split, places=places, spread=True
       ),
       datasets.num_examples(subject.source, split)

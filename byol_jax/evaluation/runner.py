@@ -77,7 +77,7 @@ def protocol_names(run: runs.Run) -> list[str]:
     "knn": size,
     "retrieval": size - (not splits.test),
   }.items():
-    k = run.config.evaluation[name].k
+    k = getattr(run.config.evaluation, name).k
     if name in names and k > most:
       raise errors.UserError(
         f"evaluation.{name}.k={k} is more than the {most} neighbours that split"

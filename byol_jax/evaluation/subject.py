@@ -1,5 +1,6 @@
 """What is judged, and on which examples."""
 
+import dataclasses
 import re
 import zlib
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from byol_jax.data import datasets, input_pipeline
 from byol_jax.evaluation import features
 from byol_jax.evaluation.features import Features
 from byol_jax.learning.learner import TrainState
-from byol_jax.training import runs
+from byol_jax.training import build, data_streams, runs
 
 ONLINE, PIXELS, RANDOM = "online", "pixels", "random"
 
@@ -63,7 +64,7 @@ def open_source(run: runs.Run) -> datasets.Source:
   options = run.config.evaluation
   source = run.source
   if options.dataset:
-    source = runs.load(run.config, options.dataset, options.root)
+    source = data_streams.open_source(run.config, options.dataset, options.root)
   if options.metric:
     described = source.dataset._replace(metric=options.metric)
     source = source._replace(dataset=described)
@@ -127,10 +128,10 @@ def untrained(run: runs.Run, source: datasets.Source, split: str) -> Subject:
   """The online network before training, its statistics settled on a split."""
   initial = run.initial_state()
   settled = features.calibrated_state(
-    runs.build_network(run.config, run.num_classes),
+    build.build_network(run.config, run.num_classes),
     initial.online_params,
     initial.online_state,
-    runs.eval_batches(
+    data_streams.eval_batches(
       run.config, source, split, features.CALIBRATION_BATCH_SIZE
     ),
   )
@@ -144,10 +145,10 @@ def _network(
   params: hk.Params,
   state: hk.State,
 ) -> Subject:
-  network = runs.build_network(run.config, run.num_classes)
+  network = build.build_network(run.config, run.num_classes)
   about = {
     "network": features.fingerprint((params, state)),
-    "model": run.config.model.to_dict(),
+    "model": dataclasses.asdict(run.config.model),
     "precision": run.config.train.precision,
     "mean": run.config.data.mean,
     "std": run.config.data.std,
@@ -198,7 +199,7 @@ def features_of(subject: Subject, split: str) -> Features:
     count,
     lambda: features.extract(
       subject.encode,
-      runs.eval_batches(config, source, split, spread=True),
+      data_streams.eval_batches(config, source, split, spread=True),
       count,
     ),
   )

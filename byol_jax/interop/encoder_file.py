@@ -1,8 +1,8 @@
-"""What is kept after training: the online encoder, in one file.
+"""A trained encoder in one file, which is all that is needed to use it.
 
-A safetensors file, which any framework reads without running anything in it. Its
-arrays are `params/MODULE/NAME` and `state/MODULE/NAME`, by Haiku's names; its
-metadata say which network they are of and which images it wants.
+The file is a safetensors file, which any framework reads without running code
+from it. Its arrays are `params/MODULE/NAME` and `state/MODULE/NAME`, by Haiku's
+names; its metadata name the network and how images are prepared for it.
 """
 
 import json
@@ -17,14 +17,13 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from byol_jax import config as config_lib
 from byol_jax import errors
-from byol_jax.config import Config
+from byol_jax.config import convert, presets, schema
 from byol_jax.evaluation import features
 from byol_jax.learning.learner import TrainState
 from byol_jax.models import networks
-from byol_jax.runtime import files, processes
-from byol_jax.training import runs
+from byol_jax.runtime import files
+from byol_jax.training import build
 
 _FORMAT = "byol_jax.encoder.1"
 
@@ -46,10 +45,10 @@ _KEYS = (
 
 
 class Encoder(NamedTuple):
-  """A frozen encoder and what it was trained to see.
+  """A frozen encoder and the images that it expects.
 
   Attributes:
-    encode: from images, [B, S, S, C] in [0, 1], to features, [B, D] float32.
+    encode: maps images, [B, S, S, C] in [0, 1], to features, [B, D] float32.
     image_size: S.
     channels: C.
     step: updates that it was trained for.
@@ -61,46 +60,41 @@ class Encoder(NamedTuple):
   step: int
 
 
-def write(run: runs.Run, state: TrainState) -> pathlib.Path:
-  """Writes the online encoder to `encoder/encoder.safetensors` of a workdir.
+def write(path: pathlib.Path, config: schema.Config, state: TrainState) -> None:
+  """Writes the online encoder of a state to a file.
 
   Args:
-    run: from `train.prepare`.
-    state: what was trained.
-
-  Returns:
-    The file.
+    path: the file, which is replaced; its folder is created.
+    config: the resolved configuration of the run.
+    state: its online encoder is written.
 
   Raises:
-    UserError: if it cannot be written.
+    UserError: if the file cannot be written.
   """
-  path = run.workdir / "encoder" / "encoder.safetensors"
-  if not processes.is_first():
-    return path
-  settings = {key: config_lib.value_at(run.config, key) for key in _KEYS}
+  settings = {key: convert.value_at(config, key) for key in _KEYS}
   metadata = {
     "format": _FORMAT,
     "step": str(int(state.step)),
     "config": json.dumps(settings),
   }
   arrays = jax.device_get(
-    _flat("params", state.online_params) | _flat("state", state.online_state)
+    _encoder_leaves("params", state.online_params)
+    | _encoder_leaves("state", state.online_state)
   )
-  # It takes an array's memory as it lies.
+  # safetensors writes the memory of an array as it lies.
   arrays = {name: np.asarray(x, order="C") for name, x in arrays.items()}
   with files.replacing(path, "free space there and export again") as file:
     file.write_bytes(safetensors.numpy.save(arrays, metadata))
-  return path
 
 
 def load(path: str | pathlib.Path) -> Encoder:
-  """The encoder in a file, ready for use; needs neither data nor a workdir.
+  """Returns the encoder in a file, ready for use without data or workdir.
 
   Raises:
-    UserError: if the file is not one that `write` makes.
+    UserError: if `write` did not make the file.
   """
-  config = fitted(config_lib.default_config(), path)
-  network = runs.build_network(config, num_classes=1)
+  config = config_for(presets.default_config(), path)
+  network = build.build_network(config, num_classes=1)
   params, state = _variables(network, config, path)
   return Encoder(
     encode=features.encoder(network, params, state),
@@ -110,43 +104,35 @@ def load(path: str | pathlib.Path) -> Encoder:
   )
 
 
-def fitted(config: Config, path: str | pathlib.Path) -> Config:
-  """A configuration, of which the encoder in a file decides what it must.
+def config_for(
+  config: schema.Config, path: str | pathlib.Path
+) -> schema.Config:
+  """Returns a configuration with the settings that an encoder in a file needs.
 
-  That is the encoder's architecture and precision, and how images are cropped,
-  scaled and normalised for it.
+  These are the encoder's architecture and precision, and how images are cropped,
+  scaled and normalised for it. All other settings are those of `config`.
 
   Raises:
-    UserError: if the file is not one that `write` makes.
+    UserError: if `write` did not make the file.
   """
-  settings = json.loads(_metadata(path)["config"])
-  config = config.copy_and_resolve_references()
-  # JSON has no tuples.
-  config.update_from_flattened_dict(
-    {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-  )
-  return config
+  return convert.updated(config, json.loads(_metadata(path)["config"]))
 
 
-def restore(run: runs.Run, path: str | pathlib.Path) -> TrainState:
-  """The encoder in a file as a state that can be evaluated, not trained.
+def restore(
+  path: str | pathlib.Path, config: schema.Config, num_classes: int
+) -> TrainState:
+  """Returns the encoder in a file as a state to evaluate, not to train.
 
   Args:
-    run: of a configuration from `fitted`.
     path: the file.
+    config: from `config_for`.
+    num_classes: outputs of the online classifier, which is all zeros.
 
   Raises:
-    UserError: if the file is not one that `write` makes, or the workdir is of
-      a run, whose figures would be replaced.
+    UserError: if `write` did not make the file.
   """
-  with run.open_checkpoints() as saved:
-    if saved.latest_step() is not None:
-      raise errors.UserError(
-        f"{run.workdir} holds a run, whose figures those of {path} would"
-        " replace; choose another --workdir."
-      )
-  network = runs.build_network(run.config, run.num_classes)
-  params, state = _variables(network, run.config, path)
+  network = build.build_network(config, num_classes)
+  params, state = _variables(network, config, path)
   return TrainState(
     step=jnp.int32(_metadata(path)["step"]),
     online_params=params,
@@ -157,8 +143,10 @@ def restore(run: runs.Run, path: str | pathlib.Path) -> TrainState:
   )
 
 
-def _flat(kind: str, tree: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-  """The encoder's leaves of a network's, by name."""
+def _encoder_leaves(
+  kind: str, tree: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+  """Returns the leaves of the encoder, by their names in the file."""
   return {
     f"{kind}/{module}/{name}": leaf
     for module, leaves in tree.items()
@@ -168,7 +156,7 @@ def _flat(kind: str, tree: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _metadata(path: str | pathlib.Path) -> dict[str, Any]:
-  """What a file says of itself; `UserError` if it is none of ours."""
+  """Returns the metadata of a file; `UserError` if it is not an encoder's."""
   try:
     with safetensors.safe_open(path, framework="numpy") as file:
       metadata = file.metadata() or {}
@@ -186,16 +174,18 @@ def _metadata(path: str | pathlib.Path) -> dict[str, Any]:
 
 
 def _variables(
-  network: hk.TransformedWithState, config: Config, path: str | pathlib.Path
+  network: hk.TransformedWithState,
+  config: schema.Config,
+  path: str | pathlib.Path,
 ) -> tuple[hk.Params, hk.State]:
-  """The network's parameters and state: the file's, and of heads zeros."""
+  """Returns a network's variables: the encoder's of a file, zeros for the heads."""
   side, channels = config.data.image_size, config.data.channels
   image = np.zeros((1, side, side, channels), np.float32)
   params, state = jax.eval_shape(
     lambda: network.init(jax.random.key(0), image, is_training=True)
   )
   found = safetensors.numpy.load_file(path)
-  wanted = _flat("params", params) | _flat("state", state)
+  wanted = _encoder_leaves("params", params) | _encoder_leaves("state", state)
   for name in sorted(wanted.keys() | found.keys()):
     theirs, ours = (
       str(arrays[name].shape) if name in arrays else "absent"
@@ -203,18 +193,19 @@ def _variables(
     )
     if theirs != ours:
       raise errors.UserError(
-        f"{path} is no {config.model.encoder.name} as its settings have it:"
+        f"{path} does not hold the {config.model.encoder.name} of its settings:"
         f" {name} is {theirs} there and should be {ours}; export it again."
       )
 
   def filled(kind: str, tree: Any) -> Any:
-    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), tree)
     return {
       module: {
-        name: found.get(f"{kind}/{module}/{name}", zero)
-        for name, zero in leaves.items()
+        name: found.get(
+          f"{kind}/{module}/{name}", np.zeros(leaf.shape, leaf.dtype)
+        )
+        for name, leaf in leaves.items()
       }
-      for module, leaves in zeros.items()
+      for module, leaves in tree.items()
     }
 
   return filled("params", params), filled("state", state)

@@ -1,6 +1,7 @@
 """Figures of a run, its curves, its views, what it holds for alike; of a sweep."""
 
 import contextlib
+import dataclasses
 import itertools
 import os
 import pathlib
@@ -11,10 +12,11 @@ import numpy as np
 from matplotlib import axes, figure, layout_engine, ticker
 
 from byol_jax import errors, sweeps
+from byol_jax.augment import device_ops
 from byol_jax.data import input_pipeline
 from byol_jax.evaluation.features import share_a_class
 from byol_jax.runtime import files, metrics
-from byol_jax.training import runs
+from byol_jax.training import data_streams, runs
 
 _COLOUR = "#1f5fa8"
 _SECOND_COLOUR = "#d1742a"
@@ -54,19 +56,23 @@ def write(run: runs.Run) -> None:
 
 def write_views(run: runs.Run) -> pathlib.Path:
   """Draws `figures/views.png`, what the first step is given, and returns it."""
-  views = runs.make_views(run.config)
+  views = data_streams.make_views(run.config)
   originals, batch = input_pipeline.first_views(
     run.source,
     views,
-    runs.make_reading(run.config),
+    data_streams.pipeline_options(run.config),
     count=_SHOWN_IMAGES,
     seed=run.config.seed,
   )
-  finished = runs.finish_views(views, batch)
+  finished = device_ops.finish_views(views, batch)
   with _figures(run) as folder:
     path = folder / "views.png"
     draw_views(
-      originals, finished["view1"], finished["view2"], path, run.config.augment
+      originals,
+      finished["view1"],
+      finished["view2"],
+      path,
+      dataclasses.asdict(run.config.augment),
     )
   return path
 
@@ -101,7 +107,7 @@ def _examples(
   run: runs.Run, split: str, places: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
   """Images [*places.shape, S, S, 3] and labels at some places of a split."""
-  batches = runs.eval_batches(run.config, run.source, split)
+  batches = data_streams.eval_batches(run.config, run.source, split)
   stream = itertools.chain.from_iterable(
     zip(batch["image"], batch["label"], strict=True) for batch in batches
   )

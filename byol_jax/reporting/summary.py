@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from byol_jax import errors, sweeps
+from byol_jax.config import convert
 from byol_jax.evaluation import runner
 from byol_jax.reporting import report
 from byol_jax.runtime import files
-from byol_jax.training import runs as training_runs
+from byol_jax.training import workdir_files
 
 _FILE, _SWEEP_FILE, _SWEEP_FIGURE = "results.md", "sweep.md", "sweep.png"
 _REMEDY = "free space there and run again"
@@ -153,7 +154,7 @@ def _settings(run: pathlib.Path) -> dict[str, Any]:
       f"{path} is missing, so nothing tells what its results are of; move {run}"
       " elsewhere."
     )
-  return training_runs.flat(json.loads(path.read_text()))
+  return convert.flatten(json.loads(path.read_text()))
 
 
 def _check_alike(
@@ -165,7 +166,9 @@ def _check_alike(
   for other in others:
     settings = _settings(other)
     for key in sorted(expected.keys() | settings.keys()):
-      if key in {"seed", *swept} or key.startswith(training_runs.FREE_KEYS):
+      if key in {"seed", *swept} or key.startswith(
+        workdir_files.RESUME_SAFE_KEYS
+      ):
         continue
       if settings.get(key) != expected.get(key):
         raise errors.UserError(

@@ -138,6 +138,12 @@ def of_first(make: Callable[[], T]) -> T:
   return pickle.loads(data, buffers=arrays)
 
 
+def primary_first(make: Callable[[], T]) -> T:
+  made: list[T] = []
+  of_first(lambda: made.append(make()))
+  return made[0] if made else make()
+
+
 def _packed(made: object) -> list[np.ndarray]:
   """Bytes that say what something is, and after them those of its arrays."""
   buffers: list[pickle.PickleBuffer] = []

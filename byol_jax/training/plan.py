@@ -1,30 +1,32 @@
-"""What a configuration and a number of images mean for a run, in numbers."""
+"""The numbers of a run that follow from its configuration and its images."""
 
 import math
 from typing import NamedTuple
 
-from byol_jax.config import Config
+from byol_jax.config import schema
 from byol_jax.learning import optimizers
 
-# Of the paper's ablation of batch sizes: top-1 after 300 epochs on ImageNet by the
-# images that batch norm sees at once; gradients are accumulated to 4096 (paper, 5).
+# The paper's ablation of batch sizes: top-1 on ImageNet after 300 epochs by the
+# number of images that batch norm sees at once; gradients are accumulated to 4096
+# (paper, section 5).
 _TOP1_BY_GROUP = {4096: 72.5, 256: 71.8, 128: 69.6, 64: 59.7}
 
-# Images under which a warning is due: the paper's smallest number is already bad.
+# Batch norm over fewer images gets a warning: the paper's smallest number is
+# already bad.
 _SMALL_GROUP = 16
 
 
 class Plan(NamedTuple):
-  """The numbers that the schedules follow and a user should see.
+  """The numbers that the schedules follow and that a user should see.
 
   Attributes:
     num_examples: images in an epoch.
-    batch_size: images an update, over all devices and micro-batches.
-    microbatches: parts that an update takes them in.
+    batch_size: images per update, over all devices and micro-batches.
+    microbatches: parts in which an update processes its batch.
     total_steps: updates in the whole run.
     warmup_steps: updates until the learning rate peaks.
     peak_learning_rate: scaled with the batch.
-    tau: of the first step, scaled with the batch if that was asked for.
+    tau: of the first step, scaled with the batch if that is configured.
   """
 
   num_examples: int
@@ -42,13 +44,18 @@ class Plan(NamedTuple):
 
   @property
   def half_life(self) -> float:
-    """Images after which the target has forgotten half of what it was."""
+    """Images after which the target has forgotten half of its past."""
     if self.tau in (0, 1):
       return 0.0 if self.tau == 0 else math.inf
     return self.batch_size * math.log(0.5) / math.log(self.tau)
 
+  @property
+  def steps_per_epoch(self) -> float:
+    """Updates per epoch, not rounded."""
+    return self.num_examples / self.batch_size
 
-def make_plan(config: Config, num_examples: int) -> Plan:
+
+def make_plan(config: schema.Config, num_examples: int) -> Plan:
   """Turns epochs into steps as deepmind-research/byol/configs/byol.py does."""
   train, ema = config.train, config.ema
   epochs_in_steps = train.epochs * num_examples // train.batch_size
@@ -72,8 +79,8 @@ def make_plan(config: Config, num_examples: int) -> Plan:
 
 
 def describe(plan: Plan, ema_schedule: str) -> list[str]:
-  """Lines that tell a user the plan, and what is doubtful about it."""
-  epochs = plan.total_steps * plan.batch_size / plan.num_examples
+  """Returns lines that tell a user the plan and what is doubtful about it."""
+  epochs = plan.total_steps / plan.steps_per_epoch
   lines = [
     f"{plan.total_steps:,} steps of {plan.batch_size} images, {epochs:.3g}"
     f" epochs; learning rate to {plan.peak_learning_rate:.4g} in"

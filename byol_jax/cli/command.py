@@ -1,0 +1,108 @@
+"""Runs one mode, and turns its end into a message and an exit code."""
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+# TensorFlow only feeds images: its start-up messages are noise, its optional
+# kernels round differently from machine to machine, and without the older Keras,
+# which is not installed, it imports no Keras, which saves a third of its start.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+
+import jax
+from absl import app, logging
+
+from byol_jax import config as config_lib
+from byol_jax import errors
+from byol_jax.cli import flags, messages, modes
+from byol_jax.config import schema
+from byol_jax.interop import encoder_file
+from byol_jax.runtime import cpu, processes, shutdown
+from byol_jax.training import runs
+
+_EXIT_MISTAKE = 1
+_EXIT_CTRL_C = 128 + signal.SIGINT  # As shells report it.
+
+
+def run() -> None:
+  """Parses the command line and runs it."""
+  app.run(main, flags_parser=flags.parse)
+
+
+def main(argv: Sequence[str]) -> None:
+  """Runs one mode; returns only if its work was done.
+
+  Otherwise the process ends with 1 for a mistake, with `processes.GO_ON` where
+  the same command will resume, and with 130 after Ctrl-C.
+  """
+  shutdown.stop_on_sigterm()
+  try:
+    _run_mode(argv)
+  except errors.UserError as error:
+    _fail(f"Error: {error}", _EXIT_MISTAKE)
+  except KeyboardInterrupt:
+    processes.leave(_EXIT_CTRL_C)  # Outside of training, nothing is lost.
+  except shutdown.Interrupted as interrupted:
+    messages.say(str(interrupted))
+    by_queue = interrupted.signum == signal.SIGTERM
+    processes.leave(processes.GO_ON if by_queue else _EXIT_CTRL_C)
+  except Exception as error:
+    if not processes.are_several():
+      raise
+    if _is_lost_process(error):
+      _fail(
+        f"Another process was lost ({str(error).splitlines()[0]}); run the same"
+        " command again to resume from the last checkpoint.",
+        processes.GO_ON,
+        alone=True,
+      )
+    traceback.print_exc()
+    processes.leave(_EXIT_MISTAKE)
+
+
+def _run_mode(argv: Sequence[str]) -> None:
+  config, options = flags.read(argv)
+  if options.mode not in modes.MODES:
+    raise errors.unknown_name("--mode", options.mode, modes.MODES)
+  if options.encoder:
+    config = encoder_file.config_for(config, options.encoder)
+  config_lib.validate(config)
+  _set_up_jax(config, options)
+  if options.mode != "pretrain" or not processes.are_several():
+    # `initialize` installed JAX's handler, which only a training loop asks.
+    shutdown.stop_on_sigterm()
+  messages.say(f"Workdir: {options.workdir}")
+  modes.MODES[options.mode](runs.prepare(config, options.workdir), options)
+  messages.say(f"Done: {options.workdir}")
+
+
+def _set_up_jax(config: schema.Config, options: flags.Options) -> None:
+  """Settles what must be settled before JAX is first used."""
+  if not flags.verbosity_is_given():
+    logging.set_verbosity(logging.WARNING)
+  cpu.choose_fast_convolutions()
+  if config.train.compilation_cache:
+    jax.config.update(
+      "jax_compilation_cache_dir",
+      os.path.expanduser(config.train.compilation_cache),
+    )
+  processes.join(options.coordinator, options.num_processes, options.process_id)
+
+
+def _is_lost_process(error: Exception) -> bool:
+  """Returns whether a collective operation failed for want of a process."""
+  is_jax = isinstance(error, jax.errors.JaxRuntimeError)
+  return is_jax and "RESOURCE_EXHAUSTED" not in str(error)
+
+
+def _fail(message: str, code: int, *, alone: bool = False) -> NoReturn:
+  """Prints a message, names the process if there are several, and exits."""
+  if processes.are_several():
+    message = f"Process {jax.process_index()}: {message}"
+  print(message, file=sys.stderr, flush=True)
+  processes.leave(code, alone=alone)

@@ -1,0 +1,176 @@
+"""The flags of the command line; no other module reads them."""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from absl import flags
+from ml_collections import config_flags
+
+from byol_jax import errors
+from byol_jax.config import schema
+
+_CONFIG = config_flags.DEFINE_config_file(
+  "config", None, "Experiment file, such as experiments/quickstart.py."
+)
+_WORKDIR = flags.DEFINE_string(
+  "workdir",
+  None,
+  "Folder that everything is written to; by default runs/NAME, or"
+  " runs/NAME-encoder with --encoder.",
+)
+_MODE = flags.DEFINE_string(
+  "mode",
+  "pretrain",
+  "Mode: pretrain, evaluate, embed, export, report or views.",
+)
+_STEP = flags.DEFINE_integer(
+  "step",
+  None,
+  "For evaluate, embed and export: the checkpoint's step; by default the latest.",
+)
+_ENCODER = flags.DEFINE_string(
+  "encoder",
+  "",
+  "For evaluate and embed: a file that export wrote, instead of a checkpoint.",
+)
+_WATCH = flags.DEFINE_bool(
+  "watch",
+  False,
+  "For evaluate: evaluate each new checkpoint until the run has ended.",
+)
+_SPLIT = flags.DEFINE_string(
+  "split",
+  "",
+  "For embed: a tfds split expression; by default the train split.",
+)
+_COORDINATOR = flags.DEFINE_string(
+  "coordinator",
+  "",
+  "HOST:PORT of the primary process. Needed, with num_processes and process_id,"
+  " only for several processes that neither srun nor mpirun starts.",
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+  "num_processes", None, "Number of processes of the run."
+)
+_PROCESS_ID = flags.DEFINE_integer(
+  "process_id", None, "Index of this process, from 0."
+)
+
+
+class Options(NamedTuple):
+  """The flags beside --config, with defaults filled in.
+
+  Attributes:
+    mode: a name in `modes.MODES`, not yet checked.
+    workdir: the folder that everything is written to.
+    step: of a checkpoint; None for the latest.
+    encoder: an encoder file; empty for a checkpoint.
+    watch: whether to evaluate each new checkpoint.
+    split: tfds split expression; empty for the train split.
+    coordinator: HOST:PORT of the primary process; empty if not given.
+    num_processes: None if not given.
+    process_id: None if not given.
+  """
+
+  mode: str
+  workdir: pathlib.Path
+  step: int | None
+  encoder: str
+  watch: bool
+  split: str
+  coordinator: str
+  num_processes: int | None
+  process_id: int | None
+
+
+def read(argv: Sequence[str]) -> tuple[schema.Config, Options]:
+  """Returns the configuration and the other flags.
+
+  Args:
+    argv: the program's name and the arguments that are not flags.
+
+  Raises:
+    UserError: if there are such arguments, the experiment file is missing, or
+      flags contradict each other.
+  """
+  if len(argv) > 1:
+    raise errors.UserError(
+      f"{argv[1]!r} is not a flag; write --config=FILE --config.KEY=VALUE."
+    )
+  if _CONFIG.value is None:
+    raise errors.UserError(
+      "--config is missing; try --config=experiments/quickstart.py."
+    )
+  if not _experiment()[0].is_file():
+    raise errors.UserError(
+      f"--config={_experiment()[0]} is not a file; give the path of an"
+      " experiment, such as experiments/quickstart.py."
+    )
+  options = Options(
+    mode=_MODE.value,
+    workdir=pathlib.Path(_WORKDIR.value or _default_workdir()),
+    step=_STEP.value,
+    encoder=_ENCODER.value,
+    watch=_WATCH.value,
+    split=_SPLIT.value,
+    coordinator=_COORDINATOR.value,
+    num_processes=_NUM_PROCESSES.value,
+    process_id=_PROCESS_ID.value,
+  )
+  _check(options)
+  return _CONFIG.value, options
+
+
+def _check(options: Options) -> None:
+  """Raises `UserError` for flags that contradict each other."""
+  if options.encoder and (
+    options.mode not in ("evaluate", "embed")
+    or options.step is not None
+    or options.watch
+  ):
+    raise errors.UserError(
+      f"--encoder={options.encoder} goes with --mode=evaluate or --mode=embed,"
+      " and without --step and --watch, which are for checkpoints."
+    )
+  if options.watch and options.step is not None:
+    raise errors.UserError(
+      f"--step={options.step} is one checkpoint and --watch all; give one of"
+      " them."
+    )
+
+
+def verbosity_is_given() -> bool:
+  """Returns whether the user chose how much absl logs."""
+  return bool(flags.FLAGS["verbosity"].present)
+
+
+def _experiment() -> tuple[pathlib.Path, str]:
+  """Returns the file and the preset of --config=FILE:PRESET."""
+  given = config_flags.get_config_filename(flags.FLAGS["config"])
+  path, _, preset = given.partition(":")
+  return pathlib.Path(path), preset
+
+
+def _default_workdir() -> pathlib.Path:
+  """Returns runs/imagenet-300 for --config=experiments/imagenet.py:300.
+
+  An encoder file is evaluated beside it, in runs/imagenet-300-encoder.
+  """
+  path, preset = _experiment()
+  name = path.stem + (f"-{preset}" if preset else "")
+  return pathlib.Path("runs") / (name + ("-encoder" if _ENCODER.value else ""))
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+  """Parses flags as absl does, but reports each mistake in one line."""
+  try:
+    return flags.FLAGS(argv)
+  except Exception as error:  # An experiment file can raise anything.
+    text = str(error.args[0] if error.args else repr(error))
+  text = text.replace("\\n", "\n").replace("\\'", "'")  # KeyErrors are quoted.
+  lines = [line.strip() for line in text.splitlines() if line.strip()]
+  if "Traceback" in text:  # ml_collections quotes a traceback, cause last.
+    lines = lines[-1:]
+  sys.exit(f"Error: {' '.join(lines)}")

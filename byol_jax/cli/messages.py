@@ -1,0 +1,65 @@
+"""The lines that a run prints for people; the primary process prints them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from byol_jax.models import networks
+from byol_jax.runtime import processes
+from byol_jax.training import build, plan, workdir_files
+from byol_jax.training.runs import Run
+
+
+def say(message: str) -> None:
+  """Prints a line in the primary process."""
+  if processes.is_first():
+    print(message, flush=True)
+
+
+def describe_data(run: Run) -> None:
+  """Prints what is trained on, and how many files cannot be used."""
+  data = run.config.data
+  say(
+    f"{run.plan.num_examples} images to pretrain on,"
+    f" {run.source.num_classes or 'no'} classes; views of"
+    f" {data.image_size}x{data.image_size}x{data.channels}; stem"
+    f" {run.config.model.encoder.stem}; mean {_numbers(data.mean)}, std"
+    f" {_numbers(data.std)}."
+  )
+  if run.source.broken and processes.is_first():
+    path = workdir_files.write_broken_files(run.workdir, run.source.broken)
+    say(f"{len(run.source.broken)} files cannot be used; see {path}.")
+
+
+def describe_network(run: Run) -> None:
+  """Prints shapes and parameters, one line per part of the network."""
+  config = run.config
+  side, channels = config.data.image_size, config.data.channels
+  shape = (config.train.batch_size, side, side, channels)
+  network = build.build_network(config, run.num_classes)
+  for row in networks.describe(network, shape):
+    say("  {:12}{:>18} -> {:12}{:>14,} parameters".format(*row))
+
+
+def describe_plan(run: Run) -> None:
+  """Prints the plan of the run and the devices that it runs on."""
+  for line in plan.describe(run.plan, run.config.ema.schedule):
+    say(line)
+  where = (
+    f" in {jax.process_count()} processes" if processes.are_several() else ""
+  )
+  say(f"{jax.device_count()} {jax.devices()[0].platform} devices{where}.")
+
+
+def show_result(name: str, result: Mapping[str, Any]) -> None:
+  """Prints a metric, its 95% interval and the paper's value."""
+  interval = (
+    "  {} to {}".format(*result["interval"]) if "interval" in result else ""
+  )
+  paper = f"  (paper: {result['paper']})" if "paper" in result else ""
+  say(f"  {name:44}{result['value']:.4f}{interval}{paper}")
+
+
+def _numbers(values: Sequence[float]) -> str:
+  return " ".join(f"{value:.3f}" for value in values)

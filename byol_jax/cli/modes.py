@@ -1,0 +1,127 @@
+"""What each --mode does with a run."""
+
+from collections.abc import Callable, Mapping
+
+from byol_jax import errors
+from byol_jax.cli import messages
+from byol_jax.cli.flags import Options
+from byol_jax.evaluation import embed, runner
+from byol_jax.interop import encoder_file
+from byol_jax.learning.learner import TrainState
+from byol_jax.reporting import report, summary
+from byol_jax.runtime import processes, shutdown
+from byol_jax.training import loop, restore, workdir_files
+from byol_jax.training.runs import Run
+
+
+def _pretrain(run: Run, options: Options) -> None:
+  """Trains, evaluates and draws whatever has not been done before."""
+  del options
+  runner.check_origin(run)  # Mistakes show before training, not after it.
+  runner.protocol_names(run)
+  messages.describe_data(run)
+  messages.describe_network(run)
+  messages.describe_plan(run)
+  state, was_finished = loop.pretrain(run)
+  shutdown.stop_on_sigterm()
+  if was_finished and processes.of_first(lambda: runner.is_complete(run)):
+    messages.say("This run was already finished.")
+    for name, result in runner.read_results(run.workdir).items():
+      messages.show_result(name, result)
+  else:
+    runner.evaluate(run, state, messages.show_result)
+  if processes.is_first():
+    report.write(run)
+
+
+def _evaluate(run: Run, options: Options) -> None:
+  """Evaluates a checkpoint, an encoder file, or each new checkpoint."""
+  if not options.watch:
+    state = _load_state(run, options)
+    runner.evaluate(run, state, messages.show_result, options.encoder)
+    return
+  runner.protocol_names(run)  # A mistake shows before the first checkpoint.
+  messages.say(f"Waiting for checkpoints in {run.workdir}; Ctrl-C ends it.")
+  for state in restore.watch(run):
+    messages.say(f"Step {int(state.step)}:")
+    runner.evaluate(run, state, messages.show_result)
+    run.config.evaluation.baselines = False  # They do not change.
+
+
+def _embed(run: Run, options: Options) -> None:
+  """Writes the features of each image of a split."""
+  path = embed.write(run, _load_state(run, options), options.split)
+  messages.say(f"Written: {path}")
+
+
+def _export(run: Run, options: Options) -> None:
+  """Writes the online encoder to a file."""
+  state = restore.restore(run, options.step)
+  path = run.workdir / "encoder" / "encoder.safetensors"
+  if processes.is_first():
+    encoder_file.write(path, run.config, state)
+  messages.say(f"Written: {path}")
+
+
+def _report(run: Run, options: Options) -> None:
+  """Draws a run or a sweep, or writes the table of several seeds."""
+  del options
+  if not processes.is_first():
+    return
+  if summary.is_sweep(run.workdir):
+    path = summary.write_sweep(run.workdir)
+    messages.say(path.read_text())
+    messages.say(f"Written: {path}, and a picture beside it")
+  elif summary.workdirs(run.workdir):
+    path = summary.write(run.workdir)
+    messages.say(path.read_text())
+    messages.say(f"Written: {path}")
+  else:
+    report.write(run)
+
+
+def _views(run: Run, options: Options) -> None:
+  """Draws the views of the first step."""
+  del options
+  messages.describe_data(run)
+  if processes.is_first():
+    messages.say(f"Drawn: {report.write_views(run)}")
+
+
+MODES: Mapping[str, Callable[[Run, Options], None]] = {
+  "pretrain": _pretrain,
+  "evaluate": _evaluate,
+  "embed": _embed,
+  "export": _export,
+  "report": _report,
+  "views": _views,
+}
+
+
+def _load_state(run: Run, options: Options) -> TrainState:
+  """Returns the state of a checkpoint, or the encoder of a file."""
+  if not options.encoder:
+    return restore.restore(run, options.step)
+  runner.check_origin(run, options.encoder)
+
+  def read() -> TrainState:
+    _check_holds_no_run(run, options.encoder)
+    state = encoder_file.restore(options.encoder, run.config, run.num_classes)
+    workdir_files.write_settings(run.workdir, run.config)
+    return state
+
+  state = processes.of_first(read)
+  messages.say(
+    f"{options.encoder}: {run.config.model.encoder.name}, step {state.step}, for"
+    f" images of {run.config.data.image_size} pixels."
+  )
+  return state
+
+
+def _check_holds_no_run(run: Run, encoder: str) -> None:
+  """Raises `UserError` if the results of a file would replace those of a run."""
+  if workdir_files.num_checkpoints(run.workdir):
+    raise errors.UserError(
+      f"{run.workdir} holds a run, whose results those of {encoder} would"
+      " replace; choose another --workdir."
+    )

@@ -1,0 +1,87 @@
+"""Configurations to start from: the paper's, and one for small grey images."""
+
+import dataclasses
+from typing import TypeVar, cast
+
+from ml_collections import config_dict
+
+from byol_jax import errors
+from byol_jax.config import schema
+
+T = TypeVar("T")
+
+
+def default_config() -> schema.Config:
+  """Returns the paper's 1000-epoch ResNet-50 run on ImageNet, locked.
+
+  It is a `ConfigDict` with the keys of `schema.Config`: an override of any other
+  key raises an error that names the close ones.
+  """
+  config = config_dict.ConfigDict(dataclasses.asdict(schema.Config()))
+  config.train.steps = config_dict.placeholder(int)  # None has no type.
+  config.lock()
+  return cast(schema.Config, config)
+
+
+def preset(presets: dict[str, T], name: str) -> T:
+  """Returns the preset of that name; `UserError` lists the known ones."""
+  if name not in presets:
+    raise errors.unknown_name("preset", name, presets)
+  return presets[name]
+
+
+def small_grey_config() -> schema.Config:
+  """Returns a run on grey images of about 28 pixels, locked.
+
+  The augmentations are those that keep the meaning of such an image: crops,
+  brightness, contrast. Heads and schedule suit a small machine.
+  """
+  config = default_config()
+  config.data.image_size = 28
+  config.data.eval_crop = 1.0
+  config.data.mean = ()
+  config.data.std = ()
+  for view in (config.augment.view1, config.augment.view2):
+    view.crop_area = (0.3, 1.0)
+    view.flip_prob = 0.0
+    view.saturation = 0.0
+    view.hue = 0.0
+    view.grayscale_prob = 0.0
+    view.blur_prob = 0.0
+    view.solarize_prob = 0.0
+  config.model.encoder.name = "ResNet18"
+  config.model.encoder.stem = "cifar"
+  config.model.encoder.pooling = "flatten"  # The position of a stroke matters.
+  config.model.projector.hidden_size = 256
+  config.model.projector.output_size = 64
+  config.model.predictor.hidden_size = 256
+  config.ema.base = 0.99
+  config.optimizer.name = "sgd"
+  config.optimizer.base_learning_rate = 0.3
+  config.optimizer.weight_decay = 1e-6
+  config.optimizer.warmup_epochs = 1.0
+  config.train.batch_size = 256
+  config.train.epochs = 20
+  _make_evaluation_quick(config.evaluation)
+  return config
+
+
+def _make_evaluation_quick(evaluation: schema.EvaluationConfig) -> None:
+  """Coarsens the grids, so that an evaluation takes minutes, not hours."""
+  # Milder than in pretraining, as evaluation sees centre crops (held-out training
+  # images of Fashion-MNIST, fine-tuned: 0.865 in 400 steps, and 0.840 in 300 with
+  # areas from 0.3 on).
+  evaluation.view.crop_area = (0.7, 1.0)
+  evaluation.view.flip_prob = 0.0
+  evaluation.linear.crops = "centre"  # Features are computed once.
+  evaluation.linear.learning_rates = (0.1, 0.2, 0.4, 0.8, 1.6)
+  evaluation.linear.batch_size = 64
+  evaluation.logistic.l2_range = (1.0, 1e3)
+  evaluation.logistic.l2_count = 4
+  evaluation.semi_supervised.learning_rates = (0.1, 0.02)
+  evaluation.semi_supervised.epochs = (50.0,)
+  evaluation.semi_supervised.batch_size = 256
+  evaluation.finetune.rate_range = (0.01, 0.1)
+  evaluation.finetune.rate_count = 2
+  evaluation.finetune.decay_count = 0
+  evaluation.finetune.steps = 500

@@ -1,0 +1,187 @@
+"""The rules that values of a configuration must keep, whatever the data."""
+
+import math
+from typing import Any
+
+from byol_jax import errors
+from byol_jax.augment import spec
+from byol_jax.config import schema
+from byol_jax.config.convert import value_at
+
+_POSITIVE = (
+  "data.shuffle_buffer",
+  "data.shuffle_bytes",
+  "model.encoder.width",
+  "model.projector.layers",
+  "model.projector.hidden_size",
+  "model.projector.output_size",
+  "model.predictor.layers",
+  "model.predictor.hidden_size",
+  "model.batch_norm.eps",
+  "optimizer.trust_coefficient",
+  "ema.base_batch_size",
+  "train.batch_size",
+  "train.epochs",
+  "train.microbatches",
+  "evaluation.batch_size",
+  "evaluation.knn.k",
+  "evaluation.knn.temperature",
+  "evaluation.retrieval.k",
+  "evaluation.linear.epochs",
+  "evaluation.linear.batch_size",
+  "evaluation.logistic.l2_count",
+  "evaluation.semi_supervised.batch_size",
+  "evaluation.finetune.rate_count",
+  "evaluation.finetune.steps",
+  "evaluation.finetune.batch_size",
+  "checkpoint.keep",
+  "log.every_steps",
+)
+_NOT_NEGATIVE = (
+  "seed",
+  "data.image_size",
+  "data.cache_bytes",
+  "data.parts",
+  "data.threads",
+  "data.prefetch",
+  "evaluation.finetune.decay_count",
+  "optimizer.base_learning_rate",
+  "optimizer.weight_decay",
+  "optimizer.warmup_epochs",
+  "checkpoint.every_seconds",
+  "checkpoint.every_steps",
+)
+_IN_0_TO_1 = ("ema.base",)
+_IN_0_TO_BELOW_1 = (
+  "data.test_share",
+  "data.max_broken",
+  "optimizer.momentum",
+  "model.batch_norm.decay_rate",
+)
+_ABOVE_0_TO_1 = ("data.eval_crop",)
+_BETWEEN_0_AND_1 = ("evaluation.holdout",)
+_ONE_OF: dict[str, tuple[Any, ...]] = {
+  "data.channels": (1, 3),
+  "augment.placement": ("host", "device"),
+  "evaluation.linear.crops": ("random", "centre"),
+}
+_RANGES = (
+  "evaluation.logistic.l2_range",
+  "evaluation.finetune.rate_range",
+  "evaluation.finetune.decay_range",
+)
+_GRIDS = (
+  "evaluation.linear.learning_rates",
+  "evaluation.semi_supervised.labels",
+  "evaluation.semi_supervised.learning_rates",
+  "evaluation.semi_supervised.epochs",
+)
+
+
+def validate(config: schema.Config) -> None:
+  """Raises `UserError` for the first value that cannot work whatever the data.
+
+  The registries check their names (encoder, data set, optimizer, protocols), and
+  `runtime.devices` checks the batch against the devices.
+  """
+  _check_numbers(config)
+  _check_data(config.data)
+  steps = config.train.steps
+  _require(
+    steps is None or steps > 0,
+    f"train.steps={steps} must be above 0, or unset to use train.epochs.",
+  )
+  _require(config.seed < 2**32, f"seed={config.seed} must be below 2**32.")
+  _check_evaluation(config)
+  _check_view("augment.view1", config.augment.view1)
+  _check_view("augment.view2", config.augment.view2)
+
+
+def _require(condition: bool, message: str) -> None:
+  if not condition:
+    raise errors.UserError(message)
+
+
+def _check_numbers(config: schema.Config) -> None:
+  """Checks single values against the tables above."""
+  for keys, is_right, rule in (
+    (_POSITIVE, lambda x: x > 0, "be above 0"),
+    (_NOT_NEGATIVE, lambda x: x >= 0, "not be negative"),
+    (_IN_0_TO_1, lambda x: 0 <= x <= 1, "lie in [0, 1]"),
+    (_IN_0_TO_BELOW_1, lambda x: 0 <= x < 1, "lie in [0, 1)"),
+    (_ABOVE_0_TO_1, lambda x: 0 < x <= 1, "lie in (0, 1]"),
+    (_BETWEEN_0_AND_1, lambda x: 0 < x < 1, "lie between 0 and 1"),
+  ):
+    for key in keys:
+      value = value_at(config, key)
+      _require(is_right(value), f"{key}={value} must {rule}.")
+  for key, known in _ONE_OF.items():
+    value = value_at(config, key)
+    choices = " or ".join(map(str, known))
+    _require(value in known, f"{key}={value} must be {choices}.")
+
+
+def _check_data(data: schema.DataConfig) -> None:
+  """Checks the normalisation."""
+  for key, values in (("data.mean", data.mean), ("data.std", data.std)):
+    _require(
+      len(values) in (0, data.channels),
+      f"{key}={values} must have one number per channel ({data.channels}), or be"
+      " () for the data set's own.",
+    )
+  _require(
+    min(data.std, default=1) > 0, f"data.std={data.std} must be above 0."
+  )
+
+
+def _check_range(key: str, value: Any, most: float = math.inf) -> None:
+  """Raises `UserError` unless 0 < low <= high <= most."""
+  rule = "0 < low <= high" + (f" <= {most}" if most < math.inf else "")
+  _require(
+    len(value) == 2 and 0 < value[0] <= value[1] <= most,
+    f"{key}={value} must be (low, high) with {rule}.",
+  )
+
+
+def _check_interval(key: str, value: float, most: float) -> None:
+  _require(0 <= value <= most, f"{key}={value} must lie in [0, {most}].")
+
+
+def _check_crop(key: str, crop: spec.Crop) -> None:
+  """Checks how random crops are drawn."""
+  _check_range(f"{key}.crop_area", crop.crop_area, most=1)
+  _check_range(f"{key}.crop_aspect", crop.crop_aspect)
+  _check_interval(f"{key}.flip_prob", crop.flip_prob, most=1)
+
+
+def _check_view(key: str, view: spec.View) -> None:
+  """Checks the probabilities and ranges of a view."""
+  _check_crop(key, view)
+  for name in ("jitter_prob", "grayscale_prob", "blur_prob", "solarize_prob"):
+    _check_interval(f"{key}.{name}", getattr(view, name), most=1)
+  for name, most in (
+    ("brightness", 1),
+    ("contrast", 1),
+    ("saturation", 1),
+    ("hue", 0.5),
+  ):
+    _check_interval(f"{key}.{name}", getattr(view, name), most=most)
+  _check_range(f"{key}.blur_sigma", view.blur_sigma)
+
+
+def _check_evaluation(config: schema.Config) -> None:
+  """Checks grids, crops and the other data set of an evaluation."""
+  evaluation = config.evaluation
+  for key in _RANGES:
+    _check_range(key, value_at(config, key))
+  for key in _GRIDS:
+    values = value_at(config, key)
+    _require(
+      len(values) > 0 and min(values) > 0,
+      f"{key}={values} must be numbers above 0, at least one.",
+    )
+  _check_crop("evaluation.view", evaluation.view)
+  _require(
+    evaluation.dataset == "folder" or not evaluation.root,
+    f"evaluation.root={evaluation.root} needs evaluation.dataset=folder.",
+  )

@@ -1,0 +1,85 @@
+"""The network and the learner that a configuration describes."""
+
+import functools
+
+import haiku as hk
+
+from byol_jax.augment import device_ops
+from byol_jax.config import schema
+from byol_jax.learning import optimizers
+from byol_jax.learning.learner import Learner, make_learner
+from byol_jax.models import networks
+from byol_jax.training import data_streams
+from byol_jax.training.plan import Plan
+
+
+def build_network(
+  config: schema.Config, num_classes: int
+) -> hk.TransformedWithState:
+  """Returns the network of a configuration; `UserError` for unknown names.
+
+  Args:
+    config: a resolved configuration, see `resolve.resolved`.
+    num_classes: outputs of the online classifier.
+  """
+  model = config.model
+  return networks.make_network(
+    encoder=model.encoder.name,
+    width=model.encoder.width,
+    version=model.encoder.version,
+    stem=model.encoder.stem,
+    pooling=model.encoder.pooling,
+    zero_init_last_scale=model.encoder.zero_init_last_scale,
+    projector_layers=model.projector.layers,
+    projector_hidden_size=model.projector.hidden_size,
+    projector_output_size=model.projector.output_size,
+    predictor_layers=model.predictor.layers,
+    predictor_hidden_size=model.predictor.hidden_size,
+    batch_norm_decay_rate=model.batch_norm.decay_rate,
+    batch_norm_eps=model.batch_norm.eps,
+    num_classes=num_classes,
+    mean=config.data.mean,
+    std=config.data.std,
+    precision=config.train.precision,
+    remat=config.train.remat,
+  )
+
+
+def build_learner(
+  config: schema.Config, plan: Plan, num_classes: int
+) -> Learner:
+  """Returns the pure functions that train as a configuration says.
+
+  Args:
+    config: a resolved configuration, see `resolve.resolved`.
+    plan: of the same configuration, for the schedules.
+    num_classes: outputs of the online classifier.
+
+  Returns:
+    Its `init` and `update`, which takes batches as the data layer makes them.
+
+  Raises:
+    UserError: if the encoder, optimizer, schedule or precision is unknown.
+  """
+  learning_rate = optimizers.learning_rate_schedule(
+    plan.peak_learning_rate,
+    total_steps=plan.total_steps,
+    warmup_steps=plan.warmup_steps,
+  )
+  optimizer = optimizers.make_optimizer(
+    config.optimizer.name,
+    learning_rate,
+    weight_decay=config.optimizer.weight_decay,
+    momentum=config.optimizer.momentum,
+    trust_coefficient=config.optimizer.trust_coefficient,
+  )
+  return make_learner(
+    build_network(config, num_classes),
+    optimizer,
+    learning_rate,
+    optimizers.tau_schedule(config.ema.schedule, plan.tau, plan.total_steps),
+    microbatches=plan.microbatches,
+    finish=functools.partial(
+      device_ops.finish_views, data_streams.make_views(config)
+    ),
+  )

@@ -1,0 +1,55 @@
+"""The values of a configuration that depend on the data or on the machine."""
+
+import jax
+
+from byol_jax.config import convert, schema
+from byol_jax.data import datasets, input_pipeline
+
+# Images with a short side of up to the first number are viewed at the second,
+# sizes that the field trains at. Larger images are viewed at the paper's 224.
+_IMAGE_SIZES = ((40, 32), (80, 64), (128, 96), (192, 160))
+_LARGEST_IMAGE_SIZE = 224
+
+# The stride and max-pool of ImageNet's stem leave too little of smaller images;
+# at 64 pixels (Tiny ImageNet) solo-learn drops them, at 96 (STL-10) it does not.
+_CIFAR_STEM_UP_TO = 64
+
+
+def resolved(
+  config: schema.Config, source: datasets.Source, parts: int | None
+) -> schema.Config:
+  """Returns the configuration with no value left open.
+
+  Args:
+    config: may leave image size, mean, std, stem and `data.parts` open.
+    source: the data set that decides image size, mean and std.
+    parts: `data.parts` of the run so far; None for a new run, which takes one
+      part per process.
+  """
+  config = convert.typed(config)
+  data, encoder = config.data, config.model.encoder
+  data.parts = data.parts or parts or jax.process_count()
+  if not (data.image_size and data.mean and data.std):
+    own = source.dataset.statistics or input_pipeline.measure(source)
+    data.image_size = data.image_size or _image_size(own.side)
+    data.mean = data.mean or _per_channel(own.mean, data.channels)
+    data.std = data.std or _per_channel(own.std, data.channels)
+  if encoder.stem == "auto":
+    small = data.image_size <= _CIFAR_STEM_UP_TO
+    encoder.stem = "cifar" if small else "imagenet"
+  return config
+
+
+def _image_size(side: int) -> int:
+  """Returns the size of views for images with a short side of `side` pixels."""
+  return next(
+    (size for limit, size in _IMAGE_SIZES if side <= limit),
+    _LARGEST_IMAGE_SIZE,
+  )
+
+
+def _per_channel(
+  values: tuple[float, float, float], channels: int
+) -> tuple[float, ...]:
+  """Returns the values of three channels, or their mean for grey images."""
+  return values if channels == 3 else (round(sum(values) / 3, 4),)

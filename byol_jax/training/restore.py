@@ -1,0 +1,58 @@
+"""States of checkpoints, for all modes but training."""
+
+import time
+from collections.abc import Iterator
+
+import jax
+
+from byol_jax import errors
+from byol_jax.learning.learner import TrainState
+from byol_jax.runtime import processes
+from byol_jax.training.runs import Run
+
+_POLL_SECONDS = 5.0
+
+
+def restore(run: Run, step: int | None = None) -> TrainState:
+  """Returns the state of a checkpoint, in all processes.
+
+  Args:
+    run: from `runs.prepare`.
+    step: the checkpoint's step; by default the latest.
+
+  Raises:
+    UserError: if there is no such checkpoint, or it cannot be read.
+  """
+
+  def read() -> TrainState:
+    with run.open_checkpoints() as saved:
+      if saved.latest_step() is None:
+        raise errors.UserError(
+          f"{run.workdir} holds no checkpoint yet; pretrain first."
+        )
+      return saved.restore(jax.eval_shape(run.initial_state), step)
+
+  return processes.of_first(read)
+
+
+def watch(run: Run) -> Iterator[TrainState]:
+  """Yields the latest state whenever there is a new one, until the last step.
+
+  For a process beside the one that trains. Checkpoints that are written while
+  the caller is busy are skipped.
+  """
+  step = -1
+  while step < run.plan.total_steps:
+    if processes.of_first(lambda: _latest_step(run)) <= step:
+      time.sleep(_POLL_SECONDS)
+    else:
+      state = restore(run)  # The step just seen may be deleted by now.
+      step = int(state.step)
+      yield state
+
+
+def _latest_step(run: Run) -> int:
+  """Returns the step of the latest checkpoint, -1 without one."""
+  with run.open_checkpoints() as saved:
+    step = saved.latest_step()
+  return -1 if step is None else step
