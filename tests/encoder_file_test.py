@@ -1,4 +1,4 @@
-"""The encoder in a file is the one that was trained, or is refused."""
+"""A file holds the encoder that was trained; any other file is refused."""
 
 import errno
 import os
@@ -10,6 +10,8 @@ import pytest
 import safetensors.numpy
 
 from byol_jax import errors
+from byol_jax.cli import flags, modes
+from byol_jax.config import convert
 from byol_jax.evaluation import features, runner
 from byol_jax.interop import encoder_file
 from byol_jax.models import networks
@@ -24,7 +26,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def state(run):
-  """Something that no initialiser makes, so that nothing can stand in for it."""
+  """A state that no initialiser makes, so that it cannot be made by accident."""
   random = np.random.RandomState(0)
   initial = jax.device_get(run.initial_state())
   return jax.tree.map(
@@ -32,9 +34,14 @@ def state(run):
   )._replace(step=np.int32(7))
 
 
+def write(run, state):
+  path = run.workdir / "encoder" / "encoder.safetensors"
+  encoder_file.write(path, run.config, state)
+  return path
+
+
 def test_a_file_holds_the_online_encoder_and_nothing_else(run, state):
-  path = encoder_file.write(run, state)
-  assert path == run.workdir / "encoder" / "encoder.safetensors"
+  path = write(run, state)
   assert [file.name for file in path.parent.iterdir()] == [path.name]
   images = np.random.RandomState(1).rand(5, 8, 8, 3).astype(np.float32)
   encode = features.encoder(
@@ -59,16 +66,14 @@ def test_a_file_holds_the_online_encoder_and_nothing_else(run, state):
 
 
 @pytest.mark.slow
-def test_an_encoder_from_a_file_is_judged_as_its_checkpoint(
-  run, state, tmp_path
-):
+def test_an_encoder_file_is_evaluated_as_its_checkpoint(run, state, tmp_path):
   run.config.evaluation.protocols = ("knn", "linear", "finetune")
   run.config.evaluation.finetune.rate_count = 1
   run.config.evaluation.finetune.decay_count = 0
   of_state = runner.evaluate(run, state)
-  path = encoder_file.write(run, state)
-  # Another network by its configuration, with heads of its own.
-  cfg = run.config.copy_and_resolve_references()
+  path = write(run, state)
+  # The configuration names another network with other heads.
+  cfg = convert.typed(run.config)
   cfg.model.encoder.name, cfg.model.encoder.width = "ResNet18", 2.0
   cfg.model.projector.hidden_size, cfg.data.image_size = 8, 16
   cfg.data.mean, cfg.data.std = (), ()
@@ -76,14 +81,16 @@ def test_an_encoder_from_a_file_is_judged_as_its_checkpoint(
   cfg = encoder_file.config_for(cfg, path)
   other = runs.prepare(cfg, tmp_path / "other")
   of_file = runner.evaluate(
-    other, encoder_file.restore(other, path), encoder=str(path)
+    other,
+    encoder_file.restore(path, other.config, other.num_classes),
+    encoder=str(path),
   )
   assert of_file.keys() == of_state.keys()
   for name in ("knn/top1", "linear/top1", "finetune/top1"):
     expected = of_state[name] | {"encoder": str(path)}
     assert of_file[name] == expected
   assert "encoder" not in of_file["baseline/random_knn_top1"]
-  # Neither what it trains itself nor another file's can be judged beside it.
+  # Neither its own training nor another file can add results here.
   for encoder in ("", "another.safetensors"):
     with pytest.raises(errors.UserError, match="choose another --workdir"):
       runner.check_origin(other, encoder)
@@ -91,7 +98,7 @@ def test_an_encoder_from_a_file_is_judged_as_its_checkpoint(
 
 
 def change(path, to):
-  """Writes a file again, of what `to` makes of its arrays."""
+  """Replaces the arrays of a file by a function of them."""
   with safetensors.safe_open(path, "numpy") as file:
     metadata = file.metadata()
   arrays = safetensors.numpy.load_file(path)
@@ -120,7 +127,7 @@ def change(path, to):
   ids=["missing", "no safetensors", "cut off", "foreign", "more", "less"],
 )
 def test_a_file_that_is_no_encoder_is_one_line(run, state, spoil, expected):
-  path = encoder_file.write(run, state)
+  path = write(run, state)
   spoil(path)
   with pytest.raises(errors.UserError, match=expected) as raised:
     encoder_file.load(path)
@@ -128,18 +135,29 @@ def test_a_file_that_is_no_encoder_is_one_line(run, state, spoil, expected):
   assert "\n" not in str(raised.value)
 
 
-def test_the_figures_of_a_run_are_not_replaced_by_a_files(run, state):
-  path = encoder_file.write(run, state)
+def test_the_results_of_a_run_are_not_replaced_by_those_of_a_file(run, state):
+  path = write(run, state)
   with run.open_checkpoints() as saved:
     saved.save(7, state)
+  options = flags.Options(
+    mode="evaluate",
+    workdir=run.workdir,
+    step=None,
+    encoder=str(path),
+    watch=False,
+    split="",
+    coordinator="",
+    num_processes=None,
+    process_id=None,
+  )
   with pytest.raises(errors.UserError, match="another --workdir"):
-    encoder_file.restore(run, path)
+    modes.MODES["evaluate"](run, options)
 
 
 def test_a_full_disk_is_one_line_and_costs_no_earlier_file(
   run, state, monkeypatch
 ):
-  path = encoder_file.write(run, state)
+  path = write(run, state)
   before = path.read_bytes()
 
   def full(self, contents):
@@ -148,6 +166,6 @@ def test_a_full_disk_is_one_line_and_costs_no_earlier_file(
 
   monkeypatch.setattr(pathlib.Path, "write_bytes", full)
   with pytest.raises(errors.UserError, match="No space left"):
-    encoder_file.write(run, state._replace(step=np.int32(8)))
+    write(run, state._replace(step=np.int32(8)))
   assert path.read_bytes() == before
   assert list(path.parent.iterdir()) == [path]

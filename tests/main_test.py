@@ -2,7 +2,11 @@
 
 import concurrent.futures
 import json
+import os
+import pathlib
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -88,46 +92,82 @@ MISTAKES = {
 }
 
 
-@pytest.mark.slow
-def test_every_mistake_gets_one_helpful_line(tmp_path, digits_dir):
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory, digits_dir):
+  """Name of a mistake to the program that made it, started two at a time."""
+  folder = tmp_path_factory.mktemp("mistakes")
+
   def make(name):
     args, _ = MISTAKES[name]
-    workdir = f"--workdir={tmp_path / name.replace(' ', '-')}"
+    workdir = f"--workdir={folder / name.replace(' ', '-')}"
     return command_line.run(workdir, *args, data_dir=digits_dir, devices=2)
 
   with concurrent.futures.ThreadPoolExecutor(2) as pool:
-    for name, done in zip(MISTAKES, pool.map(make, MISTAKES), strict=True):
-      _, expected = MISTAKES[name]
-      assert done.returncode == 1, (name, done.stderr)
-      lines = done.stderr.strip().splitlines()
-      assert len(lines) == 1, (name, done.stderr)
-      assert lines[0].startswith("Error: "), (name, lines)
-      assert "Traceback" not in lines[0], (name, lines)
-      for part in expected:
-        assert part in lines[0], (name, lines)
+    yield {name: pool.submit(make, name) for name in MISTAKES}
 
 
 @pytest.mark.slow
-def test_a_run_leaves_the_promised_workdir(tmp_path, digits_dir):
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_gets_one_helpful_line(name, answers):
+  _, expected = MISTAKES[name]
+  done = answers[name].result()
+  assert done.returncode == 1, done.stderr
+  (line,) = done.stderr.strip().splitlines()
+  assert line.startswith("Error: ")
+  assert "Traceback" not in line
+  for part in expected:
+    assert part in line
+
+
+STEPS = 12
+
+
+def tiny(workdir, digits_dir, *args):
+  """Runs the quickstart in miniature and returns what it printed."""
   done = command_line.run(
     *command_line.TINY,
-    f"--workdir={tmp_path}",
-    "--config.train.steps=12",
+    f"--workdir={workdir}",
+    f"--config.train.steps={STEPS}",
+    *args,
     data_dir=digits_dir,
   )
   assert done.returncode == 0, done.stderr
-  assert "linear/top1" in done.stdout
+  return done.stdout
 
-  config = json.loads((tmp_path / "config.json").read_text())
-  assert config["train"]["steps"] == 12
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, digits_dir):
+  """A workdir, read only, and what its run printed."""
+  workdir = tmp_path_factory.mktemp("finished")
+  return workdir, tiny(workdir, digits_dir)
+
+
+@pytest.fixture
+def workdir(finished, tmp_path):
+  """A copy of that workdir without cached features."""
+  copy = tmp_path / "run"
+  shutil.copytree(finished[0], copy, ignore=shutil.ignore_patterns("features"))
+  return copy
+
+
+def read_results(workdir):
+  return json.loads((workdir / "results.json").read_text())
+
+
+@pytest.mark.slow
+def test_a_run_leaves_the_promised_workdir(finished):
+  workdir, stdout = finished
+  assert "linear/top1" in stdout
+  config = json.loads((workdir / "config.json").read_text())
+  assert config["train"]["steps"] == STEPS
   rows = [
     json.loads(line)
-    for line in (tmp_path / "metrics.jsonl").read_text().splitlines()
+    for line in (workdir / "metrics.jsonl").read_text().splitlines()
   ]
-  assert [row["step"] for row in rows] == [10, 12]
+  assert [row["step"] for row in rows] == [10, STEPS]
   assert {"train/loss", "train/tau", "train/top1_accuracy"} <= rows[-1].keys()
 
-  results = json.loads((tmp_path / "results.json").read_text())
+  results = read_results(workdir)
   assert set(results) == {
     "knn/top1",
     "linear/top1",
@@ -140,54 +180,48 @@ def test_a_run_leaves_the_promised_workdir(tmp_path, digits_dir):
     assert 0 <= result["value"] <= 1
     assert result["examples"] == 1000
     assert result["split"] == "test"
-    assert result["step"] == (0 if name.startswith("baseline") else 12)
-  assert (tmp_path / "checkpoints" / "12").is_dir()
-  assert list((tmp_path / "tensorboard").iterdir())
-  for figure in ("curves.png", "views.png"):
-    assert (tmp_path / "figures" / figure).stat().st_size > 10_000
+    assert result["step"] == (0 if name.startswith("baseline") else STEPS)
+  assert (workdir / "checkpoints" / str(STEPS)).is_dir()
+  assert list((workdir / "tensorboard").iterdir())
+  for picture in ("curves.png", "views.png"):
+    assert (workdir / "figures" / picture).stat().st_size > 10_000
 
-  # The same figures again, from the checkpoint and with another batch size.
-  shutil.rmtree(tmp_path / "features")
-  again = command_line.run(
-    *command_line.TINY,
-    f"--workdir={tmp_path}",
-    "--config.train.steps=12",
+
+@pytest.mark.slow
+def test_an_evaluation_in_other_batches_gives_the_same_metrics(
+  workdir, digits_dir
+):
+  results = read_results(workdir)
+  tiny(
+    workdir,
+    digits_dir,
     "--mode=evaluate",
     "--config.evaluation.batch_size=37",
-    data_dir=digits_dir,
   )
-  assert again.returncode == 0, again.stderr
-  repeated = json.loads((tmp_path / "results.json").read_text())
+  repeated = read_results(workdir)
   for name, result in results.items():
     np.testing.assert_allclose(
       repeated[name]["value"], result["value"], atol=0.003, err_msg=name
     )
 
-  # Embeddings of another split, and the mistakes that a checkpoint allows.
-  def mode(*args):
-    return command_line.run(
-      *command_line.TINY,
-      f"--workdir={tmp_path}",
-      "--config.train.steps=12",
-      *args,
-      data_dir=digits_dir,
-    )
 
-  done = mode("--mode=embed", "--split=test[:7]")
-  assert done.returncode == 0, done.stderr
-  (path,) = (tmp_path / "embeddings").iterdir()
-  assert str(path) in done.stdout
+@pytest.mark.slow
+def test_embeddings_of_a_split_are_written(workdir, digits_dir):
+  stdout = tiny(workdir, digits_dir, "--mode=embed", "--split=test[:7]")
+  (path,) = (workdir / "embeddings").iterdir()
+  assert str(path) in stdout
   embedded = np.load(path)
   assert embedded["embeddings"].shape == (7, 16)
   assert embedded["labels"].shape == (7,)
   assert len(set(embedded["ids"].tolist())) == 7
 
-  # The encoder by itself, judged elsewhere.
-  done = mode("--mode=export")
-  assert done.returncode == 0, done.stderr
-  encoder = tmp_path / "encoder" / "encoder.safetensors"
-  assert str(encoder) in done.stdout
-  other = tmp_path / "other"
+
+@pytest.mark.slow
+def test_an_exported_encoder_is_evaluated_by_itself(workdir, digits_dir):
+  stdout = tiny(workdir, digits_dir, "--mode=export")
+  encoder = workdir / "encoder" / "encoder.safetensors"
+  assert str(encoder) in stdout
+  other = workdir / "other"
   done = command_line.run(
     QUICKSTART,
     f"--workdir={other}",
@@ -198,20 +232,63 @@ def test_a_run_leaves_the_promised_workdir(tmp_path, digits_dir):
     data_dir=digits_dir,
   )
   assert done.returncode == 0, done.stderr
-  (result,) = json.loads((other / "results.json").read_text()).values()
+  (result,) = read_results(other).values()
   assert result["encoder"] == str(encoder)
-  assert result["step"] == 12
-  expected = repeated["knn/top1"]["value"]
+  assert result["step"] == STEPS
+  expected = read_results(workdir)["knn/top1"]["value"]
   np.testing.assert_allclose(result["value"], expected, atol=0.003)
   settings = json.loads((other / "config.json").read_text())
   assert settings["model"]["encoder"]["name"] == "TinyResNet"
 
-  for args, parts in (
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("args", "parts"),
+  [
     (["--mode=evaluate", "--step=11"], ["step 11", "12"]),
     (["--mode=embed", "--split=tset"], ["tset", "test, train"]),
     (["--mode=evaluate", "--config.data.image_size=20"], ["image_size=16"]),
-  ):
-    done = mode(*args)
-    assert done.returncode == 1
-    (line,) = done.stderr.strip().splitlines()
-    assert all(part in line for part in parts), line
+  ],
+)
+def test_a_mistake_about_a_checkpoint_gets_one_line(
+  args, parts, workdir, digits_dir
+):
+  done = command_line.run(
+    *command_line.TINY,
+    f"--workdir={workdir}",
+    f"--config.train.steps={STEPS}",
+    *args,
+    data_dir=digits_dir,
+  )
+  assert done.returncode == 1
+  (line,) = done.stderr.strip().splitlines()
+  assert all(part in line for part in parts), line
+
+
+@pytest.mark.slow
+def test_both_commands_start_with_huge_pages(tmp_path):
+  script = pathlib.Path(sys.executable).with_name("byol_jax")
+  if not script.exists():
+    pytest.skip("byol_jax is not installed in this environment")
+  # An experiment runs inside the program and can tell what it was started with.
+  experiment = tmp_path / "tell.py"
+  experiment.write_text(
+    "import os\ndef get_config():\n"
+    "  raise ValueError('tunables ' + os.environ.get('GLIBC_TUNABLES', ''))\n"
+  )
+  env = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+  told = [
+    subprocess.run(
+      [*command, f"--config={experiment}"],
+      capture_output=True,
+      text=True,
+      cwd=command_line.ROOT,
+      env=env,
+    ).stderr
+    for command in ([sys.executable, "-m", "byol_jax.main"], [script])
+  ]
+  assert "tunables" in told[0]
+  assert told[0] == told[1]
+  policy = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
+  given_on_request = policy.exists() and "[madvise]" in policy.read_text()
+  assert ("hugetlb=1" in told[0]) == given_on_request
