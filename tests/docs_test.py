@@ -1,0 +1,138 @@
+"""The commands, keys, links and code of README.md and docs/ are right."""
+
+import json
+import pathlib
+import re
+import shlex
+
+import numpy as np
+import pytest
+
+from byol_jax import config
+from byol_jax.config import convert
+from tests import command_line
+
+ROOT = command_line.ROOT
+PAGES = ("README.md", *sorted(f"docs/{p.name}" for p in ROOT.glob("docs/*.md")))
+TEXT = "\n".join((ROOT / page).read_text() for page in PAGES)
+# In indented blocks and in tables.
+COMMANDS = sorted(
+  {
+    command.strip()
+    for pattern in (
+      r"^    .*python -m byol_jax\.main (.*)$",
+      r"`python -m byol_jax\.main ([^`]+)`",
+    )
+    for command in re.findall(pattern, TEXT, re.M)
+    if "--config=" in command and "\\" not in command
+  }
+)
+QUICKSTART = "--config=experiments/quickstart.py"
+EXPORT = f"{QUICKSTART} --mode=export"
+# A test of its own runs the first two; the others need several processes or the
+# folder of a sweep.
+ELSEWHERE = re.compile(
+  rf"^{re.escape(QUICKSTART)}$|^{re.escape(EXPORT)}$|--coordinator|runs/sweeps"
+)
+
+
+def test_the_pages_have_commands():
+  assert {QUICKSTART, EXPORT} <= set(COMMANDS)
+  assert len(COMMANDS) >= 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "command", [c for c in COMMANDS if not ELSEWHERE.search(c)]
+)
+def test_every_command_runs(command, tmp_path, digits_dir):
+  """In miniature: two steps of a tiny network on the digits that ship."""
+  given = [
+    part
+    for part in shlex.split(command)
+    if not re.search(r"\b(DIR|FILE|NAME|VALUE)\b", part)
+    and not part.startswith(("--workdir", "--step"))
+  ]
+
+  def run(*args):
+    done = command_line.run(
+      *args,
+      *command_line.TINY[1:],
+      "--config.data.dataset=mnist_digits",
+      "--config.train.steps=2",
+      "--config.evaluation.protocols=knn",
+      f"--workdir={tmp_path}",
+      data_dir=digits_dir,
+    )
+    assert done.returncode == 0, done.stderr
+
+  modes = {"--mode=evaluate", "--mode=report", "--mode=embed", "--mode=export"}
+  if modes & set(given):
+    run(given[0])  # Leaves what they read.
+  run(*given)
+
+
+@pytest.mark.slow
+def test_the_quickstart_learns_and_its_encoder_can_be_used(
+  tmp_path, digits_dir
+):
+  done = command_line.run(
+    QUICKSTART, f"--workdir={tmp_path}", data_dir=digits_dir
+  )
+  assert done.returncode == 0, done.stderr
+  results = json.loads((tmp_path / "results.json").read_text())
+  value = {name: result["value"] for name, result in results.items()}
+  assert value["linear/top1"] >= 0.955
+  assert value["linear/top1"] >= value["baseline/pixels_linear_top1"] + 0.03
+  assert value["linear/top1"] >= value["baseline/random_linear_top1"] + 0.03
+  assert value["knn/top1"] > value["baseline/random_knn_top1"]
+
+  done = command_line.run(
+    *EXPORT.split(), f"--workdir={tmp_path}", data_dir=digits_dir
+  )
+  assert done.returncode == 0, done.stderr
+  for block in code_blocks("from byol_jax.interop import encoder_file"):
+    scope = {"images": np.zeros((3, 28, 28, 3), np.float32)}
+    exec(block.replace("runs/quickstart", str(tmp_path)), scope)
+    assert scope["vectors"].shape == (3, 2048)
+    assert np.all(np.isfinite(scope["vectors"]))
+
+
+def code_blocks(opening):
+  """The indented blocks of all pages that begin with a line."""
+  blocks = re.findall(r"(?:^    .*\n|^\n(?=    ))+", TEXT, re.M)
+  code = ["\n".join(x[4:] for x in block.splitlines()) for block in blocks]
+  return [block for block in code if block.strip().startswith(opening)]
+
+
+def test_the_pages_show_how_to_use_an_encoder():
+  assert len(code_blocks("from byol_jax.interop import encoder_file")) >= 2
+
+
+def is_module(dotted):
+  """Whether `data.registry.DATASETS` and the like name code, not a key."""
+  package, module, *_ = dotted.split(".")
+  return (ROOT / "byol_jax" / package / f"{module}.py").exists()
+
+
+def test_every_key_in_the_pages_exists():
+  known = convert.typed(config.default_config())
+  keys = set(re.findall(r"--config\.((?:\w+\.)+\w+)", TEXT))
+  keys |= {
+    key
+    for key in re.findall(r"`((?:\w+\.)+\w+)(?:=[^`]*)?`", TEXT)
+    if hasattr(known, key.split(".")[0]) and not is_module(key)
+  }
+  assert len(keys) > 20
+  for key in keys:
+    convert.value_at(known, key)
+
+
+@pytest.mark.parametrize(
+  "page", [*PAGES, "CONTRIBUTING.md", "benchmarks/README.md", "CHANGELOG.md"]
+)
+def test_links_and_pictures_are_there(page):
+  path = ROOT / page
+  for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
+    if not target.startswith("http"):
+      assert pathlib.Path(path.parent / target).exists(), target
