@@ -35,7 +35,7 @@ from byol_jax.evaluation import embed, runner
 from byol_jax.interop import encoder_file
 from byol_jax.learning.learner import TrainState
 from byol_jax.models import networks
-from byol_jax.reporting import report, summary
+from byol_jax.reporting import report, sweep, tables
 from byol_jax.runtime import processes, shutdown
 from byol_jax.training import plan, runs
 
@@ -194,12 +194,12 @@ def _report(run: runs.Run) -> None:
   """Draws a run, finished or not, or a sweep; of seeds, makes a table."""
   if not processes.is_first():
     return
-  if summary.is_sweep(run.workdir):
-    path = summary.write_sweep(run.workdir)
+  if sweep.is_sweep(run.workdir):
+    path = sweep.write(run.workdir)
     _say(path.read_text())
     _say(f"Written: {path}, and a figure beside it")
-  elif summary.workdirs(run.workdir):
-    path = summary.write(run.workdir)
+  elif tables.workdirs(run.workdir):
+    path = tables.write(run.workdir)
     _say(path.read_text())
     _say(f"Written: {path}")
   else:

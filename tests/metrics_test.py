@@ -8,22 +8,22 @@ import pytest
 import tensorflow as tf
 
 from byol_jax import errors
-from byol_jax.runtime import metrics
+from byol_jax.runtime import meter, writers
 
 
 def _write(path, steps, resume_step=0):
-  writer = metrics.JsonlWriter(path, resume_step)
+  writer = writers.JsonlWriter(path, resume_step)
   for step in steps:
     writer.write(step, {"train/loss": float(step)})
   writer.close()
 
 
 def _steps(path):
-  return [row["step"] for row in metrics.read_jsonl(path)]
+  return [row["step"] for row in writers.read_jsonl(path)]
 
 
 def test_a_line_is_in_the_file_as_soon_as_it_is_written(tmp_path):
-  writer = metrics.JsonlWriter(tmp_path / "m.jsonl", 0)
+  writer = writers.JsonlWriter(tmp_path / "m.jsonl", 0)
   writer.write(10, {"train/loss": np.float32(1.5), "train/tau": 1})
   text = (tmp_path / "m.jsonl").read_text()
   assert text == '{"step": 10, "train/loss": 1.5, "train/tau": 1.0}\n'
@@ -57,27 +57,27 @@ def test_a_torn_last_line_is_skipped_and_then_written_over(tmp_path):
 
 def test_not_finite_numbers_become_null_and_stay_so(tmp_path):
   path = tmp_path / "m.jsonl"
-  writer = metrics.JsonlWriter(path, 0)
+  writer = writers.JsonlWriter(path, 0)
   writer.write(1, {"a": float("nan"), "b": np.float32("inf"), "c": 2.0})
   writer.close()
-  metrics.JsonlWriter(path, 1).close()
+  writers.JsonlWriter(path, 1).close()
   row = json.loads(path.read_text(), parse_constant=pytest.fail)
   assert row == {"step": 1, "a": None, "b": None, "c": 2.0}
 
 
 def test_there_are_no_rows_without_a_file(tmp_path):
-  assert metrics.read_jsonl(tmp_path / "absent.jsonl") == []
+  assert writers.read_jsonl(tmp_path / "absent.jsonl") == []
 
 
 def test_unwritable_metrics_are_one_line(tmp_path):
   (tmp_path / "file").touch()
   with pytest.raises(errors.UserError, match="Not a directory") as info:
-    metrics.JsonlWriter(tmp_path / "file" / "m.jsonl", 0)
+    writers.JsonlWriter(tmp_path / "file" / "m.jsonl", 0)
   assert "\n" not in str(info.value)
 
 
 def test_tensorboard_reads_scalars_back(tmp_path):
-  writer = metrics.TensorBoardWriter(tmp_path)
+  writer = writers.TensorBoardWriter(tmp_path)
   writer.write(5, {"train/loss": 2.5})
   writer.close()
   (path,) = tmp_path.iterdir()
@@ -99,7 +99,7 @@ _SCALARS = {
 
 
 def test_progress_in_a_file_is_few_lines_with_what_matters(capsys):
-  bar = metrics.ProgressBar(total=1000, initial=10)
+  bar = writers.ProgressBar(total=1000, initial=10)
   for step in range(11, 1001):
     bar.write(step, _SCALARS)
   bar.close()
@@ -112,7 +112,7 @@ def test_progress_in_a_file_is_few_lines_with_what_matters(capsys):
 
 
 def test_progress_in_a_file_goes_on_every_half_minute(capsys, monkeypatch):
-  bar = metrics.ProgressBar(total=100, initial=0)
+  bar = writers.ProgressBar(total=100, initial=0)
   now = bar._bar._time()
   monkeypatch.setattr(bar._bar, "_time", lambda: now + 31)
   bar.update(50)
@@ -125,7 +125,7 @@ def test_progress_in_a_file_goes_on_every_half_minute(capsys, monkeypatch):
 
 def test_progress_on_a_terminal_is_redrawn_in_place(capsys, monkeypatch):
   monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-  bar = metrics.ProgressBar(total=10, initial=0)
+  bar = writers.ProgressBar(total=10, initial=0)
   bar.write(10, {"train/loss": 1.0})
   bar.close()
   text = capsys.readouterr().err
@@ -135,12 +135,12 @@ def test_progress_on_a_terminal_is_redrawn_in_place(capsys, monkeypatch):
 
 def test_mean_of_is_taken_name_by_name():
   rows = [{"a": 1, "b": np.float32(2)}, {"a": 2, "b": np.float32(4)}]
-  assert metrics.mean_of(rows) == {"a": 1.5, "b": 3.0}
-  assert metrics.mean_of([]) == {}
+  assert meter.mean_of(rows) == {"a": 1.5, "b": 3.0}
+  assert meter.mean_of([]) == {}
 
 
 def test_no_step_is_waited_for_before_two_more_are_under_way():
-  """So the device has work while the host looks at metrics."""
+  """So the device has work while the host looks at writers."""
   fetched, under_way = [], []
 
   class OnDevice:
@@ -153,11 +153,11 @@ def test_no_step_is_waited_for_before_two_more_are_under_way():
       return np.float32(1.0)
 
   draining = False
-  meter = metrics.Meter([], batch_size=1, every_steps=100, last_step=100)
+  found = meter.Meter([], batch_size=1, every_steps=100, last_step=100)
   for step in range(1, 6):
     under_way.append(step)
-    meter.add(step, {"loss": OnDevice(step)})
+    found.add(step, {"loss": OnDevice(step)})
   assert fetched == [1, 2, 3]
   draining = True
-  meter.drain()
+  found.drain()
   assert fetched == [1, 2, 3, 4, 5]

@@ -13,7 +13,7 @@ from ml_collections import config_flags
 
 from byol_jax import config as config_lib
 from byol_jax import errors, sweeps
-from byol_jax.reporting import summary
+from byol_jax.reporting import sweep as sweep_report
 from tests import command_line
 
 FILES = sorted((command_line.ROOT / "experiments/sweeps").glob("*.py"))
@@ -205,7 +205,7 @@ def finished(tmp_path):
 
 
 def test_the_report_is_a_table_and_a_figure(finished):
-  table = summary.write_sweep(finished).read_text().splitlines()
+  table = sweep_report.write(finished).read_text().splitlines()
   assert table[-4:] == [
     "| tau | digits linear top1 | paper, ImageNet |",
     "|---|---|---|",
@@ -219,10 +219,10 @@ def test_runs_that_differ_in_more_than_what_was_swept_are_refused(finished):
   path = finished / "high/seed_0/config.json"
   path.write_text(path.read_text().replace('"epochs": 1', '"epochs": 2'))
   with pytest.raises(errors.UserError, match=r"train.epochs=2 and .* 1"):
-    summary.write_sweep(finished)
+    sweep_report.write(finished)
 
 
 def test_a_sweep_without_results_says_where_to_look(tmp_path):
   (tmp_path / sweeps.FILE).write_text(sweeps.to_json(sweeps.load(FILES[0])))
   with pytest.raises(errors.UserError, match=r"log\.txt"):
-    summary.write_sweep(tmp_path)
+    sweep_report.write(tmp_path)

@@ -3,14 +3,12 @@
 Only the first of them writes to the workdir, which need not be shared.
 """
 
-import faulthandler
 import importlib.util
 import os
 import pathlib
 import pickle
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
@@ -168,44 +166,6 @@ def joined(part: np.ndarray) -> np.ndarray:
   fill = np.zeros((max(counts) - len(part), *part.shape[1:]), part.dtype)
   parts = multihost_utils.process_allgather(np.concatenate([part, fill]))
   return np.concatenate([x[:n] for x, n in zip(parts, counts, strict=True)])
-
-
-class Watchdog:
-  """While entered, ends this process, of several, when it seems to hang.
-
-  The others then lose it and end, too, instead of waiting for it for ever.
-
-  Args:
-    seconds: without a call of `alive`, counted from the first one: the first
-      step compiles. 0: any number.
-  """
-
-  def __init__(self, seconds: float):
-    self._seconds = seconds
-    self._seen: float | None = None
-    self._done = threading.Event()
-
-  def __enter__(self) -> "Watchdog":
-    if are_several() and self._seconds:
-      threading.Thread(target=self._watch, daemon=True).start()
-    return self
-
-  def alive(self) -> None:
-    """Says that a step was made."""
-    self._seen = time.monotonic()
-
-  def _watch(self) -> None:
-    while not self._done.wait(min(self._seconds / 10, 10)):
-      if self._seen and time.monotonic() - self._seen > self._seconds:
-        sys.stderr.write(
-          f"Process {jax.process_index()} has made no step for"
-          f" {self._seconds} seconds (train.hang_seconds), here:\n"
-        )
-        faulthandler.dump_traceback(all_threads=True)
-        leave(GO_ON, alone=True)
-
-  def __exit__(self, *exc_info) -> None:
-    self._done.set()
 
 
 def leave(code: int, *, alone: bool = False) -> NoReturn:

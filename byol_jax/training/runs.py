@@ -23,9 +23,11 @@ from byol_jax.runtime import (
   checkpoints,
   devices,
   files,
-  metrics,
+  meter,
   processes,
   shutdown,
+  watchdog,
+  writers,
 )
 from byol_jax.training.plan import Plan, make_plan
 
@@ -478,25 +480,25 @@ def pretrain(run: Run) -> tuple[TrainState, bool]:
   batches = _batches(run, start)
   with contextlib.ExitStack() as stack:
     saved: checkpoints.Checkpoints | None = None
-    writers: list[metrics.Writer] = []
+    outputs: list[writers.Writer] = []
     if processes.is_first():
       saved = stack.enter_context(run.open_checkpoints())
-      writers = [
-        metrics.JsonlWriter(run.workdir / "metrics.jsonl", start),
-        metrics.TensorBoardWriter(run.workdir / "tensorboard"),
-        metrics.ProgressBar(run.plan.total_steps, start),
-        metrics.DataWaitHint(_DATA_ADVICE[run.config.augment.placement]),
+      outputs = [
+        writers.JsonlWriter(run.workdir / "metrics.jsonl", start),
+        writers.TensorBoardWriter(run.workdir / "tensorboard"),
+        writers.ProgressBar(run.plan.total_steps, start),
+        writers.DataWaitHint(_DATA_ADVICE[run.config.augment.placement]),
       ]
-    meter = metrics.Meter(
-      writers,
+    progress = meter.Meter(
+      outputs,
       batch_size=run.config.train.batch_size,
       every_steps=run.config.log.every_steps,
       last_step=run.plan.total_steps,
     )
-    stack.callback(meter.close)
+    stack.callback(progress.close)
     try:
-      return _loop(run, state, batches, saved, meter), False
-    except metrics.NotFiniteError as error:
+      return _loop(run, state, batches, saved, progress), False
+    except meter.NotFiniteError as error:
       raise errors.UserError(
         f"{error}; the last good checkpoint in {run.workdir / 'checkpoints'} is"
         " kept: lower optimizer.base_learning_rate or raise"
@@ -533,7 +535,7 @@ def _loop(
   state: TrainState,
   batches: Iterator[dict[str, Any]],
   saved: checkpoints.Checkpoints | None,
-  meter: metrics.Meter,
+  progress: meter.Meter,
 ) -> TrainState:
   """Trains; `saved` is what the one process has that saves."""
   config = run.config
@@ -543,15 +545,15 @@ def _loop(
   saved_at = time.monotonic()
   with (
     shutdown.Remembered() as remembered,
-    processes.Watchdog(config.train.hang_seconds) as watchdog,
+    watchdog.Watchdog(config.train.hang_seconds) as hang_watchdog,
   ):
     for step in range(first_step, last_step + 1):
       asked_at = time.monotonic()
       batch = next(batches)
-      meter.waited(time.monotonic() - asked_at)
+      progress.waited(time.monotonic() - asked_at)
       state, row = update(state, batch)
-      meter.add(step, row)
-      watchdog.alive()
+      progress.add(step, row)
+      hang_watchdog.alive()
 
       every = config.train.check_replicas_every
       is_last = step == last_step
@@ -562,9 +564,9 @@ def _loop(
       overdue = time.monotonic() - saved_at > saving.every_seconds > 0
       due = saving.every_steps and step % saving.every_steps == 0
       if is_last or overdue or due or stop:
-        meter.drain()
+        progress.drain()
         if not _is_finite(state):  # The losses are of the states before.
-          raise metrics.NotFiniteError(f"A parameter is NaN after step {step}")
+          raise meter.NotFiniteError(f"A parameter is NaN after step {step}")
         if saved:
           saved.save(step, state)
         saved_at = time.monotonic()

@@ -1,4 +1,4 @@
-"""Results of several runs: of their seeds as a table, of a sweep as a figure."""
+"""The results of several seeds as a table."""
 
 import json
 import pathlib
@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from byol_jax import errors, sweeps
+from byol_jax import errors
 from byol_jax.evaluation import runner
-from byol_jax.reporting import report
 from byol_jax.runtime import files
 from byol_jax.training import runs as training_runs
 
-_FILE, _SWEEP_FILE, _SWEEP_FIGURE = "results.md", "sweep.md", "sweep.png"
-_REMEDY = "free space there and run again"
+_FILE = "results.md"
+
+REMEDY = "free space there and run again"
 
 # What `results.json` calls the network, and the table's column.
 _COLUMNS = {
@@ -22,6 +22,7 @@ _COLUMNS = {
   "online, untrained": "untrained",
   "none": "pixels",
 }
+
 # What figures must agree in to be averaged.
 _SAME = ("step", "train_split", "split", "examples")
 
@@ -51,7 +52,7 @@ def write(folder: pathlib.Path) -> pathlib.Path:
     UserError: if runs differ in anything else, or the file cannot be written.
   """
   runs = workdirs(folder)
-  _check_alike(runs)
+  check_alike(runs)
   results = [runner.read_results(run) for run in runs]
   seeds = [_settings(run)["seed"] for run in runs]
   lines = [
@@ -62,88 +63,15 @@ def write(folder: pathlib.Path) -> pathlib.Path:
     "|---|" + "---|" * len(_COLUMNS),
   ]
   rows = dict.fromkeys(
-    _row(one) for result in results for one in result.values()
+    row_of(one) for result in results for one in result.values()
   )
   for row in rows:
-    cells = [_cell(runs, results, row, network) for network in _COLUMNS]
+    cells = [cell(runs, results, row, network) for network in _COLUMNS]
     lines.append(f"| {' '.join(row)} | {' | '.join(cells)} |")
   path = folder / _FILE
-  with files.writing(path, _REMEDY):
+  with files.writing(path, REMEDY):
     path.write_text("\n".join(lines) + "\n")
   return path
-
-
-def is_sweep(folder: pathlib.Path) -> bool:
-  """Whether `launch/sweep.py` made the folder."""
-  return (folder / sweeps.FILE).exists()
-
-
-def write_sweep(folder: pathlib.Path) -> pathlib.Path:
-  """Writes `sweep.md` and `sweep.png`: a sweep's figures against what was swept.
-
-  As far as its runs have results; see `write` for what a figure is.
-
-  Args:
-    folder: holds `sweep.json` and workdirs `POINT/seed_N`.
-
-  Returns:
-    The table.
-
-  Raises:
-    UserError: if no run has results, runs differ in anything that was not
-      swept, or a file cannot be written.
-  """
-  sweep = sweeps.from_json((folder / sweeps.FILE).read_text())
-  runs = {name: workdirs(folder / name) for name in sweep.points}
-  everything = [run for of_point in runs.values() for run in of_point]
-  if not everything:
-    raise errors.UserError(
-      f"{folder} has no run with results yet; see log.txt in its workdirs."
-    )
-  swept = {key for point in sweep.points.values() for key in point.overrides}
-  _check_alike(everything, swept)
-  results = {run: runner.read_results(run) for run in everything}
-  rows = dict.fromkeys(
-    _row(one)
-    for result in results.values()
-    for one in result.values()
-    if one["network"] == "online"
-  )
-  names = [" ".join(row) for row in rows]
-  lines = [
-    f"{sweep.title}: mean over seeds ± half their range; in brackets, the widest"
-    " 95% interval of a seed over the test examples.",
-    "",
-    f"| {sweep.axis} | {' | '.join(names)} | paper, ImageNet |",
-    "|---|" + "---|" * (len(rows) + 1),
-  ]
-  for name, point in sweep.points.items():
-    found = [results[run] for run in runs[name]]
-    cells = [_cell(runs[name], found, row, "online") for row in rows]
-    lines.append(f"| {name} | {' | '.join(cells)} | {_paper(point)} |")
-  path = folder / _SWEEP_FILE
-  with files.writing(path, _REMEDY):
-    report.draw_sweep(
-      sweep,
-      {
-        name: [
-          results[run][sweep.metric]["value"]
-          for run in of_point
-          if sweep.metric in results[run]
-        ]
-        for name, of_point in runs.items()
-      },
-      folder / _SWEEP_FIGURE,
-    )
-    path.write_text("\n".join(lines) + "\n")
-  return path
-
-
-def _paper(point: sweeps.Point) -> str:
-  if point.paper is None:
-    return "-"
-  mean, half_range = point.paper
-  return f"{mean:.1f} ± {half_range:.1f}" if half_range else f"{mean:.1f}"
 
 
 def _settings(run: pathlib.Path) -> dict[str, Any]:
@@ -156,7 +84,7 @@ def _settings(run: pathlib.Path) -> dict[str, Any]:
   return training_runs.flat(json.loads(path.read_text()))
 
 
-def _check_alike(
+def check_alike(
   runs: Sequence[pathlib.Path], swept: Collection[str] = ()
 ) -> None:
   """Raises `UserError` for the first other setting that runs differ in."""
@@ -175,21 +103,23 @@ def _check_alike(
         )
 
 
-def _row(result: Mapping[str, Any]) -> Row:
+def row_of(result: Mapping[str, Any]) -> Row:
+  """The row of a table that a result stands in."""
   return result["dataset"], result["protocol"], result["metric"]
 
 
-def _cell(
+def cell(
   runs: Sequence[pathlib.Path],
   results: Sequence[Mapping[str, Any]],
   row: Row,
   network: str,
 ) -> str:
+  """The results of all seeds as one cell of a table."""
   found = {
     run: one
     for run, result in zip(runs, results, strict=True)
     for one in result.values()
-    if _row(one) == row and one["network"] == network
+    if row_of(one) == row and one["network"] == network
   }
   if not found:
     return "-"

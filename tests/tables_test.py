@@ -5,7 +5,7 @@ import json
 import pytest
 
 from byol_jax import errors
-from byol_jax.reporting import summary
+from byol_jax.reporting import tables
 
 
 def results(step=9, **values):
@@ -36,7 +36,7 @@ def test_a_figure_is_the_mean_and_half_the_range(tmp_path):
       rank_me=("online", 10, None),
     ) | results(knn=("online, untrained", 0.3, None))
     store(tmp_path, seed, found)
-  *_, knn, rank = summary.write(tmp_path).read_text().splitlines()
+  *_, knn, rank = tables.write(tmp_path).read_text().splitlines()
   # The third seed's interval is the widest.
   assert knn == (
     "| digits knn top1 | 0.700 ± 0.200 [0.680, 0.710] | 0.300 ± 0.000 | - |"
@@ -48,7 +48,7 @@ def test_a_seed_that_lacks_a_figure_is_told(tmp_path):
   knn = ("online", 0.5, None)
   store(tmp_path, 0, results(knn=knn, linear=("online", 0.6, None)))
   store(tmp_path, 1, results(knn=knn))
-  *_, linear = summary.write(tmp_path).read_text().splitlines()
+  *_, linear = tables.write(tmp_path).read_text().splitlines()
   assert linear == (
     "| digits linear top1 | 0.600 ± 0.000 (1 of 2 seeds) | - | - |"
   )
@@ -56,7 +56,7 @@ def test_a_seed_that_lacks_a_figure_is_told(tmp_path):
 
 def refused(folder):
   with pytest.raises(errors.UserError) as info:
-    summary.write(folder)
+    tables.write(folder)
   assert "\n" not in str(info.value)
   return str(info.value)
 
