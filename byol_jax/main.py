@@ -87,7 +87,7 @@ _SPLIT = flags.DEFINE_string(
 
 def _say(message: str) -> None:
   """Prints for people; of several processes, the first speaks."""
-  if processes.is_first():
+  if processes.is_primary():
     print(message, flush=True)
 
 
@@ -111,7 +111,7 @@ def _tell_data(run: runs.Run) -> None:
     f" {run.config.model.encoder.stem}; mean {_numbers(data.mean)}, std"
     f" {_numbers(data.std)}."
   )
-  if run.source.broken and processes.is_first():
+  if run.source.broken and processes.is_primary():
     path = runs.list_broken(run)
     _say(f"{len(run.source.broken)} files cannot be used; see {path}.")
 
@@ -129,18 +129,22 @@ def _pretrain(run: runs.Run) -> None:
   for line in plan.describe(run.plan, run.config.ema.schedule):
     _say(line)
   where = (
-    f" in {jax.process_count()} processes" if processes.are_several() else ""
+    f" in {jax.process_count()} processes"
+    if processes.is_multiprocess()
+    else ""
   )
   _say(f"{jax.device_count()} {jax.devices()[0].platform} devices{where}.")
   state, was_finished = runs.pretrain(run)
   shutdown.stop_on_sigterm()
-  if was_finished and processes.of_first(lambda: runner.is_complete(run)):
+  if was_finished and processes.broadcast_from_primary(
+    lambda: runner.is_complete(run)
+  ):
     _say("This run was already finished.")
     for name, result in runner.read_results(run.workdir).items():
       _tell_result(name, result)
   else:
     runner.evaluate(run, state, _tell_result)
-  if processes.is_first():
+  if processes.is_primary():
     report.write(run)
 
 
@@ -155,7 +159,7 @@ def _restored(run: runs.Run) -> TrainState:
     runs.claim(run)
     return state
 
-  state = processes.of_first(read)
+  state = processes.broadcast_from_primary(read)
   _say(
     f"{_ENCODER.value}: {run.config.model.encoder.name}, step {state.step}, for"
     f" images of {run.config.data.image_size} pixels."
@@ -192,13 +196,13 @@ def _export(run: runs.Run) -> None:
 
 def _report(run: runs.Run) -> None:
   """Draws a run, finished or not, or a sweep; of seeds, makes a table."""
-  if not processes.is_first():
+  if not processes.is_primary():
     return
   if sweep.is_sweep(run.workdir):
     path = sweep.write(run.workdir)
     _say(path.read_text())
     _say(f"Written: {path}, and a figure beside it")
-  elif tables.workdirs(run.workdir):
+  elif tables.find_workdirs(run.workdir):
     path = tables.write(run.workdir)
     _say(path.read_text())
     _say(f"Written: {path}")
@@ -209,7 +213,7 @@ def _report(run: runs.Run) -> None:
 def _views(run: runs.Run) -> None:
   """Draws what the first step is given."""
   _tell_data(run)
-  if processes.is_first():
+  if processes.is_primary():
     _say(f"Drawn: {report.write_views(run)}")
 
 
@@ -259,13 +263,15 @@ def _set_up(config: config_lib.Config) -> None:
       "jax_compilation_cache_dir",
       os.path.expanduser(config.train.compilation_cache),
     )
-  processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+  processes.initialize(
+    _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+  )
 
 
 def main(argv: Sequence[str]) -> None:
   """Runs one mode; exits with 0 only if its work was done.
 
-  1 is a mistake, `processes.GO_ON` what the same command will mend.
+  1 is a mistake, `processes.EXIT_RESUMABLE` what the same command will mend.
   """
   shutdown.stop_on_sigterm()
   try:
@@ -273,24 +279,26 @@ def main(argv: Sequence[str]) -> None:
   except errors.UserError as error:
     _fail(f"Error: {error}", 1)
   except KeyboardInterrupt:
-    processes.leave(130)  # Where nothing is being trained, nothing is lost.
+    processes.exit_process(
+      130
+    )  # Where nothing is being trained, nothing is lost.
   except shutdown.Interrupted as interrupted:
     _say(str(interrupted))
     is_queue = interrupted.signum == signal.SIGTERM
-    processes.leave(processes.GO_ON if is_queue else 130)
+    processes.exit_process(processes.EXIT_RESUMABLE if is_queue else 130)
   except Exception as error:
-    if not processes.are_several():
+    if not processes.is_multiprocess():
       raise
     is_jax = isinstance(error, jax.errors.JaxRuntimeError)
     if is_jax and "RESOURCE_EXHAUSTED" not in str(error):
       _fail(
         f"Another process was lost ({str(error).splitlines()[0]}); run the same"
         " command again to go on from the last checkpoint.",
-        processes.GO_ON,
+        processes.EXIT_RESUMABLE,
         alone=True,
       )
     traceback.print_exc()
-    processes.leave(1)
+    processes.exit_process(1)
 
 
 def _run(argv: Sequence[str]) -> None:
@@ -323,7 +331,7 @@ def _run(argv: Sequence[str]) -> None:
     config = encoder_file.fitted(config, _ENCODER.value)
   config_lib.validate(config)
   _set_up(config)
-  if _MODE.value != "pretrain" or not processes.are_several():
+  if _MODE.value != "pretrain" or not processes.is_multiprocess():
     shutdown.stop_on_sigterm()  # JAX's own, since they met, waits to be asked.
   workdir = pathlib.Path(_WORKDIR.value or _default_workdir())
   _say(f"Workdir: {workdir}")
@@ -333,10 +341,10 @@ def _run(argv: Sequence[str]) -> None:
 
 def _fail(message: str, code: int, *, alone: bool = False) -> NoReturn:
   """Ends with a message; of several processes, with which one says it."""
-  if processes.are_several():
+  if processes.is_multiprocess():
     message = f"Process {jax.process_index()}: {message}"
   print(message, file=sys.stderr, flush=True)
-  processes.leave(code, alone=alone)
+  processes.exit_process(code, alone=alone)
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:

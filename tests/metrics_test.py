@@ -135,8 +135,8 @@ def test_progress_on_a_terminal_is_redrawn_in_place(capsys, monkeypatch):
 
 def test_mean_of_is_taken_name_by_name():
   rows = [{"a": 1, "b": np.float32(2)}, {"a": 2, "b": np.float32(4)}]
-  assert meter.mean_of(rows) == {"a": 1.5, "b": 3.0}
-  assert meter.mean_of([]) == {}
+  assert meter.mean_over_rows(rows) == {"a": 1.5, "b": 3.0}
+  assert meter.mean_over_rows([]) == {}
 
 
 def test_no_step_is_waited_for_before_two_more_are_under_way():

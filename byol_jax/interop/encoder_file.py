@@ -75,7 +75,7 @@ def write(run: runs.Run, state: TrainState) -> pathlib.Path:
     UserError: if it cannot be written.
   """
   path = run.workdir / "encoder" / "encoder.safetensors"
-  if not processes.is_first():
+  if not processes.is_primary():
     return path
   settings = {key: config_lib.value_at(run.config, key) for key in _KEYS}
   metadata = {
@@ -88,7 +88,7 @@ def write(run: runs.Run, state: TrainState) -> pathlib.Path:
   )
   # It takes an array's memory as it lies.
   arrays = {name: np.asarray(x, order="C") for name, x in arrays.items()}
-  with files.replacing(path, "free space there and export again") as file:
+  with files.atomic_write(path, "free space there and export again") as file:
     file.write_bytes(safetensors.numpy.save(arrays, metadata))
   return path
 

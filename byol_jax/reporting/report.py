@@ -70,7 +70,9 @@ def write_views(run: runs.Run) -> pathlib.Path:
 def _figures(run: runs.Run) -> Iterator[pathlib.Path]:
   """The folder of figures; failures to write there in one line."""
   folder = run.workdir / "figures"
-  with files.writing(folder, "free space there and run with --mode=report"):
+  with files.report_write_errors(
+    folder, "free space there and run with --mode=report"
+  ):
     folder.mkdir(parents=True, exist_ok=True)
     yield folder
 

@@ -36,14 +36,14 @@ def write(folder: pathlib.Path) -> pathlib.Path:
       swept, or a file cannot be written.
   """
   sweep = sweeps.from_json((folder / sweeps.FILE).read_text())
-  runs = {name: tables.workdirs(folder / name) for name in sweep.points}
+  runs = {name: tables.find_workdirs(folder / name) for name in sweep.points}
   everything = [run for of_point in runs.values() for run in of_point]
   if not everything:
     raise errors.UserError(
       f"{folder} has no run with results yet; see log.txt in its workdirs."
     )
   swept = {key for point in sweep.points.values() for key in point.overrides}
-  tables.check_alike(everything, swept)
+  tables.check_comparable(everything, swept)
   results = {run: runner.read_results(run) for run in everything}
   rows = dict.fromkeys(
     tables.row_of(one)
@@ -64,7 +64,7 @@ def write(folder: pathlib.Path) -> pathlib.Path:
     cells = [tables.cell(runs[name], found, row, "online") for row in rows]
     lines.append(f"| {name} | {' | '.join(cells)} | {_paper(point)} |")
   path = folder / _FILE
-  with files.writing(path, tables.REMEDY):
+  with files.report_write_errors(path, tables.REMEDY):
     draw(
       sweep,
       {

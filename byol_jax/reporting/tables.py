@@ -30,7 +30,7 @@ _SAME = ("step", "train_split", "split", "examples")
 Row = tuple[str, str, str]
 
 
-def workdirs(folder: pathlib.Path) -> list[pathlib.Path]:
+def find_workdirs(folder: pathlib.Path) -> list[pathlib.Path]:
   """The workdirs in a folder that hold results, by name."""
   return sorted(path.parent for path in folder.glob("*/results.json"))
 
@@ -51,8 +51,8 @@ def write(folder: pathlib.Path) -> pathlib.Path:
   Raises:
     UserError: if runs differ in anything else, or the file cannot be written.
   """
-  runs = workdirs(folder)
-  check_alike(runs)
+  runs = find_workdirs(folder)
+  check_comparable(runs)
   results = [runner.read_results(run) for run in runs]
   seeds = [_settings(run)["seed"] for run in runs]
   lines = [
@@ -69,7 +69,7 @@ def write(folder: pathlib.Path) -> pathlib.Path:
     cells = [cell(runs, results, row, network) for network in _COLUMNS]
     lines.append(f"| {' '.join(row)} | {' | '.join(cells)} |")
   path = folder / _FILE
-  with files.writing(path, REMEDY):
+  with files.report_write_errors(path, REMEDY):
     path.write_text("\n".join(lines) + "\n")
   return path
 
@@ -84,7 +84,7 @@ def _settings(run: pathlib.Path) -> dict[str, Any]:
   return training_runs.flat(json.loads(path.read_text()))
 
 
-def check_alike(
+def check_comparable(
   runs: Sequence[pathlib.Path], swept: Collection[str] = ()
 ) -> None:
   """Raises `UserError` for the first other setting that runs differ in."""

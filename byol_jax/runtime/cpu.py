@@ -22,7 +22,7 @@ def choose_fast_convolutions() -> None:
   _choose(_NO_YNNPACK, "")
 
 
-def wait_for_other_processes() -> None:
+def raise_collective_timeout() -> None:
   """Makes a process on CPUs wait for what others take long for.
 
   Of XLA's 30 seconds, one compiling or preparing data alone is soon a loss. One

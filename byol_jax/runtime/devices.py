@@ -52,7 +52,9 @@ def pmap_update(update: Callable[..., Any]) -> Callable[..., Any]:
   )
 
 
-def mean_over(tree: chex.ArrayTree, axis_name: str | None) -> chex.ArrayTree:
+def mean_over_devices(
+  tree: chex.ArrayTree, axis_name: str | None
+) -> chex.ArrayTree:
   """The means of a tree's leaves over an axis of devices, if there is one.
 
   CPUs average leaf by leaf, which between processes takes each some milliseconds

@@ -9,7 +9,7 @@ from byol_jax import errors
 
 
 @contextlib.contextmanager
-def writing(what: object, remedy: str) -> Iterator[None]:
+def report_write_errors(what: object, remedy: str) -> Iterator[None]:
   """Turns a failure to write, in its block, into a `UserError` with a remedy."""
   try:
     yield
@@ -21,14 +21,14 @@ def writing(what: object, remedy: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def replacing(path: pathlib.Path, remedy: str) -> Iterator[pathlib.Path]:
+def atomic_write(path: pathlib.Path, remedy: str) -> Iterator[pathlib.Path]:
   """Gives its block a file to write, which then takes the place of `path`.
 
   A kill in between leaves what was there. A failure to write is a `UserError`
   with a remedy.
   """
   written = path.with_name(f".{os.getpid()}.{path.name}")
-  with writing(path, remedy):
+  with report_write_errors(path, remedy):
     with contextlib.suppress(FileExistsError):  # If by a file, writing says so.
       path.parent.mkdir(parents=True)
     try:

@@ -44,7 +44,7 @@ class Meter:
     self._untimed = 0  # Rows of the interval from before that.
     self._waited = 0.0  # Seconds since then spent on waiting for data.
 
-  def waited(self, seconds: float) -> None:
+  def add_data_wait(self, seconds: float) -> None:
     """Counts time spent on waiting for data."""
     self._waited += seconds
 
@@ -89,7 +89,7 @@ class Meter:
   def _write(self, step: int) -> None:
     last = self._rows[-1]
     scalars = {
-      **mean_of(self._rows),
+      **mean_over_rows(self._rows),
       "train/tau": last["train/tau"],
       "train/learning_rate": last["train/learning_rate"],
     }
@@ -102,7 +102,7 @@ class Meter:
       writer.write(step, scalars)
 
 
-def mean_of(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def mean_over_rows(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
   """Returns the mean of each scalar over `rows`, which name the same ones."""
   return {
     name: float(np.mean([row[name] for row in rows], dtype=np.float64))

@@ -23,7 +23,7 @@ from byol_jax.runtime import cpu
 T = TypeVar("T")
 
 # The exit code of what is to be started again: sysexits' "temporary failure".
-GO_ON = os.EX_TEMPFAIL
+EXIT_RESUMABLE = os.EX_TEMPFAIL
 
 # A process that is not heard of for so long is taken for dead. JAX's 100 seconds
 # would let those of a dead host wait for minutes.
@@ -46,7 +46,7 @@ def _are_launched() -> bool:
   return on_tpu or any(int(os.environ.get(name, "1")) > 1 for name in _COUNTS)
 
 
-def join(coordinator: str, count: int | None, index: int | None) -> None:
+def initialize(coordinator: str, count: int | None, index: int | None) -> None:
   """Meets the other processes of a run, if there are any.
 
   Found by itself under srun and mpirun, and on TPUs. To be called before JAX is
@@ -76,7 +76,7 @@ def join(coordinator: str, count: int | None, index: int | None) -> None:
     )
   if not (any(given) or _are_launched()):
     return
-  cpu.wait_for_other_processes()
+  cpu.raise_collective_timeout()
   try:
     jax.distributed.initialize(
       coordinator or None,
@@ -96,17 +96,17 @@ def join(coordinator: str, count: int | None, index: int | None) -> None:
     ) from error
 
 
-def are_several() -> bool:
+def is_multiprocess() -> bool:
   """Whether this is not the only process."""
   return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
-def is_first() -> bool:
+def is_primary() -> bool:
   """Whether this is the process that writes and speaks for all."""
-  return not are_several() or jax.process_index() == 0
+  return not is_multiprocess() or jax.process_index() == 0
 
 
-def of_first(make: Callable[[], T]) -> T:
+def broadcast_from_primary(make: Callable[[], T]) -> T:
   """What only the first process makes, bit for bit in all of them.
 
   Args:
@@ -115,11 +115,11 @@ def of_first(make: Callable[[], T]) -> T:
   Raises:
     UserError: in all processes, if `make` does.
   """
-  if not are_several():
+  if not is_multiprocess():
     return make()
   parts: list[np.ndarray] = []
   mistake = None
-  if is_first():
+  if is_primary():
     try:
       parts = _packed(make())
     except errors.UserError as error:
@@ -146,12 +146,12 @@ def _packed(made: object) -> list[np.ndarray]:
   return [np.frombuffer(content, np.uint8) for content in contents]
 
 
-def meet() -> None:
+def barrier() -> None:
   """Waits until all processes are here."""
-  joined(np.zeros(1))
+  all_gather_concat(np.zeros(1))
 
 
-def joined(part: np.ndarray) -> np.ndarray:
+def all_gather_concat(part: np.ndarray) -> np.ndarray:
   """What all processes have, one after the other, in all of them.
 
   Args:
@@ -160,7 +160,7 @@ def joined(part: np.ndarray) -> np.ndarray:
   Returns:
     [N, ...], where N is the sum of all n.
   """
-  if not are_several():
+  if not is_multiprocess():
     return part
   counts = multihost_utils.process_allgather(np.array(len(part)))
   fill = np.zeros((max(counts) - len(part), *part.shape[1:]), part.dtype)
@@ -168,7 +168,7 @@ def joined(part: np.ndarray) -> np.ndarray:
   return np.concatenate([x[:n] for x, n in zip(parts, counts, strict=True)])
 
 
-def leave(code: int, *, alone: bool = False) -> NoReturn:
+def exit_process(code: int, *, alone: bool = False) -> NoReturn:
   """Ends this process.
 
   Of several, those that leave for the same reason part in order: JAX ends one
@@ -179,7 +179,7 @@ def leave(code: int, *, alone: bool = False) -> NoReturn:
     code: its exit code.
     alone: the others are known not to follow.
   """
-  if are_several():
+  if is_multiprocess():
     if not alone:
       parting = threading.Thread(target=jax.distributed.shutdown, daemon=True)
       parting.start()

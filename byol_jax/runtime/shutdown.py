@@ -31,17 +31,17 @@ def stop_on_sigterm() -> None:
   signal.signal(signal.SIGTERM, stop)
 
 
-class Remembered:
+class GracefulShutdown:
   """While entered, remembers SIGTERM and SIGINT; a second one acts as before.
 
   Of several processes, all are told what one of them receives, by JAX, whose
   handler of SIGTERM is there since they met and heeds no second one.
   """
 
-  def __enter__(self) -> "Remembered":
+  def __enter__(self) -> "GracefulShutdown":
     self._received: int | None = None
     handlers = {signal.SIGINT: self._remember, signal.SIGTERM: self._remember}
-    if processes.are_several():
+    if processes.is_multiprocess():
       handlers = {signal.SIGINT: self._hand_on}
     self._before = {
       signum: signal.signal(signum, handler)
@@ -49,10 +49,10 @@ class Remembered:
     }
     return self
 
-  def received_by(self, step: int) -> int | None:
+  def stop_signal(self, step: int) -> int | None:
     """The signal to stop for, None without one; of several processes, the step
     after which all of them learn of it is the same."""
-    if processes.are_several():
+    if processes.is_multiprocess():
       told = multihost_utils.reached_preemption_sync_point(step)
       return signal.SIGTERM if told else None
     return self._received

@@ -26,7 +26,7 @@ class Watchdog:
     self._done = threading.Event()
 
   def __enter__(self) -> "Watchdog":
-    if processes.are_several() and self._seconds:
+    if processes.is_multiprocess() and self._seconds:
       threading.Thread(target=self._watch, daemon=True).start()
     return self
 
@@ -42,7 +42,7 @@ class Watchdog:
           f" {self._seconds} seconds (train.hang_seconds), here:\n"
         )
         faulthandler.dump_traceback(all_threads=True)
-        processes.leave(processes.GO_ON, alone=True)
+        processes.exit_process(processes.EXIT_RESUMABLE, alone=True)
 
   def __exit__(self, *exc_info) -> None:
     self._done.set()

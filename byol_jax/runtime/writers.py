@@ -56,23 +56,23 @@ class JsonlWriter:
 
   def __init__(self, path: str | os.PathLike, resume_step: int):
     self._path = pathlib.Path(path)
-    with files.replacing(self._path, _REMEDY) as file:
+    with files.atomic_write(self._path, _REMEDY) as file:
       rows = read_jsonl(self._path)
       kept = [row for row in rows if (row["step"] or 0) <= resume_step]
       file.write_text("".join(map(_line, kept)))
-    with files.writing(self._path, _REMEDY):
+    with files.report_write_errors(self._path, _REMEDY):
       self._file = self._path.open("a")
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     """Appends one line; NaN and infinities become null."""
     row = {name: float(value) for name, value in scalars.items()}
-    with files.writing(self._path, _REMEDY):
+    with files.report_write_errors(self._path, _REMEDY):
       self._file.write(_line({"step": step, **row}))
       self._file.flush()
 
   def close(self) -> None:
     """Closes the file."""
-    with files.writing(self._path, _REMEDY):
+    with files.report_write_errors(self._path, _REMEDY):
       self._file.close()
 
 

@@ -174,7 +174,7 @@ def prepare(config: Config, workdir: pathlib.Path) -> Run:
     plan=plan,
     learner=build_learner(config, plan, _classes(source)),
   )
-  processes.of_first(lambda: _check_settings(run))
+  processes.broadcast_from_primary(lambda: _check_settings(run))
   return run
 
 
@@ -185,7 +185,7 @@ def _load_in_turn(config: Config) -> datasets.Source:
   def open_data():
     found.append(load(config, config.data.dataset, config.data.root))
 
-  processes.of_first(open_data)
+  processes.broadcast_from_primary(open_data)
   if not found:
     open_data()
   return found[0]
@@ -222,7 +222,9 @@ def _resolved(
   config = config.copy_and_resolve_references()
   data, encoder = config.data, config.model.encoder
   # A run that goes on with more or fewer processes sees the same batches.
-  before = processes.of_first(lambda: _settings(workdir).get("data.parts"))
+  before = processes.broadcast_from_primary(
+    lambda: _settings(workdir).get("data.parts")
+  )
   data.parts = data.parts or before or jax.process_count()
   if not (data.image_size and data.mean and data.std):
     own = source.dataset.statistics or input_pipeline.measure(source)
@@ -289,14 +291,14 @@ def _check_settings(run: Run) -> None:
 def claim(run: Run) -> None:
   """Makes the workdir the run's; `UserError` if it cannot be written."""
   settings = json.loads(run.config.to_json_best_effort())
-  with files.replacing(run.workdir / _CONFIG_FILE, _REMEDY) as file:
+  with files.atomic_write(run.workdir / _CONFIG_FILE, _REMEDY) as file:
     file.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def list_broken(run: Run) -> pathlib.Path:
   """Writes the files that were left out, and why, one a line; returns where."""
   path = run.workdir / "broken_files.txt"
-  with files.replacing(path, _REMEDY) as file:
+  with files.atomic_write(path, _REMEDY) as file:
     file.write_text("".join(f"{n}\t{why}\n" for n, why in run.source.broken))
   return path
 
@@ -415,7 +417,7 @@ def restore(run: Run, step: int | None = None) -> TrainState:
         )
       return saved.restore(jax.eval_shape(run.initial_state), step)
 
-  return processes.of_first(read)
+  return processes.broadcast_from_primary(read)
 
 
 def _newest_step(run: Run) -> int:
@@ -436,7 +438,7 @@ def watch(run: Run) -> Iterator[TrainState]:
   """
   step = -1
   while step < run.plan.total_steps:
-    if processes.of_first(lambda: _newest_step(run)) <= step:
+    if processes.broadcast_from_primary(lambda: _newest_step(run)) <= step:
       time.sleep(_LOOK_EVERY)
     else:
       state = restore(run)  # Not that step's, which may be deleted by now.
@@ -472,7 +474,7 @@ def pretrain(run: Run) -> tuple[TrainState, bool]:
     UserError: if the loss is not finite, devices have come to differ, or
       nothing can be written.
   """
-  state = processes.of_first(lambda: _begin(run))
+  state = processes.broadcast_from_primary(lambda: _begin(run))
   start = int(state.step)
   if start == run.plan.total_steps:
     return state, True
@@ -481,7 +483,7 @@ def pretrain(run: Run) -> tuple[TrainState, bool]:
   with contextlib.ExitStack() as stack:
     saved: checkpoints.Checkpoints | None = None
     outputs: list[writers.Writer] = []
-    if processes.is_first():
+    if processes.is_primary():
       saved = stack.enter_context(run.open_checkpoints())
       outputs = [
         writers.JsonlWriter(run.workdir / "metrics.jsonl", start),
@@ -544,13 +546,13 @@ def _loop(
   update = devices.pmap_update(run.learner.update)
   saved_at = time.monotonic()
   with (
-    shutdown.Remembered() as remembered,
+    shutdown.GracefulShutdown() as remembered,
     watchdog.Watchdog(config.train.hang_seconds) as hang_watchdog,
   ):
     for step in range(first_step, last_step + 1):
       asked_at = time.monotonic()
       batch = next(batches)
-      progress.waited(time.monotonic() - asked_at)
+      progress.add_data_wait(time.monotonic() - asked_at)
       state, row = update(state, batch)
       progress.add(step, row)
       hang_watchdog.alive()
@@ -560,7 +562,7 @@ def _loop(
       # The first time is early, as it compiles.
       if step == first_step or is_last or (every and step % every == 0):
         _check_replicas(state, step)
-      stop = remembered.received_by(step)
+      stop = remembered.stop_signal(step)
       overdue = time.monotonic() - saved_at > saving.every_seconds > 0
       due = saving.every_steps and step % saving.every_steps == 0
       if is_last or overdue or due or stop:
@@ -573,6 +575,6 @@ def _loop(
       if stop:
         if saved:
           saved.close()
-        processes.meet()  # None leaves while the first one is still saving.
+        processes.barrier()  # None leaves while the first one is still saving.
         raise shutdown.Interrupted(stop, step)
   return state
