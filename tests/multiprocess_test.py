@@ -31,14 +31,9 @@ def assert_each_step_once(workdir, steps=STEPS):
 
 def tiny(workdir):
   return [
-    *command_line.TINY,
-    f"--workdir={workdir}",
-    f"--config.train.steps={STEPS}",
-    "--config.log.every_steps=1",
-    "--config.checkpoint.every_steps=4",
+    *command_line.pretraining(workdir, steps=STEPS, checkpoint_every=4),
     "--config.train.check_replicas_every=3",
     "--config.data.parts=2",
-    "--config.evaluation.protocols=()",
   ]
 
 

@@ -93,12 +93,9 @@ class Cluster:
 
   def __init__(self, folder: pathlib.Path):
     self._folder = folder
-    self.env = os.environ | {
+    self.env = command_line.user_environment() | {
       "PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}",
       "SLURM_CONF": str(folder / "slurm.conf"),
-      "XLA_FLAGS": os.environ["XLA_FLAGS"].replace(
-        command_line.COMPILE_FASTER, ""
-      ),
     }
 
   @contextlib.contextmanager
