@@ -94,6 +94,34 @@ def test_the_users_other_tunables_stay(restarts, monkeypatch):
   )
 
 
+@pytest.mark.parametrize(
+  ("module", "script", "is_ours"),
+  [
+    ("byol_jax.main", "main.py", True),
+    ("benchmarks.update_step", "update_step.py", True),
+    (None, "/usr/bin/byol_jax", True),
+    (None, "notebook.py", False),
+    ("pytest.__main__", "pytest", False),
+  ],
+)
+def test_only_programs_of_this_project_are_restarted(
+  restarts, monkeypatch, module, script, is_ours
+):
+  start_as(monkeypatch, module, script)
+  cpu.restart_with_huge_pages()
+  assert bool(restarts) == is_ours
+
+
+def test_a_debugged_program_is_not_restarted(restarts):
+  before = sys.gettrace()
+  sys.settrace(lambda *_: None)
+  try:
+    cpu.restart_with_huge_pages()
+  finally:
+    sys.settrace(before)
+  assert restarts == []
+
+
 @pytest.mark.parametrize("policy", ["[always] madvise never", None])
 def test_nothing_is_restarted_where_it_would_change_nothing(restarts, policy):
   if policy:

@@ -26,6 +26,9 @@ _ONE_DAY = "86400"
 
 _HUGE_PAGES = "glibc.malloc.hugetlb"
 _HUGE_PAGES_POLICY = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
+# Programs of these packages can be started again from their beginning.
+_OUR_PACKAGES = ("byol_jax", "benchmarks")
+_CONSOLE_SCRIPT = "byol_jax"
 
 
 def choose_fast_convolutions() -> None:
@@ -94,14 +97,33 @@ def restart_with_huge_pages() -> None:
   to a quarter of a CPU's step (benchmarks/README.md), and glibc reads its
   settings only when a program starts. Call this before any slow import.
 
-  It returns, and does nothing, if the program was already restarted and if the
-  system gives huge pages unasked or has none.
+  It returns, and does nothing, if the program was already restarted, if the
+  system gives huge pages unasked or has none, under a debugger, and if the
+  running program is not one of this project's (which then is a library).
   """
   tunables = os.environ.get("GLIBC_TUNABLES", "")
   if _HUGE_PAGES in tunables or not _HUGE_PAGES_POLICY.exists():
     return
   if "[madvise]" not in _HUGE_PAGES_POLICY.read_text():
     return
+  if not _is_our_program() or _is_debugged():
+    return
   settings = [tunables] if tunables else []
   os.environ["GLIBC_TUNABLES"] = ":".join([*settings, f"{_HUGE_PAGES}=1"])
   os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _is_our_program() -> bool:
+  """Returns whether `python -m` of ours or the console script was started."""
+  spec = getattr(sys.modules["__main__"], "__spec__", None)
+  if spec is not None:
+    return spec.name.partition(".")[0] in _OUR_PACKAGES
+  return pathlib.Path(sys.argv[0]).name == _CONSOLE_SCRIPT
+
+
+def _is_debugged() -> bool:
+  """Returns whether a debugger would lose the program by a restart."""
+  if sys.gettrace() is not None:
+    return True
+  monitoring = getattr(sys, "monitoring", None)  # Since Python 3.12.
+  return bool(monitoring and monitoring.get_tool(monitoring.DEBUGGER_ID))
