@@ -1,6 +1,7 @@
 """Metrics survive kills and resumes, and any JSON parser reads them."""
 
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 from byol_jax import errors
-from byol_jax.runtime import meter, writers
+from byol_jax.runtime import writers
+from tests import command_line
 
 
 def _write(path, steps, resume_step=0):
@@ -76,17 +78,69 @@ def test_unwritable_metrics_are_one_line(tmp_path):
   assert "\n" not in str(info.value)
 
 
-def test_tensorboard_reads_scalars_back(tmp_path):
+def _events(folder):
+  """Tag, step and value of each scalar in a folder's one event file."""
+  (path,) = folder.iterdir()
+  return [
+    (value.tag, event.step, value.simple_value)
+    for event in tf.compat.v1.train.summary_iterator(str(path))
+    for value in event.summary.value
+  ]
+
+
+def test_tensorboard_reads_scalars_back_as_soon_as_they_are_written(tmp_path):
+  folder = tmp_path / "new" / "tensorboard"
+  writer = writers.TensorBoardWriter(folder)
+  writer.write(5, {"train/loss": np.float32(2.5), "train/tau": 1})
+  assert _events(folder) == [("train/loss", 5, 2.5), ("train/tau", 5, 1.0)]
+  writer.write(2**40, {"train/loss": 0.1})
+  writer.close()
+  assert _events(folder)[2:] == [("train/loss", 2**40, np.float32(0.1))]
+
+
+def test_tensorboard_shows_the_events_among_its_scalars(tmp_path):
   writer = writers.TensorBoardWriter(tmp_path)
   writer.write(5, {"train/loss": 2.5})
   writer.close()
   (path,) = tmp_path.iterdir()
-  values = {}
-  for record in tf.data.TFRecordDataset(str(path)):
-    event = tf.compat.v1.Event.FromString(record.numpy())
-    for value in event.summary.value:
-      values[value.tag] = (event.step, tf.make_ndarray(value.tensor).item())
-  assert values == {"train/loss": (5, 2.5)}
+  assert "tfevents" in path.name  # The names that TensorBoard looks for.
+  first = next(iter(tf.compat.v1.train.summary_iterator(str(path))))
+  assert first.file_version == "brain.Event:2"
+
+
+def test_unwritable_tensorboard_events_are_one_line(tmp_path):
+  (tmp_path / "file").touch()
+  with pytest.raises(errors.UserError, match="Not a directory") as info:
+    writers.TensorBoardWriter(tmp_path / "file" / "tensorboard")
+  assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize("name", ["JsonlWriter", "TensorBoardWriter"])
+def test_a_disk_that_is_full_while_training_is_one_line(tmp_path, name):
+  """Files above the limit cannot be written, as on a disk that is full."""
+  code = f"""
+import pathlib, resource
+from byol_jax import errors
+from byol_jax.runtime import writers
+path = pathlib.Path({str(tmp_path)!r}) / "written"
+arguments = (path, 0) if {name!r} == "JsonlWriter" else (path,)
+writer = writers.{name}(*arguments)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+  for step in range(100):
+    writer.write(step, {{"train/loss": 1.0}})
+except errors.UserError as error:
+  print(error)
+"""
+  done = subprocess.run(
+    [sys.executable, "-c", code],
+    capture_output=True,
+    text=True,
+    cwd=command_line.ROOT,
+  )
+  assert done.stdout.startswith(f"Cannot write {tmp_path / 'written'}"), done
+  assert "File too large; free space there" in done.stdout
+  assert done.stdout.count("\n") == 1
 
 
 _SCALARS = {
@@ -133,31 +187,11 @@ def test_progress_on_a_terminal_is_redrawn_in_place(capsys, monkeypatch):
   assert "loss 1.00" in text
 
 
-def test_mean_of_is_taken_name_by_name():
-  rows = [{"a": 1, "b": np.float32(2)}, {"a": 2, "b": np.float32(4)}]
-  assert meter.mean_over_rows(rows) == {"a": 1.5, "b": 3.0}
-  assert meter.mean_over_rows([]) == {}
-
-
-def test_no_step_is_waited_for_before_two_more_are_under_way():
-  """So the device has work while the host looks at writers."""
-  fetched, under_way = [], []
-
-  class OnDevice:
-    def __init__(self, step):
-      self.step = step
-
-    def __array__(self, dtype=None, copy=None):
-      fetched.append(self.step)
-      assert under_way[-1] >= self.step + 2 or draining
-      return np.float32(1.0)
-
-  draining = False
-  found = meter.Meter([], batch_size=1, every_steps=100, last_step=100)
-  for step in range(1, 6):
-    under_way.append(step)
-    found.add(step, {"loss": OnDevice(step)})
-  assert fetched == [1, 2, 3]
-  draining = True
-  found.drain()
-  assert fetched == [1, 2, 3, 4, 5]
+def test_waiting_for_data_is_told_once_and_not_of_the_first_interval(capsys):
+  hint = writers.DataWaitHint("add cores")
+  for step, wait in ((10, 0.9), (20, 0.1), (30, 0.25), (40, 0.5)):
+    hint.write(step, {"train/data_wait": wait})
+  (note,) = capsys.readouterr().err.splitlines()
+  assert "step 30" in note
+  assert "25%" in note
+  assert note.endswith("; add cores.")
