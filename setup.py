@@ -36,6 +36,7 @@ setuptools.setup(
     "orbax-checkpoint>=0.11",
     "pillow>=10",  # Checks the files of a folder.
     "safetensors>=0.5",  # The encoder in one file, for any framework.
+    "tensorboardX>=2.6",  # Event files without TensorFlow.
     # TensorFlow only reads and augments images: its CPU build will do.
     "tensorflow-cpu>=2.21; platform_machine == 'x86_64'",
     "tensorflow>=2.21; platform_machine != 'x86_64'",

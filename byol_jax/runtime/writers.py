@@ -1,6 +1,6 @@
-"""Metrics to JSON lines, TensorBoard and a progress bar.
+"""Writers of metrics: JSON lines, TensorBoard, a progress bar, a hint.
 
-A training loop holds a list of them: each has `write(step, scalars)`, where
+A training loop holds a list of writers. Each has `write(step, scalars)`, where
 `scalars` maps flat names such as `train/loss` to numbers, and `close()`.
 """
 
@@ -10,22 +10,23 @@ import math
 import os
 import pathlib
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Mapping
 from typing import Protocol
 
-import numpy as np
-import tensorflow as tf
 import tqdm
+from tensorboardX import event_file_writer, summary
+from tensorboardX.proto import event_pb2, summary_pb2
 
-from byol_jax import errors
 from byol_jax.runtime import files
 
-# A share of the time that is worth a hint: a quarter more speed to be had.
+# A fraction of the time that is worth a hint: without the wait, training would be
+# a quarter faster. Our choice.
 _MUCH_WAIT = 0.2
 
 _REMEDY = "free space there or choose another directory"
 
-# What the progress bar shows, in this order.
+# The scalars that the progress bar shows, in this order.
 _SHOWN = {
   "train/loss": "loss {:.2f}",
   "train/top1_accuracy": "top-1 {:.1%}",
@@ -35,23 +36,27 @@ _SHOWN = {
 
 
 class Writer(Protocol):
-  """What a training loop needs of a writer."""
+  """The interface of a writer."""
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
-    """Takes the scalars of a step."""
+    """Writes the scalars of a step."""
 
   def close(self) -> None:
-    """Finishes what was begun."""
+    """Writes what is buffered and releases files."""
 
 
 class JsonlWriter:
-  """One JSON object a line, `{"step": 10, "train/loss": 1.2}`, at `path`.
+  """Appends one JSON object per line, `{"step": 10, "train/loss": 1.2}`.
 
-  A line is in the file when `write` returns. Lines of an earlier run beyond
-  `resume_step`, and torn ones, are dropped, so that every step appears once.
+  A line is in the file when `write` returns.
+
+  Args:
+    path: of the file. Lines of an earlier run after `resume_step`, and lines torn
+      by a kill, are dropped, so that the file holds every step once.
+    resume_step: the step that training resumes from, 0 at its start.
 
   Raises:
-    UserError: the file cannot be written; from `write` too.
+    UserError: the file cannot be written; also from `write` and `close`.
   """
 
   def __init__(self, path: str | os.PathLike, resume_step: int):
@@ -59,7 +64,7 @@ class JsonlWriter:
     with files.atomic_write(self._path, _REMEDY) as file:
       rows = read_jsonl(self._path)
       kept = [row for row in rows if (row["step"] or 0) <= resume_step]
-      file.write_text("".join(map(_line, kept)))
+      file.write_text("".join(map(_to_line, kept)))
     with files.report_write_errors(self._path, _REMEDY):
       self._file = self._path.open("a")
 
@@ -67,7 +72,7 @@ class JsonlWriter:
     """Appends one line; NaN and infinities become null."""
     row = {name: float(value) for name, value in scalars.items()}
     with files.report_write_errors(self._path, _REMEDY):
-      self._file.write(_line({"step": step, **row}))
+      self._file.write(_to_line({"step": step, **row}))
       self._file.flush()
 
   def close(self) -> None:
@@ -77,44 +82,57 @@ class JsonlWriter:
 
 
 class TensorBoardWriter:
-  """An event file in `directory`, for `tensorboard --logdir`."""
+  """Writes an event file for `tensorboard --logdir`.
+
+  It uses the synchronous part of tensorboardX: the library's `SummaryWriter`
+  writes in a thread, where an error would be lost.
+
+  Args:
+    directory: made if it is missing.
+
+  Raises:
+    UserError: the file cannot be written; also from `write` and `close`.
+  """
 
   def __init__(self, directory: str | os.PathLike):
-    self._directory = os.fspath(directory)
-    with self._write_errors():
-      self._writer = tf.summary.create_file_writer(self._directory)
+    self._directory = pathlib.Path(directory)
+    with files.report_write_errors(self._directory, _REMEDY):
+      self._directory.mkdir(parents=True, exist_ok=True)
+      self._events = event_file_writer.EventsWriter(
+        str(self._directory / "events"),
+        filename_suffix=f".{os.getpid()}",  # Two runs may start in one second.
+      )
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
-    """Adds one point to the curve of each name."""
-    # What tf.summary.scalar does, without its need for the package tensorboard
-    # where nothing but writing happens.
-    metadata = tf.compat.v1.SummaryMetadata()
-    metadata.plugin_data.plugin_name = "scalars"
-    metadata.data_class = 1  # Scalar.
-    with self._write_errors(), self._writer.as_default():
-      for name, value in scalars.items():
-        tf.summary.write(name, np.float32(value), step=step, metadata=metadata)
-      self._writer.flush()
+    """Adds one point to the curve of each scalar."""
+    values = [
+      value
+      for name, scalar in scalars.items()
+      for value in summary.scalar(name, float(scalar)).value
+    ]
+    event = event_pb2.Event(
+      wall_time=time.time(),
+      step=step,
+      summary=summary_pb2.Summary(value=values),
+    )
+    with files.report_write_errors(self._directory, _REMEDY):
+      self._events.write_event(event)
+      self._events.flush()
 
   def close(self) -> None:
-    """Writes what is still in memory and closes the file."""
-    with self._write_errors():
-      self._writer.close()
-
-  @contextlib.contextmanager
-  def _write_errors(self) -> Iterator[None]:
-    try:
-      yield
-    except tf.errors.OpError as error:
-      raise errors.UserError(
-        f"Cannot write to {self._directory}: {error.message}; {_REMEDY}."
-      ) from error
+    """Closes the file."""
+    with files.report_write_errors(self._directory, _REMEDY):
+      self._events.close()
 
 
 class ProgressBar:
-  """Steps done out of `total` on stderr, with the latest scalars beside them.
+  """Shows the steps done and the latest scalars on stderr.
 
-  On a terminal a bar; anywhere else one line every 30 seconds.
+  A terminal gets a bar, anything else one line every 30 seconds.
+
+  Args:
+    total: steps of the run.
+    initial: steps that are already done.
   """
 
   def __init__(self, total: int, initial: int):
@@ -124,7 +142,7 @@ class ProgressBar:
       initial=initial,
       file=sys.stderr if terminal else _Lines(),
       mininterval=0.1 if terminal else 30.0,  # Seconds; 0.1 is tqdm's.
-      miniters=1,  # Else tqdm guesses how rarely to look at the clock.
+      miniters=1,  # Otherwise tqdm guesses how rarely to read the clock.
       dynamic_ncols=terminal,
       bar_format="{percentage:3.0f}% "
       + ("|{bar}| " if terminal else "")
@@ -132,11 +150,11 @@ class ProgressBar:
     )
 
   def update(self, step: int) -> None:
-    """Moves the bar on to `step` steps done."""
+    """Moves the bar to `step` steps done."""
     self._bar.update(step - self._bar.n)
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
-    """Moves on to `step` and shows those of the scalars that fit a line."""
+    """Moves the bar to `step` and shows the scalars that fit on a line."""
     shown = (
       text.format(float(scalars[name]))
       for name, text in _SHOWN.items()
@@ -151,32 +169,36 @@ class ProgressBar:
 
 
 class DataWaitHint:
-  """Says once on stderr what to do where training waits for its data."""
+  """Prints one note on stderr if training waits much for its data.
+
+  Args:
+    advice: completes the note, "...; {advice}."
+  """
 
   def __init__(self, advice: str):
     self._advice = advice
     self._writes = 0
-    self._told = False
+    self._was_shown = False
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
-    """Looks at the share of the time that was waited, once it has settled."""
+    """Checks `train/data_wait`, from the second call on."""
     self._writes += 1
     wait = scalars.get("train/data_wait", 0.0)
-    # The first interval fills the buffers.
-    if self._writes > 1 and wait > _MUCH_WAIT and not self._told:
+    # The buffers fill during the first interval.
+    if self._writes > 1 and wait > _MUCH_WAIT and not self._was_shown:
       tqdm.tqdm.write(
-        f"Note: at step {step}, {wait:.0%} of the time went on waiting for"
-        f" data; {self._advice}.",
+        f"Note: at step {step}, training spent {wait:.0%} of the time waiting"
+        f" for data; {self._advice}.",
         file=sys.stderr,
       )
-      self._told = True
+      self._was_shown = True
 
   def close(self) -> None:
-    """Has nothing to close."""
+    """Does nothing."""
 
 
 class _Lines:
-  """Stderr for tqdm where nothing is redrawn: each state on its own line."""
+  """Stderr for tqdm where nothing can be redrawn: each state on its own line."""
 
   def write(self, text: str) -> None:
     if text := text.strip():
@@ -187,7 +209,14 @@ class _Lines:
 
 
 def read_jsonl(path: str | os.PathLike) -> list[dict[str, float | None]]:
-  """Returns the rows a `JsonlWriter` wrote, without torn ones; [] if no file."""
+  """Returns the rows that a `JsonlWriter` wrote.
+
+  Args:
+    path: of the file.
+
+  Returns:
+    One dictionary per line, without torn lines; [] if there is no file.
+  """
   path = pathlib.Path(path)
   rows = []
   for line in path.read_text().splitlines() if path.exists() else ():
@@ -196,8 +225,8 @@ def read_jsonl(path: str | os.PathLike) -> list[dict[str, float | None]]:
   return rows
 
 
-def _line(row: Mapping[str, float | None]) -> str:
-  """One line of JSON, which knows no NaN."""
+def _to_line(row: Mapping[str, float | None]) -> str:
+  """Returns a row as one line of JSON, which has no NaN."""
   finite = {
     name: value if value is None or math.isfinite(value) else None
     for name, value in row.items()
