@@ -163,7 +163,9 @@ def prepare(config: Config, workdir: pathlib.Path) -> Run:
       had, or the workdir holds checkpoints of other settings.
   """
   devices.check_batch_size(config.train.batch_size, config.train.microbatches)
-  source = _load_in_turn(config)
+  source = processes.primary_first(
+    lambda: load(config, config.data.dataset, config.data.root)
+  )
   config = _resolved(config, source, workdir)
   num_examples = datasets.num_examples(source, source.dataset.pretrain)
   plan = make_plan(config, num_examples)
@@ -176,19 +178,6 @@ def prepare(config: Config, workdir: pathlib.Path) -> Run:
   )
   processes.broadcast_from_primary(lambda: _check_settings(run))
   return run
-
-
-def _load_in_turn(config: Config) -> datasets.Source:
-  """The data, which the first process prepares where that is to be done."""
-  found: list[datasets.Source] = []
-
-  def open_data():
-    found.append(load(config, config.data.dataset, config.data.root))
-
-  processes.broadcast_from_primary(open_data)
-  if not found:
-    open_data()
-  return found[0]
 
 
 def load(config: Config, dataset: str, root: str) -> datasets.Source:
