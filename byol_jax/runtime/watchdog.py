@@ -1,4 +1,4 @@
-"""Ends a process that hangs, so that the others do not wait for ever."""
+"""Ends a process that hangs, so that the others do not wait for it for ever."""
 
 import faulthandler
 import sys
@@ -11,18 +11,19 @@ from byol_jax.runtime import processes
 
 
 class Watchdog:
-  """While entered, ends this process, of several, when it seems to hang.
+  """Ends this process of several if it makes no step for too long.
 
-  The others then lose it and end, too, instead of waiting for it for ever.
+  A context manager that watches from a thread. The other processes notice that
+  this one is gone, and end, too. The time counts from the first call of `alive`,
+  since the first step compiles. One process alone is not watched.
 
   Args:
-    seconds: without a call of `alive`, counted from the first one: the first
-      step compiles. 0: any number.
+    seconds: the longest time between calls of `alive`; 0: no limit.
   """
 
   def __init__(self, seconds: float):
     self._seconds = seconds
-    self._seen: float | None = None
+    self._last_step_at: float | None = None
     self._done = threading.Event()
 
   def __enter__(self) -> "Watchdog":
@@ -31,15 +32,16 @@ class Watchdog:
     return self
 
   def alive(self) -> None:
-    """Says that a step was made."""
-    self._seen = time.monotonic()
+    """Reports that a step was made."""
+    self._last_step_at = time.monotonic()
 
   def _watch(self) -> None:
     while not self._done.wait(min(self._seconds / 10, 10)):
-      if self._seen and time.monotonic() - self._seen > self._seconds:
+      last = self._last_step_at
+      if last is not None and time.monotonic() - last > self._seconds:
         sys.stderr.write(
           f"Process {jax.process_index()} has made no step for"
-          f" {self._seconds} seconds (train.hang_seconds), here:\n"
+          f" {self._seconds} seconds (train.hang_seconds). It is here:\n"
         )
         faulthandler.dump_traceback(all_threads=True)
         processes.exit_process(processes.EXIT_RESUMABLE, alone=True)
