@@ -35,7 +35,7 @@ from byol_jax.evaluation import embed, runner
 from byol_jax.interop import encoder_file
 from byol_jax.learning.learner import TrainState
 from byol_jax.models import networks
-from byol_jax.reporting import report, sweep, tables
+from byol_jax.reporting import report, sweep, tables, views
 from byol_jax.runtime import processes, shutdown
 from byol_jax.training import plan, runs
 
@@ -214,7 +214,7 @@ def _views(run: runs.Run) -> None:
   """Draws what the first step is given."""
   _tell_data(run)
   if processes.is_primary():
-    _say(f"Drawn: {report.write_views(run)}")
+    _say(f"Drawn: {views.write(run)}")
 
 
 MODES: Mapping[str, Callable[[runs.Run], None]] = {

@@ -1,30 +1,51 @@
-"""The curves of a pretraining run."""
+"""The curves of a pretraining run: loss, accuracy, tau, learning rate."""
 
 import os
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import axes, figure, layout_engine, ticker
+from matplotlib import axes, ticker
 
 from byol_jax.reporting import style
+from byol_jax.runtime import writers
+from byol_jax.training import runs
+
+# A row of `metrics.jsonl`.
+Row = Mapping[str, float | None]
+
+
+def is_available(run: runs.Run) -> bool:
+  """Returns whether the run has logged anything."""
+  return bool(_read_rows(run))
+
+
+def write(run: runs.Run) -> pathlib.Path:
+  """Draws `figures/curves.png` of a run, finished or not, and returns it."""
+  path = style.figure_path(run.workdir, "curves")
+  steps_per_epoch = run.plan.num_examples / run.config.train.batch_size
+  draw(_read_rows(run), path, steps_per_epoch)
+  return path
+
+
+def _read_rows(run: runs.Run) -> list[dict[str, float | None]]:
+  return writers.read_jsonl(run.workdir / "metrics.jsonl")
 
 
 def draw(
-  rows: Sequence[Mapping[str, float | None]],
+  rows: Sequence[Row],
   path: str | os.PathLike,
   steps_per_epoch: float | None = None,
 ) -> None:
-  """Draws a pretraining run as four panels: loss, accuracy, tau, rate.
+  """Draws four panels: loss, accuracy, tau and learning rate.
 
   Args:
     rows: of `metrics.jsonl`, by step; a row may lack any name but `step`.
     path: of the PNG, 1200 x 800 pixels.
     steps_per_epoch: adds a scale in epochs to the scale in steps.
   """
-  layout = layout_engine.ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
-  fig = figure.Figure(figsize=(12, 8), dpi=style.DOTS_PER_INCH, layout=layout)
-  (loss, accuracy), (tau, rate) = fig.subplots(2, 2)
+  fig, ((loss, accuracy), (tau, rate)) = style.new_panels(12, 8, 2, 2)
 
   loss.set_title("BYOL loss (range 0 to 8; 0: both views predict each other)")
   _draw_curve(loss, rows, "train/repr_loss")
@@ -35,7 +56,7 @@ def draw(
     accuracy,
     rows,
     "train/top5_accuracy",
-    color=style.SECOND_COLOUR,
+    color=style.SECOND_COLOR,
     label="top-5",
   )
   _draw_curve(accuracy, rows, "train/top1_accuracy", label="top-1")
@@ -44,7 +65,7 @@ def draw(
   if accuracy.lines:
     accuracy.legend(loc="best", frameon=False)
 
-  tau.set_title("tau: share of the target network kept at each step")
+  tau.set_title("tau: fraction of the target network kept at each step")
   _draw_curve(tau, rows, "train/tau", smooth=False)
   tau.ticklabel_format(axis="y", useOffset=False)
   tau.set_ylim(top=1)
@@ -55,19 +76,20 @@ def draw(
 
   for panel in (loss, accuracy, tau, rate):
     _finish_panel(panel, steps_per_epoch)
-  fig.savefig(path)
+  style.save(fig, path)
 
 
 def _draw_curve(
   panel: axes.Axes,
-  rows: Sequence[Mapping[str, float | None]],
+  rows: Sequence[Row],
   name: str,
+  *,
   smooth: bool = True,
-  color: str = style.COLOUR,
+  color: str = style.FIRST_COLOR,
   label: str | None = None,
 ) -> None:
-  """Draws one metric; a noisy one smoothed, with what was measured behind."""
-  # Null in the file, None here, stands for what was not finite.
+  """Draws one metric, smoothed if it has many points, before its raw values."""
+  # Null in the file, None here, stands for a value that was not finite.
   points = [
     (row["step"], row[name]) for row in rows if row.get(name) is not None
   ]
@@ -83,19 +105,18 @@ def _draw_curve(
 
 
 def _moving_mean(values: np.ndarray, width: int) -> np.ndarray:
-  """The mean over `width` neighbours on either side, fewer at the ends."""
+  """Returns means over `width` neighbours on either side, fewer at the ends."""
   window = np.ones(2 * width + 1)
   total = np.convolve(values, window)[width:-width]
   return total / np.convolve(np.ones_like(values), window)[width:-width]
 
 
 def _finish_panel(panel: axes.Axes, steps_per_epoch: float | None) -> None:
-  """Scales, grid, and a word where there is nothing to see yet."""
+  """Adds scales and grid, and a note where nothing is logged yet."""
+  style.finish_panel(panel)
   panel.set_xlabel("step")
   panel.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
   panel.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
-  panel.grid(alpha=0.3)
-  panel.spines[["top", "right"]].set_visible(False)
   panel.margins(x=0.02)
   panel.set_xlim(left=0)
   if not panel.lines:

@@ -1,13 +1,36 @@
-"""Images beside the two views that the first step is given."""
+"""Images beside the two views that the first step trains on."""
 
 import os
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib import figure
 
+from byol_jax.data import input_pipeline
 from byol_jax.reporting import style
+from byol_jax.training import runs
+
+_SHOWN_IMAGES = 4
+
+
+def write(run: runs.Run) -> pathlib.Path:
+  """Draws `figures/views.png`, the first step's first views, and returns it."""
+  views = runs.make_views(run.config)
+  originals, batch = input_pipeline.first_views(
+    run.source,
+    views,
+    runs.make_reading(run.config),
+    count=_SHOWN_IMAGES,
+    seed=run.config.seed,
+  )
+  finished = runs.finish_views(views, batch)
+  path = style.figure_path(run.workdir, "views")
+  draw(
+    originals, finished["view1"], finished["view2"], path, run.config.augment
+  )
+  return path
 
 
 def draw(
@@ -17,14 +40,14 @@ def draw(
   path: str | os.PathLike,
   settings: Mapping[str, Mapping[str, Any]],
 ) -> None:
-  """Draws images beside their two views, with the settings of both below.
+  """Draws images beside their two views, above the settings of both.
 
   Args:
     originals: at most 8 images [H, W, 3] of any sizes, uint8 or in [0, 1].
     view1: [N, S, S, 3] in [0, 1], one for each original.
     view2: likewise.
     path: of the PNG.
-    settings: `view1` and `view2`, each mapping the same names to values.
+    settings: `view1` and `view2`, each a mapping of the same names to values.
   """
   shared, different = _settings_text(settings["view1"], settings["view2"])
   # Inches; a line of text at size 8 takes 0.135.
@@ -32,7 +55,7 @@ def draw(
   lines = max(shared.count("\n"), different.count("\n")) + 1
   text_height = 0.135 * lines + 0.2
   fig = figure.Figure(
-    figsize=(7, images_height + text_height), dpi=1.5 * style.DOTS_PER_INCH
+    figsize=(7, images_height + text_height), dpi=style.IMAGE_DOTS_PER_INCH
   )
   parts: Any = fig.subfigures(2, 1, height_ratios=(images_height, text_height))
   images, text = parts
@@ -42,7 +65,7 @@ def draw(
   triples = zip(originals, view1, view2, strict=True)
   for panels, triple in zip(grid, triples, strict=True):
     for panel, image in zip(panels, triple, strict=True):
-      panel.imshow(style.coloured(image))
+      panel.imshow(style.to_rgb(image))
       panel.set_axis_off()
   for x, title in ((0.18, "original"), (0.5, "view 1"), (0.82, "view 2")):
     images.text(x, top, title, ha="center", va="bottom", size=12)
@@ -50,13 +73,13 @@ def draw(
     text.text(
       x, 1 - 0.1 / text_height, block, family="monospace", size=8, va="top"
     )
-  fig.savefig(path)
+  style.save(fig, path)
 
 
 def _settings_text(
   view1: Mapping[str, Any], view2: Mapping[str, Any]
 ) -> tuple[str, str]:
-  """Two tables: the settings both views share, and those that differ."""
+  """Returns two tables: the settings that both views share, and the others."""
   pairs = {name: (_text(view1[name]), _text(view2[name])) for name in view1}
   name_width = max(map(len, pairs), default=0) + 2
   shared = ["the same for both views"]
@@ -70,7 +93,7 @@ def _settings_text(
 
 
 def _text(value: Any) -> str:
-  """A setting as people write it: a range as `0.08 to 1`."""
+  """Returns a setting as people write it: a range as `0.08 to 1`."""
   if isinstance(value, Sequence) and not isinstance(value, str):
     return " to ".join(map(_text, value))
   return f"{value:.3g}" if isinstance(value, float) else str(value)
