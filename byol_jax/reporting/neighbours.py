@@ -1,4 +1,4 @@
-"""Images beside their nearest neighbours, as the retrieval protocol found them."""
+"""Images beside the nearest neighbours that the retrieval protocol found."""
 
 import itertools
 import os

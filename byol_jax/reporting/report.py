@@ -20,8 +20,8 @@ class Figure(NamedTuple):
   write: Callable[[runs.Run], Any]
 
 
-# By the name of the PNG in `figures/`, in the order in which they are drawn. The
-# views need no metrics, but show nothing of a run that has not begun.
+# By the name of the PNG in `figures/`, in the order in which they are drawn.
+# The views need no metrics, but show nothing of a run that has not begun.
 FIGURES: Mapping[str, Figure] = {
   "neighbours": Figure(neighbours.is_available, neighbours.write),
   "curves": Figure(curves.is_available, curves.write),

@@ -63,8 +63,8 @@ def write(folder: pathlib.Path) -> pathlib.Path:
   draw(sweep, _metric_values(sweep, results), folder / _FIGURE)
   tables.write_table(
     folder / _FILE,
-    f"{sweep.title}: mean over seeds ± half their range; in brackets, the widest"
-    " 95% interval of a seed over the test examples.",
+    f"{sweep.title}: mean over seeds ± half their range; in brackets, the"
+    " widest 95% interval of a seed over the test examples.",
     [sweep.axis, *map(str, rows), "paper, ImageNet"],
     lines,
   )

@@ -66,8 +66,8 @@ def write(folder: pathlib.Path) -> pathlib.Path:
   path = folder / _FILE
   write_table(
     path,
-    f"Mean of {len(results)} seeds ({seeds}) ± half their range; in brackets, the"
-    " widest 95% interval of a seed over the test examples.",
+    f"Mean of {len(results)} seeds ({seeds}) ± half their range; in brackets,"
+    " the widest 95% interval of a seed over the test examples.",
     ["", *_COLUMNS.values()],
     [
       [str(row), *(cell(results, row, network) for network in _COLUMNS)]

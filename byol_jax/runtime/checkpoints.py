@@ -1,7 +1,7 @@
 """Checkpoints of any pytree of arrays, written by orbax in the background.
 
-A checkpoint stores leaves by path, such as `online_params['classifier']['w']`, so
-that reading it needs none of the classes of the saved tree.
+A checkpoint stores leaves by path, such as `online_params['classifier']['w']`,
+so that reading it needs none of the classes of the saved tree.
 """
 
 import contextlib
@@ -23,9 +23,9 @@ from byol_jax import errors
 class Checkpoints:
   """Saves and restores the latest checkpoints of a run.
 
-  Each is a folder named by its step. Only `save` writes to the directory, so that
-  other programs can read it while a run trains. In a run of several processes,
-  which all have the same state, only one should save.
+  Each is a folder named by its step. Only `save` writes to the directory, so
+  that other programs can read it while a run trains. In a run of several
+  processes, which all have the same state, only one should save.
 
   Args:
     directory: made by the first `save`.

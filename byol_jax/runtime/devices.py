@@ -1,14 +1,14 @@
 """Data-parallel computation on several devices; the only user of `pmap`.
 
-The state is the same on all devices and each computes its part of the batch. The
-rest of the code sees functions of a state and a batch, and an axis name.
+The state is the same on all devices and each computes its part of the batch.
+The rest of the code sees functions of a state and a batch, and an axis name.
 
 JAX develops `pmap` no further and recommends `jax.jit` of `jax.shard_map`. Only
 this module would change: `_sharding` already names a mesh of the axis `AXIS`;
 `pmap_update` would become `jax.jit(jax.shard_map(...), donate_argnums=0)` with
-the specs `P()` for the state and `P(AXIS)` for the batch, `pmap_examples` and the
-checksums likewise, and `prefetch` would keep the batch's own leading axis. With
-several processes, arrays would span all devices instead of the local ones.
+the specs `P()` for the state and `P(AXIS)` for the batch, `pmap_examples` and
+the checksums likewise, and `prefetch` would keep the batch's own leading axis.
+With several processes, arrays would span all devices instead of the local ones.
 """
 
 import collections
@@ -52,13 +52,14 @@ def pmap_update(update: Callable[..., Any]) -> Callable[..., Any]:
   """Runs `update` on all devices of all processes.
 
   Args:
-    update: a function of `(state, batch, axis_name)` that averages over the axis
-      whatever must be the same on all devices.
+    update: a function of `(state, batch, axis_name)` that averages over the
+      axis whatever must be the same on all devices.
 
   Returns:
     A function of `(state, batch)`. The state has no device axis. Its memory is
     used again (donated), so do not touch it after the call; give the first call
-    a state from `replicate`. The batch has a leading device axis, see `prefetch`.
+    a state from `replicate`. The batch has a leading device axis, see
+    `prefetch`.
   """
 
   def on_device(state: chex.ArrayTree, batch: chex.ArrayTree) -> Any:
@@ -146,8 +147,8 @@ def replicate(state: chex.ArrayTree) -> chex.ArrayTree:
 def differing_devices(state: chex.ArrayTree) -> list[int]:
   """Returns the devices whose copy of the state differs from device 0's.
 
-  `pmap_update` returns one copy of the state and hides the others, so a fault of
-  one device would show in worse results only.
+  `pmap_update` returns one copy of the state and hides the others, so a fault
+  of one device would show in worse results only.
 
   Args:
     state: as updates return it; every leaf of 32 bits per value.

@@ -47,9 +47,9 @@ def initialize(
 ) -> None:
   """Connects the processes of a run, if there are several.
 
-  Call it before JAX is first used. Under srun and mpirun, and on TPUs, JAX finds
-  the other processes by itself. If they do not come, JAX ends this process with
-  a message of its own.
+  Call it before JAX is first used. Under srun and mpirun, and on TPUs, JAX
+  finds the other processes by itself. If they do not come, JAX ends this
+  process with a message of its own.
 
   Args:
     coordinator_address: HOST:PORT at which the primary process listens; empty
@@ -99,8 +99,8 @@ def initialize(
       return
     raise errors.UserError(
       "The processes could not be connected:"
-      f" {str(error).splitlines()[0]}; check that all were started and can reach"
-      f" --coordinator={coordinator_address}."
+      f" {str(error).splitlines()[0]}; check that all were started and can"
+      f" reach --coordinator={coordinator_address}."
     ) from error
 
 

@@ -47,9 +47,10 @@ class GracefulShutdown:
   """Remembers SIGTERM and SIGINT, so that a training loop can save first.
 
   A context manager; a second signal has its former effect. In a run of several
-  processes a signal to one of them stops all after the same step. JAX tells them
-  about it: its handler of SIGTERM is installed since `processes.initialize`, and
-  ignores a second one. SIGINT is therefore sent on as SIGTERM.
+  processes a signal to one of them stops all after the same step. JAX tells
+  them about it: its handler of SIGTERM is installed since
+  `processes.initialize`, and ignores a second one. SIGINT is therefore sent on
+  as SIGTERM.
   """
 
   def __enter__(self) -> "GracefulShutdown":

@@ -14,8 +14,8 @@ class Watchdog:
   """Ends this process of several if it makes no step for too long.
 
   A context manager that watches from a thread. The other processes notice that
-  this one is gone, and end, too. The time counts from the first call of `alive`,
-  since the first step compiles. One process alone is not watched.
+  this one is gone, and end, too. The time counts from the first call of
+  `alive`, since the first step compiles. One process alone is not watched.
 
   Args:
     seconds: the longest time between calls of `alive`; 0: no limit.

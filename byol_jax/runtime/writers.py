@@ -20,8 +20,8 @@ from tensorboardX.proto import event_pb2, summary_pb2
 
 from byol_jax.runtime import files
 
-# A fraction of the time that is worth a hint: without the wait, training would be
-# a quarter faster. Our choice.
+# A fraction of the time that is worth a hint: without the wait, training would
+# be a quarter faster. Our choice.
 _MUCH_WAIT = 0.2
 
 _REMEDY = "free space there or choose another directory"
@@ -51,8 +51,8 @@ class JsonlWriter:
   A line is in the file when `write` returns.
 
   Args:
-    path: of the file. Lines of an earlier run after `resume_step`, and lines torn
-      by a kill, are dropped, so that the file holds every step once.
+    path: of the file. Lines of an earlier run after `resume_step`, and lines
+      torn by a kill, are dropped, so that the file holds every step once.
     resume_step: the step that training resumes from, 0 at its start.
 
   Raises:
@@ -198,7 +198,7 @@ class DataWaitHint:
 
 
 class _Lines:
-  """Stderr for tqdm where nothing can be redrawn: each state on its own line."""
+  """Writes each state of tqdm on its own line of stderr."""
 
   def write(self, text: str) -> None:
     if text := text.strip():
