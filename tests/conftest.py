@@ -1,4 +1,4 @@
-"""Two CPU devices, strict JAX, and one folder of prepared digits for all tests."""
+"""Two CPU devices, strict JAX, and prepared digits for all tests."""
 
 import os
 
@@ -13,9 +13,9 @@ from byol_jax.runtime import cpu
 from tests import command_line
 
 cpu.choose_fast_convolutions()
-# Tests spend most of their time on compilation. Less optimisation and a cache on
-# disk, which other tests and later runs share, take a third off. Programs that
-# tests start run with the users' settings, see `command_line`.
+# Tests spend most of their time on compilation. Less optimisation and a cache
+# on disk, which other tests and later runs share, take a third off. Programs
+# that tests start run with the users' settings, see `command_line`.
 cpu.set_xla_flag(*command_line.COMPILE_FASTER)
 jax.config.update(
   "jax_compilation_cache_dir",
@@ -34,8 +34,8 @@ def digits_dir(tmp_path_factory) -> str:
   return str(tmp_path_factory.mktemp("digits"))
 
 
-# The files that take minutes, the longest first: each of two workers takes a file
-# at a time, and the last file should be a short one.
+# The files that take minutes, the longest first: each of two workers takes a
+# file at a time, and the last file should be a short one.
 _LONG_FILES = (
   "train_test.py",
   "learner_test.py",

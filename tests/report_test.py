@@ -134,7 +134,10 @@ def test_drawing_needs_no_display(tmp_path, monkeypatch):
   """Not even where matplotlib is told to open windows."""
   monkeypatch.setenv("MPLBACKEND", "tkagg")
   monkeypatch.delenv("DISPLAY", raising=False)
-  draw = "import sys; from byol_jax.reporting import curves; curves.draw([], *sys.argv[1:])"
+  draw = (
+    "import sys; from byol_jax.reporting import curves;"
+    " curves.draw([], *sys.argv[1:])"
+  )
   subprocess.run(
     [sys.executable, "-c", draw, tmp_path / "curves.png"],
     check=True,

@@ -30,9 +30,9 @@ pytestmark = [
   pytest.mark.skipif(os.geteuid() != 0, reason="slurmd needs root"),
 ]
 
-# One node of two cores, whatever the machine has, without accounting, cgroups or
-# plugins; its daemons cannot be reached from elsewhere. JAX's processes meet at a
-# port that follows from the job's id, so jobs do not start from 1.
+# One node of two cores, whatever the machine has, without accounting, cgroups
+# or plugins; its daemons cannot be reached from elsewhere. JAX's processes meet
+# at a port that follows from the job's id, so jobs do not start from 1.
 CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)

@@ -1,4 +1,4 @@
-"""A process that hangs among several is ended; see multiprocess_test.py, too."""
+"""A process that hangs is ended, as in multiprocess_test.py with real ones."""
 
 import threading
 import time
