@@ -1,19 +1,21 @@
-"""Figures are drawn from whatever a run has logged so far."""
+"""Pictures show the data that a workdir has."""
 
 import pathlib
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
 from matplotlib import figure, image
 
-from byol_jax.reporting import curves, neighbours, views
+from byol_jax import errors
+from byol_jax.reporting import curves, neighbours, report, views
 
 
 @pytest.fixture
 def drawn(monkeypatch):
-  """The figures that were saved, to look into."""
+  """The figures that were saved, for inspection."""
   figures = []
   save = figure.Figure.savefig
 
@@ -129,9 +131,50 @@ def test_neighbours_stand_beside_their_image(tmp_path, drawn, labelled):
   assert ("red" in captions) == labelled
 
 
+@pytest.fixture
+def run(tmp_path):
+  """A run that has logged one row, as far as curves need one."""
+  (tmp_path / "metrics.jsonl").write_text('{"step": 10, "train/tau": 0.9}\n')
+  return types.SimpleNamespace(
+    workdir=tmp_path,
+    plan=types.SimpleNamespace(num_examples=64),
+    config=types.SimpleNamespace(train=types.SimpleNamespace(batch_size=32)),
+  )
+
+
+def test_a_report_has_the_pictures_whose_data_is_there(run, monkeypatch):
+  written = []
+  monkeypatch.setattr(
+    report,
+    "FIGURES",
+    report.FIGURES
+    | {
+      "views": report.Figure(lambda run: True, written.append),
+      "new": report.Figure(lambda run: False, written.append),
+    },
+  )
+  report.write(run)
+  assert written == [run]
+  (path,) = (run.workdir / "figures").iterdir()
+  assert path.name == "curves.png"
+
+
+def test_nothing_to_draw_is_one_line(run):
+  (run.workdir / "metrics.jsonl").write_text("")
+  with pytest.raises(errors.UserError, match="nor neighbours"):
+    report.write(run)
+  assert not (run.workdir / "figures").exists()
+
+
+def test_an_unwritable_picture_is_one_line_with_what_to_do(run):
+  (run.workdir / "figures").touch()
+  with pytest.raises(errors.UserError, match=r"curves\.png: .*--mode=report"):
+    curves.write(run)
+
+
 @pytest.mark.slow
 def test_drawing_needs_no_display(tmp_path, monkeypatch):
-  """Not even where matplotlib is told to open windows."""
+  """Not even where matplotlib is configured to open windows."""
   monkeypatch.setenv("MPLBACKEND", "tkagg")
   monkeypatch.delenv("DISPLAY", raising=False)
   draw = (
