@@ -102,7 +102,7 @@ def _seconds_a_step(options: argparse.Namespace) -> float:
   from byol_jax.training import plan
 
   if options.coordinator:
-    processes.join(options.coordinator, 2, options.index)
+    processes.initialize(options.coordinator, 2, options.index)
   config = update_step._config(options)
   config.train.batch_size *= jax.process_count()
   planned = plan.make_plan(config, num_examples=10_000)

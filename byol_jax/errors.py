@@ -1,18 +1,25 @@
-"""The one exception that is meant for users' eyes."""
+"""The exception whose message users see."""
 
 from collections.abc import Iterable
 
 
 class UserError(ValueError):
-  """A mistake a user can mend; its message is one line: value, rule, remedy.
+  """A mistake that the user can correct.
 
-  `main` prints the message without a traceback and exits non-zero. Anything
-  else that is raised is a defect of ours and keeps its traceback.
+  Its message is one line that names the value, the rule and the remedy. The
+  command line prints it without a traceback and exits with 1. Any other
+  exception is a defect of this program and keeps its traceback.
   """
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> UserError:
-  """The error for a name that a registry does not hold; lists those it does."""
+  """Returns the error for a name that a registry lacks.
+
+  Args:
+    what: the kind of thing, such as "--mode", which begins the message.
+    name: the unknown name.
+    known: the names to choose from.
+  """
   return UserError(
     f"{what} {name!r} is unknown; choose one of: {', '.join(known)}."
   )

@@ -1,4 +1,4 @@
-"""Sweeps: several runs of an experiment that differ in one thing, as data."""
+"""A sweep: runs of one experiment that differ in one setting, as data."""
 
 import importlib.util
 import json
@@ -12,13 +12,14 @@ FILE = "sweep.json"  # In the folder of a sweep's workdirs.
 
 
 class Point(NamedTuple):
-  """One setting that is tried.
+  """One value of the swept setting.
 
   Attributes:
-    x: where it stands on the figure's axis.
-    overrides: dotted key of the configuration to value.
-    paper: the paper's top-1 on ImageNet in percent, and half its seeds' range,
-      0 where the paper gives none; None if the paper did not try it.
+    x: the position on the axis of the sweep's picture.
+    overrides: dotted configuration key to value.
+    paper: the paper's top-1 on ImageNet in percent and half the range of its
+      seeds, 0 where the paper gives no range; None if the paper did not try
+      this value.
   """
 
   x: float
@@ -27,18 +28,19 @@ class Point(NamedTuple):
 
 
 class Sweep(NamedTuple):
-  """What is tried, on what, and how it is shown.
+  """The runs of a sweep and the labels of its picture.
 
   Attributes:
-    experiment: the file of the experiment that each run is.
-    points: name to point, in the order they are run and listed.
-    seeds: each point is run with each.
-    overrides: of all runs, dotted key to value.
-    metric: the name in `results.json` that the figure shows.
-    title: of the figure: what is swept.
-    axis: what x is.
-    scale: of the axis, linear, log, or points, each marked by its name.
-    source: where the paper's figures stand.
+    experiment: the experiment file of every run.
+    points: name to point, in the order in which they run and are listed.
+    seeds: every point runs with every seed.
+    overrides: dotted key to value, for all runs.
+    metric: a name in `results.json`, which the picture shows.
+    title: of the picture: the swept setting.
+    axis: the label of the axis of `Point.x`.
+    scale: of that axis: linear, log, or points, which marks each point by its
+      name.
+    source: the place of the paper's numbers, such as a table.
   """
 
   experiment: str
@@ -56,8 +58,8 @@ class Member(NamedTuple):
   """One run of a sweep.
 
   Attributes:
-    name: of its workdir below the sweep's, `POINT/seed_N`.
-    overrides: all of them, the seed too.
+    name: `POINT/seed_N`, the workdir inside the sweep's folder.
+    overrides: dotted key to value: the sweep's, the point's and the seed.
   """
 
   name: str
@@ -65,7 +67,11 @@ class Member(NamedTuple):
 
 
 def load(path: str | pathlib.Path) -> Sweep:
-  """What `get_sweep` of a file returns; `UserError` if there is none."""
+  """Returns the sweep that `get_sweep()` of a Python file returns.
+
+  Raises:
+    UserError: there is no such file or function.
+  """
   path = pathlib.Path(path)
   spec = importlib.util.spec_from_file_location(path.stem, path)
   if not path.is_file() or spec is None or spec.loader is None:
@@ -82,7 +88,7 @@ def load(path: str | pathlib.Path) -> Sweep:
 
 
 def members(sweep: Sweep) -> list[Member]:
-  """The runs of a sweep: all points with the first seed, then with the next."""
+  """Returns the runs of a sweep: all points with one seed, then the next."""
   return [
     Member(
       f"{name}/seed_{seed}",
@@ -94,18 +100,18 @@ def members(sweep: Sweep) -> list[Member]:
 
 
 def flag(key: str, value: Any) -> str:
-  """An override as the command line takes it."""
+  """Returns an override as a flag of the command line."""
   return f"--config.{key}={value}"
 
 
 def to_json(sweep: Sweep) -> str:
-  """All of a sweep, as text."""
+  """Returns a sweep as the text of `sweep.json`."""
   points = {name: point._asdict() for name, point in sweep.points.items()}
   return json.dumps(sweep._asdict() | {"points": points}, indent=2) + "\n"
 
 
 def from_json(text: str) -> Sweep:
-  """The inverse of `to_json`."""
+  """Returns the sweep that `to_json` wrote."""
   found = json.loads(text)
   points = {
     name: Point(

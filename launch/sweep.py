@@ -1,13 +1,13 @@
-"""Runs a sweep of `experiments/sweeps`, here or as jobs of SLURM.
+"""Runs a sweep of `experiments/sweeps`, on this machine or as SLURM jobs.
 
     python launch/sweep.py --sweep=experiments/sweeps/target_decay.py \
       [--on=local|slurm] [--workdir=DIR] [--dry-run] [--config.KEY=VALUE ...]
 
-Each run is `python -m byol_jax.main` in a workdir of its own below DIR,
-`POINT/seed_N`, with `log.txt` beside its results. The same command goes on where
-it was stopped, skips what is finished, and does not stop for a run that fails.
-Further --config.KEY=VALUE hold for all runs; --slurm.KEY=VALUE, such as
---slurm.time=240 (minutes, needed) or --slurm.gpus_per_node=4, are submitit's.
+Each run is `python -m byol_jax.main` in its own workdir DIR/POINT/seed_N, which
+also holds its `log.txt`. A run that fails does not stop the sweep. The same
+command resumes a sweep that was stopped and skips its finished runs.
+--config.KEY=VALUE applies to all runs. --slurm.KEY=VALUE is passed to submitit,
+for example --slurm.time=240 (minutes, required) or --slurm.gpus_per_node=4.
 """
 
 import argparse
@@ -26,12 +26,13 @@ from byol_jax import errors, sweeps
 
 ROOT = pathlib.Path(__file__).parent.parent
 
-# Of `python -m byol_jax.main`: the same command goes on, see docs/launching.md.
-_GO_ON = (os.EX_TEMPFAIL, -signal.SIGABRT)
+# Exit codes of `python -m byol_jax.main` after which the same command resumes
+# the run, see docs/launching.md.
+_RESUMABLE = (os.EX_TEMPFAIL, -signal.SIGABRT)
 
-_MOST_JOBS = 100  # That a run may take, one after the other, as slurm.sbatch.
+_MAX_JOBS = 100  # One after the other for a run; as in slurm.sbatch.
 
-# In a run's workdir: the command that finished, and the job that was submitted.
+# In a run's workdir: the command that finished, and the id of its SLURM job.
 _FINISHED, _JOB = "finished.txt", "job.txt"
 
 
@@ -41,7 +42,14 @@ def command(
   workdir: pathlib.Path,
   extra: Sequence[str],
 ) -> list[str]:
-  """What a run of the sweep is."""
+  """Returns the command line of one run.
+
+  Args:
+    sweep: the sweep.
+    member: the run.
+    workdir: of the sweep.
+    extra: further flags.
+  """
   return [
     sys.executable,
     "-m",
@@ -54,13 +62,18 @@ def command(
 
 
 def is_finished(workdir: pathlib.Path, line: Sequence[str]) -> bool:
-  """Whether the same command has ended well there."""
+  """Returns whether a command has already ended with 0 in a workdir."""
   marker = workdir / _FINISHED
   return marker.exists() and marker.read_text() == shlex.join(line[1:])
 
 
 class Run:
-  """One run; submitit sends it to where it is executed and calls it."""
+  """One run of a sweep, which submitit can pickle and call.
+
+  Args:
+    workdir: of the run.
+    line: its command.
+  """
 
   def __init__(self, workdir: pathlib.Path, line: Sequence[str]):
     self.workdir = workdir
@@ -68,7 +81,7 @@ class Run:
     self._process: subprocess.Popen | None = None
 
   def execute(self) -> int:
-    """Runs it to its end and returns its exit code."""
+    """Runs the command to its end and returns its exit code."""
     self.workdir.mkdir(parents=True, exist_ok=True)
     with (self.workdir / "log.txt").open("ab") as log:
       self._process = subprocess.Popen(
@@ -76,97 +89,121 @@ class Run:
         cwd=ROOT,
         stdout=log,
         stderr=log,
-        start_new_session=True,  # Ctrl-C reaches it once, by `stop`.
+        start_new_session=True,  # Only `stop` sends it signals.
         preexec_fn=_ignore_submitit,
       )
     code = self._process.wait()
-    # Of a job with several tasks, the first one says so.
+    # In a job of several tasks, only the first one marks the run.
     if code == 0 and os.environ.get("SLURM_PROCID", "0") == "0":
       (self.workdir / _FINISHED).write_text(shlex.join(self.line[1:]))
     return code
 
   def __call__(self) -> None:
-    """Runs it as a job of SLURM, which it leaves as failed if it failed."""
+    """Runs as a SLURM job, which is queued again if the run is resumable.
+
+    Raises:
+      RuntimeError: the run failed, so that SLURM marks the job as failed.
+    """
     code = self.execute()
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-    if code in _GO_ON and restarts < _MOST_JOBS and _is_running():
-      signal.raise_signal(signal.SIGUSR2)  # submitit puts it into the queue.
+    if code in _RESUMABLE and restarts < _MAX_JOBS and _is_running():
+      signal.raise_signal(signal.SIGUSR2)  # submitit queues the job again.
     elif code:
-      raise RuntimeError(f"{self.workdir} ended with {code}, see its log.txt")
+      raise RuntimeError(_failure(self, code))
 
   def stop(self) -> None:
-    """Tells it to save and end."""
+    """Tells the run to save and end."""
     if self._process:
       self._process.terminate()
 
   def checkpoint(self) -> Any:
-    """What submitit puts into the queue when time is up, after saving."""
-    import submitit  # Only where it runs.
+    """Returns the job that submitit queues when time is up, after saving."""
+    import submitit  # Optional; installed wherever this method is called.
 
     if self._process:
       self.stop()
-      # Called from a signal's handler amid `wait`, which a second one would
-      # wait for.
-      with contextlib.suppress(ChildProcessError):  # Ended before.
+      # submitit calls this from a signal handler inside `Popen.wait`, whose
+      # lock a second `wait` could never take.
+      with contextlib.suppress(ChildProcessError):  # It has already ended.
         os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
     return submitit.helpers.DelayedSubmission(Run(self.workdir, self.line))
 
 
+def _failure(run: Run, code: int) -> str:
+  return f"{run.workdir} ended with {code}, see its log.txt"
+
+
 def _ignore_submitit() -> None:
-  """Its signal reaches all processes of a job and would kill those unaware."""
+  """Ignores submitit's signal, which reaches every process of a job."""
   signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
 def run_here(runs: Sequence[Run]) -> list[str]:
-  """One run after the other; returns what is to be said of those that failed."""
+  """Executes runs one after the other.
+
+  Exits with the resumable code if a run was stopped.
+
+  Args:
+    runs: in their order.
+
+  Returns:
+    One message per failed run.
+  """
   failed = []
   for number, run in enumerate(runs, 1):
     for signum in (signal.SIGINT, signal.SIGTERM):
       signal.signal(signum, lambda *_, run=run: run.stop())
     print(f"[{number}/{len(runs)}] {run.workdir}", flush=True)
     began, code = time.monotonic(), run.execute()
-    if code in _GO_ON:
-      print("Stopped; the same command goes on.")
+    if code in _RESUMABLE:
+      print("Stopped; run the same command again to resume.")
       sys.exit(os.EX_TEMPFAIL)
     if code:
-      failed.append(f"{run.workdir} ended with {code}, see its log.txt")
+      failed.append(_failure(run, code))
     minutes = (time.monotonic() - began) / 60
     print(f"  {'failed' if code else 'done'}, {minutes:.1f} min", flush=True)
   return failed
 
 
 def _is_queued(workdir: pathlib.Path) -> bool:
-  """Whether SLURM still has the job that was submitted for a workdir."""
+  """Returns whether SLURM still has the last job of a workdir."""
   job = workdir / _JOB
-  if not job.exists():
-    return False
-  return bool(_state(job.read_text()))
+  return job.exists() and bool(_state(job.read_text()))
 
 
 def _state(job: str) -> str:
-  """What SLURM says of a job: RUNNING and so on, empty if it has forgotten it."""
-  asked = subprocess.run(
+  """Returns a job's state, such as RUNNING; empty if SLURM has forgotten it."""
+  done = subprocess.run(
     ["squeue", "--noheader", "--format=%T", "--jobs", job],
     capture_output=True,
     text=True,
   )
-  if asked.returncode and "Invalid job id" not in asked.stderr:
+  if done.returncode and "Invalid job id" not in done.stderr:
     raise errors.UserError(
-      f"squeue does not answer: {asked.stderr.strip()}; try again later, as runs"
-      " that are in the queue would be submitted twice."
+      f"squeue fails: {done.stderr.strip()}; try again later, since runs that"
+      " are already in the queue would be submitted twice."
     )
-  return asked.stdout.strip()
+  return done.stdout.strip()
 
 
 def _is_running() -> bool:
-  """Whether this job is, and was not cancelled."""
+  """Returns whether this process' job still runs, and was not cancelled."""
   return _state(os.environ["SLURM_JOB_ID"]) == "RUNNING"
 
 
 def submit(
   runs: Sequence[Run], workdir: pathlib.Path, parameters: dict[str, Any]
 ) -> None:
-  """Gives runs to SLURM, those that it already has excepted, and leaves."""
+  """Submits runs that are not in the queue yet, and returns at once.
+
+  Args:
+    runs: in their order.
+    workdir: of the sweep.
+    parameters: submitit's names and values; `slurm_time` is required.
+
+  Raises:
+    UserError: submitit or `slurm_time` is missing, or SLURM does not answer.
+  """
   try:
     import submitit
   except ImportError as error:
@@ -175,8 +212,8 @@ def submit(
     ) from error
   if "slurm_time" not in parameters:
     raise errors.UserError(
-      "--slurm.time is missing; give the minutes that a run may take at a time,"
-      " such as --slurm.time=240: a longer one goes on in the next job."
+      "--slurm.time is missing; give the minutes of one job, such as"
+      " --slurm.time=240: a run that takes longer continues in another job."
     )
   waiting = [run for run in runs if not _is_queued(run.workdir)]
   if len(waiting) < len(runs):
@@ -184,7 +221,7 @@ def submit(
   if not waiting:
     return
   executor = submitit.AutoExecutor(
-    workdir / "submitit", cluster="slurm", slurm_max_num_timeout=_MOST_JOBS
+    workdir / "submitit", cluster="slurm", slurm_max_num_timeout=_MAX_JOBS
   )
   executor.update_parameters(**{"name": workdir.name, **parameters})
   with executor.batch():
@@ -195,20 +232,8 @@ def submit(
     print(f"{job.job_id}  {run.workdir}")
 
 
-def _parameter(argument: str) -> tuple[str, Any]:
-  """submitit's name and value of --slurm.KEY=VALUE."""
-  key, _, value = argument.removeprefix("--slurm.").partition("=")
-  return f"slurm_{key}", int(value) if value.isdigit() else value
-
-
-def _describe(sweep: sweeps.Sweep, path: pathlib.Path) -> None:
-  """Leaves beside the runs what the report needs to know of them."""
-  path.mkdir(parents=True, exist_ok=True)
-  (path / sweeps.FILE).write_text(sweeps.to_json(sweep))
-
-
-def main(argv: Sequence[str]) -> int:
-  """Returns the exit code: 0 if all is done, or submitted."""
+def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+  """Returns this program's options, and the flags that are passed on."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -225,31 +250,37 @@ def main(argv: Sequence[str]) -> int:
         f"{argument!r} is unknown; write --config.KEY=VALUE or"
         " --slurm.KEY=VALUE."
       )
+  return options, rest
+
+
+def _slurm_parameter(argument: str) -> tuple[str, Any]:
+  """Returns submitit's name and value of --slurm.KEY=VALUE."""
+  key, _, value = argument.removeprefix("--slurm.").partition("=")
+  return f"slurm_{key}", int(value) if value.isdigit() else value
+
+
+def _start(options: argparse.Namespace, rest: Sequence[str]) -> int:
+  """Runs or submits the unfinished runs of a sweep; returns the exit code."""
+  sweep = sweeps.load(options.sweep)
+  name = pathlib.Path(options.sweep).stem
+  workdir = (options.workdir or pathlib.Path("runs/sweeps") / name).absolute()
   extra = [argument for argument in rest if argument.startswith("--config.")]
-  parameters = dict(
-    _parameter(argument) for argument in rest if argument.startswith("--slurm.")
-  )
-  try:
-    sweep = sweeps.load(options.sweep)
-    name = pathlib.Path(options.sweep).stem
-    workdir = (options.workdir or pathlib.Path("runs/sweeps") / name).absolute()
-    runs = [
-      Run(workdir / member.name, command(sweep, member, workdir, extra))
-      for member in sweeps.members(sweep)
-    ]
-    left = [run for run in runs if not is_finished(run.workdir, run.line)]
-    print(f"{len(runs)} runs, {len(runs) - len(left)} finished: {workdir}")
-    if options.dry_run:
-      print("\n".join(shlex.join(run.line) for run in left))
-      return 0
-    _describe(sweep, workdir)
-    if options.on == "slurm":
-      submit(left, workdir, parameters)
-      return 0
-    failed = run_here(left)
-  except errors.UserError as error:
-    print(f"Error: {error}", file=sys.stderr)
-    return 1
+  runs = [
+    Run(workdir / member.name, command(sweep, member, workdir, extra))
+    for member in sweeps.members(sweep)
+  ]
+  left = [run for run in runs if not is_finished(run.workdir, run.line)]
+  print(f"{len(runs)} runs, {len(runs) - len(left)} finished: {workdir}")
+  if options.dry_run:
+    print("\n".join(shlex.join(run.line) for run in left))
+    return 0
+  workdir.mkdir(parents=True, exist_ok=True)
+  (workdir / sweeps.FILE).write_text(sweeps.to_json(sweep))  # For the report.
+  if options.on == "slurm":
+    slurm = [argument for argument in rest if argument.startswith("--slurm.")]
+    submit(left, workdir, dict(map(_slurm_parameter, slurm)))
+    return 0
+  failed = run_here(left)
   for line in failed:
     print(f"Error: {line}", file=sys.stderr)
   if not failed:
@@ -258,6 +289,16 @@ def main(argv: Sequence[str]) -> int:
       f" --mode=report --workdir={workdir}"
     )
   return 1 if failed else 0
+
+
+def main(argv: Sequence[str]) -> int:
+  """Returns the exit code: 0 if all runs are done or submitted."""
+  options, rest = _parse(argv)
+  try:
+    return _start(options, rest)
+  except errors.UserError as error:
+    print(f"Error: {error}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Checkpoints come back bit for bit, and survive what goes wrong on disks."""
+"""Checkpoints come back bit for bit, and survive kills and faulty disks."""
 
 import os
 import pathlib
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl import logging
 
 from byol_jax import errors
 from byol_jax.runtime import checkpoints
@@ -79,6 +80,28 @@ def test_template_may_be_shapes_only(tmp_path):
   _assert_same(restored, _state(7))
 
 
+def test_an_import_leaves_the_logs_of_others_alone():
+  code = (
+    "from absl import logging; from byol_jax.runtime import checkpoints;"
+    " print(logging.get_absl_logger().filters)"
+  )
+  done = subprocess.run(
+    [sys.executable, "-c", code],
+    cwd=pathlib.Path(__file__).parent.parent,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert done.stdout == "[]\n"
+
+
+def test_orbax_logs_nothing_and_others_are_heard(tmp_path, caplog):
+  _save(tmp_path, 1)
+  _save(tmp_path, 2)  # A second manager.
+  logging.warning("heard")
+  assert [record.getMessage() for record in caplog.records] == ["heard"]
+
+
 def test_any_step_kept_can_be_restored(tmp_path):
   _save(tmp_path, 1, 2, 3)
   _assert_same(_restore(tmp_path, 2), _state(2))
@@ -112,7 +135,7 @@ def test_saving_a_step_again_keeps_the_first(tmp_path):
 
 @pytest.fixture
 def stuck_disk(monkeypatch):
-  """Holds back what orbax writes until the test releases it."""
+  """Delays the writes of orbax until the test releases them."""
   release = threading.Event()
   handler = checkpoints.ocp.type_handlers.NumpyHandler
   write = handler._background_serialize
@@ -138,7 +161,7 @@ def test_arrays_may_be_overwritten_and_donated_right_after_save(
     for _ in range(3):
       device = add_one(device)
     device.block_until_ready()
-    assert not (tmp_path / "1").exists()  # Save came back before the disk.
+    assert not (tmp_path / "1").exists()  # Not written yet.
     stuck_disk.set()
   expected = np.arange(1000.0, dtype=np.float32)
   template = {"host": expected, "device": expected}
@@ -171,12 +194,12 @@ def test_kill_in_mid_save_leaves_the_last_complete_one(tmp_path):
     assert writer.stdout.readline() == b"saving\n"
     assert writer.stdout.readline() == b"going on\n"
     writer.send_signal(signal.SIGKILL)
-  # Else the save was over before the kill, and nothing is shown here.
+  # Otherwise the save ended before the kill, and the test shows nothing.
   assert [p.name for p in tmp_path.iterdir() if "tmp" in p.name]
   with checkpoints.Checkpoints(tmp_path, 5) as saved:
     assert saved.latest_step() == 1
     saved.save(3, {"w": np.full(10, 3.0)})
-  # What the kill left lying about is gone with the next save.
+  # The next save has removed the remains of the killed one.
   assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "3"]
 
 
@@ -191,7 +214,7 @@ def test_damaged_newest_falls_back_with_a_warning(tmp_path, caplog, how):
 
 def test_training_on_from_an_older_one_sets_the_damaged_one_aside(tmp_path):
   _save(tmp_path, 1, 3)
-  for _ in range(2):  # Also when one was set aside before.
+  for _ in range(2):  # The second time replaces `damaged-3`.
     _damage(tmp_path, 3, "deleted")
     with checkpoints.Checkpoints(tmp_path, 10) as saved:
       saved.restore(_state(0))

@@ -13,9 +13,10 @@ import orbax.checkpoint as ocp
 
 ROOT = pathlib.Path(__file__).parent.parent
 
-COMPILE_FASTER = "--xla_backend_optimization_level=1"  # Of XLA's four.
+# XLA's flag and value: the second of its four levels of optimisation.
+COMPILE_FASTER = ("xla_backend_optimization_level", "1")
 
-# The quickstart, as small as it gets while everything still happens.
+# The quickstart, as small as it can be while everything still happens.
 TINY = (
   "--config=experiments/quickstart.py",
   "--config.model.encoder.name=TinyResNet",
@@ -26,16 +27,44 @@ TINY = (
 )
 
 
+def pretraining(
+  workdir: pathlib.Path, *, steps: int, checkpoint_every: int
+) -> tuple[str, ...]:
+  """Returns the arguments of a tiny run that logs every step."""
+  return (
+    *TINY,
+    f"--workdir={workdir}",
+    f"--config.train.steps={steps}",
+    f"--config.checkpoint.every_steps={checkpoint_every}",
+    "--config.log.every_steps=1",
+    "--config.evaluation.protocols=()",
+  )
+
+
+def user_environment() -> dict[str, str]:
+  """Returns this process' environment without the tests' own XLA flag."""
+  flag = "--{}={}".format(*COMPILE_FASTER)
+  flags = os.environ.get("XLA_FLAGS", "").replace(flag, "")
+  return os.environ | {"XLA_FLAGS": flags}
+
+
 def start(
   *args: str, data_dir: str | None = None, devices: int = 1, **variables: str
 ) -> subprocess.Popen:
-  """A program with so many virtual devices and environment variables."""
-  env = os.environ | variables | {"JAX_NUM_CPU_DEVICES": str(devices)}
-  # Programs start many times here: what compiles fast is kept for the next, too.
+  """Starts the program on `devices` virtual CPU devices.
+
+  Args:
+    *args: of the command line.
+    data_dir: tfds' folder of prepared data; None for its default.
+    devices: how many.
+    **variables: further environment variables.
+  """
+  env = user_environment() | variables
+  env["JAX_NUM_CPU_DEVICES"] = str(devices)
+  # Tests start many programs, so even quick compilations are cached.
   env["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
   if data_dir:
     env["TFDS_DATA_DIR"] = data_dir
-  env["XLA_FLAGS"] = env["XLA_FLAGS"].replace(COMPILE_FASTER, "")
   return subprocess.Popen(
     [sys.executable, "-m", "byol_jax.main", *args],
     cwd=ROOT,
@@ -47,7 +76,7 @@ def start(
 
 
 def start_pair(*args: str, **kwargs) -> list[subprocess.Popen]:
-  """Two processes that make one run, a device each."""
+  """Starts two processes of one run, each with one device."""
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     address = "127.0.0.1:{1}".format(*free.getsockname())
@@ -57,7 +86,7 @@ def start_pair(*args: str, **kwargs) -> list[subprocess.Popen]:
       f"--coordinator={address}",
       "--num_processes=2",
       f"--process_id={index}",
-      JAX_COORDINATOR_BIND_ADDRESS=address,  # Else it is open to the network.
+      JAX_COORDINATOR_BIND_ADDRESS=address,  # Default: all interfaces.
       **kwargs,
     )
     for index in range(2)
@@ -65,7 +94,7 @@ def start_pair(*args: str, **kwargs) -> list[subprocess.Popen]:
 
 
 def ended(process: subprocess.Popen) -> subprocess.CompletedProcess:
-  """Waits for the end."""
+  """Waits until a program ends and returns its exit code and output."""
   stdout, stderr = process.communicate()
   return subprocess.CompletedProcess(
     process.args, process.returncode, stdout, stderr
@@ -73,18 +102,19 @@ def ended(process: subprocess.Popen) -> subprocess.CompletedProcess:
 
 
 def run(*args: str, **kwargs) -> subprocess.CompletedProcess:
+  """Runs a program to its end; see `start`."""
   return ended(start(*args, **kwargs))
 
 
 def saved_leaves(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
-  """What a checkpoint of a run holds."""
+  """Returns the arrays of a checkpoint by path."""
   folder = workdir / "checkpoints" / str(step) / "default"
   with ocp.StandardCheckpointer() as checkpointer:
     return checkpointer.restore(folder.absolute())
 
 
 def wait_for(process: subprocess.Popen, file: pathlib.Path, lines: int) -> None:
-  """Waits until a file has so many lines, or the process has ended."""
+  """Waits until a file has `lines` lines or the process has ended."""
   while process.poll() is None:
     if file.exists() and file.read_text().count("\n") >= lines:
       return
@@ -94,7 +124,7 @@ def wait_for(process: subprocess.Popen, file: pathlib.Path, lines: int) -> None:
 def run_and_signal(
   *args: str, signum: signal.Signals, when: pathlib.Path, lines: int, **kwargs
 ) -> subprocess.CompletedProcess:
-  """Sends a signal as soon as a file has so many lines."""
+  """Runs a program that gets a signal once a file has `lines` lines."""
   process = start(*args, **kwargs)
   wait_for(process, when, lines)
   process.send_signal(signum)

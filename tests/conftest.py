@@ -1,9 +1,9 @@
-"""Two CPU devices, strict JAX, and golden arrays for all tests."""
+"""Two CPU devices, strict JAX, and prepared digits for all tests."""
 
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # Neither is imported.
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # Spares the import of Keras.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # GPUs round differently.
 
 import jax
@@ -13,10 +13,10 @@ from byol_jax.runtime import cpu
 from tests import command_line
 
 cpu.choose_fast_convolutions()
-# Tests are mostly compilation, which this takes a third off: less is optimised, and
-# what one test compiled, others and later runs take from disk. Programs that tests
-# start get what users get, see command_line.
-os.environ["XLA_FLAGS"] += f" {command_line.COMPILE_FASTER}"
+# Tests spend most of their time on compilation. Less optimisation and a cache
+# on disk, which other tests and later runs share, take a third off. Programs
+# that tests start run with the users' settings, see `command_line`.
+cpu.set_xla_flag(*command_line.COMPILE_FASTER)
 jax.config.update(
   "jax_compilation_cache_dir",
   str(command_line.ROOT / ".pytest_cache" / "compiled"),
@@ -24,22 +24,22 @@ jax.config.update(
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)  # Any.
 jax.config.update("jax_num_cpu_devices", 2)
-# A shape that only fits by an implicit broadcast is a mistake.
+# A shape that fits only by an implicit broadcast is a mistake.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 @pytest.fixture(scope="session")
 def digits_dir(tmp_path_factory) -> str:
-  """A data_dir of the tests' own, in which the digits are prepared once."""
+  """A data_dir of this session, in which the digits are prepared once."""
   return str(tmp_path_factory.mktemp("digits"))
 
 
-# Those that take minutes, the longest first: two processes take a file at a time,
-# and one of them should not end with a long one alone.
+# The files that take minutes, the longest first: each of two workers takes a
+# file at a time, and the last file should be a short one.
 _LONG_FILES = (
   "train_test.py",
   "learner_test.py",
-  "docs_test.py",
+  "readme_test.py",
   "slurm_test.py",
   "multiprocess_test.py",
   "protocols_test.py",
@@ -53,9 +53,11 @@ _LONG_FILES = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-  def place(item: pytest.Item) -> int:
-    name = item.path.name
-    long = name in _LONG_FILES
-    return _LONG_FILES.index(name) if long else len(_LONG_FILES)
-
-  items.sort(key=place)
+  folder = command_line.ROOT / "tests"
+  if missing := [name for name in _LONG_FILES if not (folder / name).exists()]:
+    raise pytest.UsageError(
+      f"tests/conftest.py orders {', '.join(missing)}, which are gone; name the"
+      " files that hold their tests now."
+    )
+  order = {name: index for index, name in enumerate(_LONG_FILES)}
+  items.sort(key=lambda item: order.get(item.path.name, len(order)))

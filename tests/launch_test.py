@@ -1,4 +1,4 @@
-"""The scripts in launch/, with stand-ins for what they start."""
+"""The scripts in launch/, with stand-ins for the programs they start."""
 
 import os
 import pathlib
@@ -25,7 +25,7 @@ MULTI_GPU = "launch/multi_gpu.sh"
 SLURM = "launch/slurm.sbatch"
 JOB = {"SLURM_JOB_ID": "7"}
 
-# Notes how it was called, and leaves with the first of the codes in a file.
+# Records its call, and exits with the first of the codes in a file.
 STAND_IN = """#!/usr/bin/env bash
 cd "{folder}"
 echo "$(basename "$0") $*" >>calls
@@ -37,7 +37,7 @@ exit "$code"
 
 
 class Machine:
-  """Where python, srun, scontrol and gcloud are stand-ins."""
+  """Runs scripts where python, srun, scontrol and gcloud are stand-ins."""
 
   def __init__(self, folder: pathlib.Path):
     self._folder = folder
@@ -134,7 +134,7 @@ def test_the_page_names_every_script():
     assert script.is_dir() or f"launch/{script.name}" in PAGE
 
 
-# What is typed, in which environment, and what the one line of answer contains.
+# A command, its environment, and parts of the one line that it prints.
 MISTAKES = {
   "multi_gpu, no configuration": ([MULTI_GPU], {}, ["--config", "try"]),
   "multi_gpu, GPUs": (
@@ -208,7 +208,7 @@ def test_a_tpu_needs_gcloud(machine, tmp_path):
   assert "gcloud is not installed" in done.stderr
 
 
-# Command, and what stands in the lines that it prints.
+# A command, and a part of each line that it prints.
 DRY_RUNS = {
   "create --spot": [
     "tpu-vm create pod --zone=here --accelerator-type=v3-32 --version=base"
@@ -325,6 +325,8 @@ def test_a_job_prints_and_runs_a_step_with_the_arguments(machine):
 
 
 def test_a_job_keeps_its_cpus_and_has_a_process_for_each_gpu(machine):
+  srun, program = STEP.split(" python", 1)
+  program = f"python{program}"
   machine.run(
     SLURM,
     CONFIG,
@@ -334,9 +336,7 @@ def test_a_job_keeps_its_cpus_and_has_a_process_for_each_gpu(machine):
     SLURM_JOB_NUM_NODES="2",
     SLURM_GPUS_ON_NODE="8",
   )
-  assert machine.calls == [
-    f"srun --kill-on-bad-exit=0 --cpus-per-task=12 {STEP.split('=0 ')[1]} {CONFIG}"
-  ]
+  assert machine.calls == [f"{srun} --cpus-per-task=12 {program} {CONFIG}"]
 
 
 @pytest.mark.parametrize("code", [75, 134])

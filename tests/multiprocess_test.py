@@ -1,4 +1,4 @@
-"""Several processes that train as one, and what becomes of them."""
+"""Several processes train as one, stop together and resume."""
 
 import json
 import os
@@ -31,18 +31,13 @@ def assert_each_step_once(workdir, steps=STEPS):
 
 def tiny(workdir):
   return [
-    *command_line.TINY,
-    f"--workdir={workdir}",
-    f"--config.train.steps={STEPS}",
-    "--config.log.every_steps=1",
-    "--config.checkpoint.every_steps=4",
+    *command_line.pretraining(workdir, steps=STEPS, checkpoint_every=4),
     "--config.train.check_replicas_every=3",
     "--config.data.parts=2",
-    "--config.evaluation.protocols=()",
   ]
 
 
-# 600 examples to learn from and 97 to judge: no batch divides them.
+# No batch size divides the 600 training and 97 test examples.
 EVALUATION = [
   "--config.evaluation.protocols=knn,linear,semi_supervised",
   "--config.evaluation.baselines=False",
@@ -57,7 +52,7 @@ EVALUATION = [
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory, digits_dir):
-  """One process with two devices."""
+  """The workdir of one process with two devices."""
   workdir = tmp_path_factory.mktemp("uninterrupted")
   done = command_line.run(
     *tiny(workdir), *EVALUATION, data_dir=digits_dir, devices=2
@@ -88,7 +83,7 @@ def test_two_processes_train_as_one_with_two_devices(tmp_path, digits_dir):
   assert second.returncode == 0, second.stderr
   assert "2 cpu devices in 2 processes" in first.stdout
   said = [x for x in second.stdout.splitlines() if not x.startswith("[Gloo]")]
-  assert said == []  # One speaks for both.
+  assert said == []  # The primary prints for both.
   one = command_line.run(*args("one"), data_dir=digits_dir, devices=2)
   assert one.returncode == 0, one.stderr
   assert_same_end(tmp_path / "two", tmp_path / "one", 50)
@@ -96,7 +91,7 @@ def test_two_processes_train_as_one_with_two_devices(tmp_path, digits_dir):
 
 
 @pytest.mark.slow
-def test_a_killed_process_ends_the_other_and_one_process_goes_on(
+def test_a_killed_process_ends_the_other_and_one_process_resumes(
   uninterrupted, tmp_path, digits_dir
 ):
   def survivor_of(killed, lines):
@@ -113,24 +108,23 @@ def test_a_killed_process_ends_the_other_and_one_process_goes_on(
   assert first.returncode == os.EX_TEMPFAIL, first.stderr
   assert "Another process was lost" in first.stderr
   assert "Traceback" not in first.stderr
-  # JAX may abort a process that lost the first before Python hears of it.
+  # JAX may abort a process that lost the primary before Python notices.
   second = survivor_of(killed=0, lines=9)
   assert second.returncode in (os.EX_TEMPFAIL, -signal.SIGABRT), second.stderr
   assert "run the same command" in second.stderr or "fatal" in second.stderr
 
-  done = command_line.run(
-    *tiny(tmp_path), data_dir=digits_dir
-  )  # On one device.
+  # On one device.
+  done = command_line.run(*tiny(tmp_path), data_dir=digits_dir)
   assert done.returncode == 0, done.stderr
   assert_same_end(tmp_path, uninterrupted)
   assert_each_step_once(tmp_path)
 
 
 @pytest.mark.slow
-def test_sigterm_to_one_stops_both_which_go_on_and_judge_as_one(
+def test_sigterm_to_one_stops_both_which_resume_and_evaluate_as_one(
   uninterrupted, tmp_path, digits_dir
 ):
-  """From one device to two processes, stopped once more."""
+  """One device starts; two processes resume, are stopped, and resume."""
   alone = command_line.run_and_signal(
     *tiny(tmp_path),
     signum=signal.SIGTERM,
@@ -163,7 +157,7 @@ def test_sigterm_to_one_stops_both_which_go_on_and_judge_as_one(
   assert results.keys() == expected.keys()
   for name, result in results.items():
     assert result["examples"] == 97
-    # An example or two may fall on the other side of a boundary.
+    # One or two examples may lie at a decision boundary.
     assert abs(result["value"] - expected[name]["value"]) < 2.5 / 97, name
 
 
@@ -183,7 +177,7 @@ def test_a_process_that_hangs_ends_the_other_with_where_it_waits(
   assert time.monotonic() - stopped_at < 60
   assert survivor.returncode == os.EX_TEMPFAIL, survivor.stderr
   assert "no step for 5" in survivor.stderr
-  assert "_loop" in survivor.stderr
+  assert "loop.py" in survivor.stderr
 
 
 @pytest.mark.slow

@@ -1,19 +1,21 @@
-"""Figures are drawn from whatever a run has logged so far."""
+"""Pictures show the data that a workdir has."""
 
 import pathlib
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
 from matplotlib import figure, image
 
-from byol_jax.reporting import report
+from byol_jax import errors
+from byol_jax.reporting import curves, neighbours, report, views
 
 
 @pytest.fixture
 def drawn(monkeypatch):
-  """The figures that were saved, to look into."""
+  """The figures that were saved, for inspection."""
   figures = []
   save = figure.Figure.savefig
 
@@ -42,7 +44,7 @@ def _rows(count):
 
 @pytest.mark.parametrize("count", [0, 1, 2, 200])
 def test_curves_are_1200_pixels_wide_with_any_number_of_rows(tmp_path, count):
-  report.draw_curves(_rows(count), tmp_path / "curves.png", 16)
+  curves.draw(_rows(count), tmp_path / "curves.png", 16)
   assert image.imread(tmp_path / "curves.png").shape == (800, 1200, 4)
 
 
@@ -52,7 +54,7 @@ def test_missing_and_null_metrics_leave_out_points(tmp_path, drawn):
     {"step": 20, "train/repr_loss": None},
     {"step": 30},
   ]
-  report.draw_curves(rows, tmp_path / "curves.png")
+  curves.draw(rows, tmp_path / "curves.png")
   loss, accuracy, *_ = drawn[0].axes
   assert loss.lines[0].get_xydata().tolist() == [[10, 3]]
   assert accuracy.texts[0].get_text() == "nothing logged yet"
@@ -60,7 +62,7 @@ def test_missing_and_null_metrics_leave_out_points(tmp_path, drawn):
 
 def test_raw_values_stay_visible_behind_the_smoothed_ones(tmp_path, drawn):
   rows = _rows(200)
-  report.draw_curves(rows, tmp_path / "curves.png")
+  curves.draw(rows, tmp_path / "curves.png")
   raw, smoothed = (line.get_ydata() for line in drawn[0].axes[0].lines)
   np.testing.assert_array_equal(raw, [row["train/repr_loss"] for row in rows])
   assert smoothed.std() < raw.std() / 2
@@ -69,7 +71,7 @@ def test_raw_values_stay_visible_behind_the_smoothed_ones(tmp_path, drawn):
 
 
 def test_panels_say_what_they_show(tmp_path, drawn):
-  report.draw_curves(_rows(3), tmp_path / "curves.png", steps_per_epoch=5)
+  curves.draw(_rows(3), tmp_path / "curves.png", steps_per_epoch=5)
   titles = " ".join(panel.get_title() for panel in drawn[0].axes)
   for words in ("range 0 to 8", "online classifier", "tau", "Learning rate"):
     assert words in titles
@@ -85,7 +87,7 @@ def test_views_stand_beside_originals_of_any_size_and_type(tmp_path, drawn):
     "view1": {"crop_area": (0.08, 1.0), "blur_prob": 1.0},
     "view2": {"crop_area": (0.08, 1.0), "blur_prob": 0.1},
   }
-  report.draw_views(originals, view1, view2, tmp_path / "views.png", settings)
+  views.draw(originals, view1, view2, tmp_path / "views.png", settings)
   panels = np.reshape(drawn[0].axes, (2, 3))
   for row, panel_row in enumerate(panels):
     expected = (originals[row], view1[row], view2[row])
@@ -103,12 +105,12 @@ def test_views_stand_beside_originals_of_any_size_and_type(tmp_path, drawn):
 @pytest.mark.parametrize("labelled", [False, True])
 def test_neighbours_stand_beside_their_image(tmp_path, drawn, labelled):
   rng = np.random.default_rng(0)
-  queries, neighbours = rng.random((2, 6, 6, 3)), rng.random((2, 3, 6, 6, 3))
+  queries, images = rng.random((2, 6, 6, 3)), rng.random((2, 3, 6, 6, 3))
   cosines = np.array([[0.9, 0.8, 0.7, 0.6], [0.5, 0.4, 0.3, 0.2]])
   agree = np.array([[True, False, True], [False, True, True]])
-  report.draw_neighbours(
+  neighbours.draw(
     queries,
-    neighbours,
+    images,
     cosines,
     tmp_path / "neighbours.png",
     agree if labelled else None,
@@ -117,9 +119,7 @@ def test_neighbours_stand_beside_their_image(tmp_path, drawn, labelled):
   for row, (panel, *others) in enumerate(panels):
     np.testing.assert_array_equal(panel.images[0].get_array(), queries[row])
     for i, other in enumerate(others):
-      np.testing.assert_array_equal(
-        other.images[0].get_array(), neighbours[row, i]
-      )
+      np.testing.assert_array_equal(other.images[0].get_array(), images[row, i])
       assert other.get_title() == f"{cosines[row, i]:.3f}"
       frame = other.spines["left"]
       assert frame.get_visible() == labelled
@@ -131,12 +131,56 @@ def test_neighbours_stand_beside_their_image(tmp_path, drawn, labelled):
   assert ("red" in captions) == labelled
 
 
+@pytest.fixture
+def run(tmp_path):
+  """A run that has logged one row, as far as curves need one."""
+  (tmp_path / "metrics.jsonl").write_text('{"step": 10, "train/tau": 0.9}\n')
+  return types.SimpleNamespace(
+    workdir=tmp_path,
+    plan=types.SimpleNamespace(num_examples=64),
+    config=types.SimpleNamespace(train=types.SimpleNamespace(batch_size=32)),
+  )
+
+
+def test_a_report_has_the_pictures_whose_data_is_there(run, monkeypatch):
+  written = []
+  monkeypatch.setattr(
+    report,
+    "FIGURES",
+    report.FIGURES
+    | {
+      "views": report.Figure(lambda run: True, written.append),
+      "new": report.Figure(lambda run: False, written.append),
+    },
+  )
+  report.write(run)
+  assert written == [run]
+  (path,) = (run.workdir / "figures").iterdir()
+  assert path.name == "curves.png"
+
+
+def test_nothing_to_draw_is_one_line(run):
+  (run.workdir / "metrics.jsonl").write_text("")
+  with pytest.raises(errors.UserError, match="nor neighbours"):
+    report.write(run)
+  assert not (run.workdir / "figures").exists()
+
+
+def test_an_unwritable_picture_is_one_line_with_what_to_do(run):
+  (run.workdir / "figures").touch()
+  with pytest.raises(errors.UserError, match=r"curves\.png: .*--mode=report"):
+    curves.write(run)
+
+
 @pytest.mark.slow
 def test_drawing_needs_no_display(tmp_path, monkeypatch):
-  """Not even where matplotlib is told to open windows."""
+  """Not even where matplotlib is configured to open windows."""
   monkeypatch.setenv("MPLBACKEND", "tkagg")
   monkeypatch.delenv("DISPLAY", raising=False)
-  draw = "import sys; from byol_jax.reporting import report; report.draw_curves([], *sys.argv[1:])"
+  draw = (
+    "import sys; from byol_jax.reporting import curves;"
+    " curves.draw([], *sys.argv[1:])"
+  )
   subprocess.run(
     [sys.executable, "-c", draw, tmp_path / "curves.png"],
     check=True,

@@ -30,9 +30,9 @@ pytestmark = [
   pytest.mark.skipif(os.geteuid() != 0, reason="slurmd needs root"),
 ]
 
-# One node of two cores, whatever the machine has, without accounting, cgroups or
-# plugins; its daemons cannot be reached from elsewhere. JAX's processes meet at a
-# port that follows from the job's id, so jobs do not start from 1.
+# One node of two cores, whatever the machine has, without accounting, cgroups
+# or plugins; its daemons cannot be reached from elsewhere. JAX's processes meet
+# at a port that follows from the job's id, so jobs do not start from 1.
 CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -74,7 +74,7 @@ def _free_ports(number: int) -> list[int]:
 
 
 def wait_until(condition, what: str, seconds: float = 120):
-  """What a condition answers as soon as that is true."""
+  """Waits until a condition is true and returns its value."""
   end = time.monotonic() + seconds
   while time.monotonic() < end:
     if answer := condition():
@@ -93,17 +93,14 @@ class Cluster:
 
   def __init__(self, folder: pathlib.Path):
     self._folder = folder
-    self.env = os.environ | {
+    self.env = command_line.user_environment() | {
       "PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}",
       "SLURM_CONF": str(folder / "slurm.conf"),
-      "XLA_FLAGS": os.environ["XLA_FLAGS"].replace(
-        command_line.COMPILE_FASTER, ""
-      ),
     }
 
   @contextlib.contextmanager
   def running(self):
-    """Starts the daemons, and ends them and all jobs."""
+    """Starts the daemons; at the end stops them and all jobs."""
     for name in ("state", "spool"):
       (self._folder / name).mkdir()
     controller_port, node_port = _free_ports(2)
@@ -123,7 +120,7 @@ class Cluster:
         self._daemon(
           "munged",
           "--foreground",
-          "--force",  # It mistrusts folders in which others may write.
+          "--force",  # Even if others may write to the folder.
           *(
             f"--{name}={self._folder}/munge.{name.removesuffix('-file')}"
             for name in ("key-file", "socket", "pid-file", "seed-file")
@@ -167,7 +164,7 @@ class Cluster:
     return done.stdout  # Nothing yet while the controller starts.
 
   def call(self, *command: str, **env: str) -> str:
-    """What one of SLURM's commands prints."""
+    """Returns the output of one of SLURM's commands."""
     done = subprocess.run(
       command,
       cwd=command_line.ROOT,
@@ -179,7 +176,7 @@ class Cluster:
     return done.stdout.strip()
 
   def job(self, job: str) -> dict[str, str]:
-    """What SLURM knows of a job: JobState, Restarts, ExitCode and so on."""
+    """Returns what SLURM shows of a job, such as JobState and Restarts."""
     shown = self.call("scontrol", "show", "job", job)
     return dict(re.findall(r"(\S+?)=(\S*)", shown))
 
@@ -187,7 +184,9 @@ class Cluster:
     """Waits for a condition, and fails at once if the job ends without it."""
 
     def reached() -> bool:
-      state = self.job(job)["JobState"]  # Before: what ends well may meet it.
+      state = self.job(job)[
+        "JobState"
+      ]  # First, as the job may end after it met.
       met = until()
       assert met or state not in ENDS, (what, state, log.read_text())
       return met
@@ -195,7 +194,7 @@ class Cluster:
     wait_until(reached, what, seconds=600)
 
   def wait_for(self, job: str, log: pathlib.Path, state: str) -> None:
-    """Waits until a job is in a state, and fails at once in another end."""
+    """Waits until a job is in a state; fails if it ends in another."""
     self.follow(
       job,
       log,
@@ -236,7 +235,9 @@ def test_a_job_that_is_told_to_stop_requeues_itself_and_ends_its_run(
     lambda: metrics.exists() and metrics.read_text().count("\n") >= 5,
     "five steps are done",
   )
-  cluster.call("scancel", "--signal=TERM", job)  # To the steps, as at the end.
+  cluster.call(
+    "scancel", "--signal=TERM", job
+  )  # To the steps, as when time is up.
   cluster.wait_for(job, log, "PENDING")
   stopped_after = metrics.read_text().count("\n")
   assert 5 <= stopped_after < steps
@@ -251,7 +252,9 @@ def test_a_job_that_is_told_to_stop_requeues_itself_and_ends_its_run(
   assert [row["step"] for row in rows] == list(range(1, steps + 1))
   said = log.read_text()
   assert "back into the queue" in said
-  assert said.count("2 cpu devices") == 2  # Once in each of both parts.
+  assert (
+    said.count("2 cpu devices") == 2
+  )  # Once before and once after it resumed.
   assert said.count("Done: ") == 1
   for bad in ("Traceback", "Warning", "WARNING", "Error"):
     assert bad not in said, said
@@ -301,7 +304,7 @@ def test_a_sweep_of_three_is_stopped_goes_on_and_ends(
     lambda: metrics.exists() and metrics.read_text().count("\n") >= 5,
     "five steps are done",
   )
-  cluster.call("scancel", "--signal=USR2", jobs[0])  # As at its time's end.
+  cluster.call("scancel", "--signal=USR2", jobs[0])  # As when its time is up.
   cluster.wait_for(jobs[0], log, "PENDING")
   assert "run the same command again" in log.read_text()
   cluster.call("scontrol", "update", f"JobId={jobs[0]}", "StartTime=now+3")

@@ -1,4 +1,4 @@
-"""Sweeps: what they run, how they go on, what is drawn of them."""
+"""Sweeps: their runs, how they resume, and their report."""
 
 import importlib.util
 import json
@@ -13,7 +13,7 @@ from ml_collections import config_flags
 
 from byol_jax import config as config_lib
 from byol_jax import errors, sweeps
-from byol_jax.reporting import summary
+from byol_jax.reporting import sweep as sweep_report
 from tests import command_line
 
 FILES = sorted((command_line.ROOT / "experiments/sweeps").glob("*.py"))
@@ -37,7 +37,7 @@ def test_every_sweep_overrides_keys_that_are_there(path, monkeypatch):
   assert len(runs) == len(sweep.points) * len(sweep.seeds)
   for run in runs:
     argv = ["", *(sweeps.flag(*one) for one in run.overrides.items())]
-    monkeypatch.setattr(sys, "argv", argv)  # Where config_flags looks, too.
+    monkeypatch.setattr(sys, "argv", argv)  # config_flags reads it as well.
     values = flags.FlagValues()
     config_flags.DEFINE_config_dict(
       "config", config_lib.default_config(), flag_values=values
@@ -71,7 +71,7 @@ def test_a_sweep_survives_its_file():
   assert [*again.points] == [*sweep.points]
 
 
-def test_files_that_are_no_sweeps_are_named(tmp_path):
+def test_files_without_a_sweep_are_named(tmp_path):
   empty = tmp_path / "empty.py"
   empty.touch()
   for path, part in {
@@ -100,7 +100,7 @@ def get_sweep():
 
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch):
-  """A sweep whose runs write their arguments down and exit as they are told."""
+  """A sweep whose runs record their arguments and exit as configured."""
   (tmp_path / "decay.py").write_text(SWEEP)
   program = tmp_path / "python"
   program.write_text(f"""#!/bin/sh
@@ -124,9 +124,7 @@ esac
   return run
 
 
-def test_a_failed_run_stops_no_other_and_is_all_that_is_run_again(
-  stand_in, capsys
-):
+def test_a_failed_run_stops_no_other_and_alone_runs_again(stand_in, capsys):
   code, calls = stand_in("--config.train.steps=3", failing="high/seed_0")
   assert code == 1
   assert len(calls) == 4
@@ -142,11 +140,11 @@ def test_a_failed_run_stops_no_other_and_is_all_that_is_run_again(
   assert "--config.ema.base=0.9 --config.seed=0" in calls[0]
   assert "--mode=report" in capsys.readouterr().out
   assert stand_in("--config.train.steps=3") == (0, [])
-  # Other settings are other runs; byol_jax.main refuses to mix them.
+  # Another command is not finished; byol_jax.main refuses other settings.
   assert len(stand_in("--config.train.steps=4")[1]) == 4
 
 
-def test_a_run_that_is_told_to_stop_stops_the_sweep(stand_in):
+def test_a_stopped_run_stops_the_sweep(stand_in):
   with pytest.raises(SystemExit) as info:
     stand_in(failing="high/seed_0", code=os.EX_TEMPFAIL)
   assert info.value.code == os.EX_TEMPFAIL
@@ -204,8 +202,8 @@ def finished(tmp_path):
   return tmp_path
 
 
-def test_the_report_is_a_table_and_a_figure(finished):
-  table = summary.write_sweep(finished).read_text().splitlines()
+def test_the_report_is_a_table_and_a_picture(finished):
+  table = sweep_report.write(finished).read_text().splitlines()
   assert table[-4:] == [
     "| tau | digits linear top1 | paper, ImageNet |",
     "|---|---|---|",
@@ -219,10 +217,10 @@ def test_runs_that_differ_in_more_than_what_was_swept_are_refused(finished):
   path = finished / "high/seed_0/config.json"
   path.write_text(path.read_text().replace('"epochs": 1', '"epochs": 2'))
   with pytest.raises(errors.UserError, match=r"train.epochs=2 and .* 1"):
-    summary.write_sweep(finished)
+    sweep_report.write(finished)
 
 
 def test_a_sweep_without_results_says_where_to_look(tmp_path):
   (tmp_path / sweeps.FILE).write_text(sweeps.to_json(sweeps.load(FILES[0])))
   with pytest.raises(errors.UserError, match=r"log\.txt"):
-    summary.write_sweep(tmp_path)
+    sweep_report.write(tmp_path)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from byol_jax import config, errors
-from byol_jax.runtime import devices, metrics
+from byol_jax.runtime import devices, writers
 from byol_jax.training import build, loop, plan, runs
 from tests import command_line
 
@@ -209,7 +209,7 @@ def test_views_finished_on_the_device_train_as_those_of_the_host(
     assert done.returncode == 0, done.stderr
     losses[placement] = [
       row["train/repr_loss"]
-      for row in metrics.read_jsonl(tmp_path / placement / "metrics.jsonl")
+      for row in writers.read_jsonl(tmp_path / placement / "metrics.jsonl")
     ]
   # Crops travel to the device as bytes.
   np.testing.assert_allclose(losses["device"], losses["host"], rtol=0.01)

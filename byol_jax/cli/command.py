@@ -46,23 +46,27 @@ def main(argv: Sequence[str]) -> None:
   except errors.UserError as error:
     _fail(f"Error: {error}", _EXIT_MISTAKE)
   except KeyboardInterrupt:
-    processes.leave(_EXIT_CTRL_C)  # Outside of training, nothing is lost.
+    processes.exit_process(
+      _EXIT_CTRL_C
+    )  # Outside of training, nothing is lost.
   except shutdown.Interrupted as interrupted:
     messages.say(str(interrupted))
     by_queue = interrupted.signum == signal.SIGTERM
-    processes.leave(processes.GO_ON if by_queue else _EXIT_CTRL_C)
+    processes.exit_process(
+      processes.EXIT_RESUMABLE if by_queue else _EXIT_CTRL_C
+    )
   except Exception as error:
-    if not processes.are_several():
+    if not processes.is_multiprocess():
       raise
     if _is_lost_process(error):
       _fail(
         f"Another process was lost ({str(error).splitlines()[0]}); run the same"
         " command again to resume from the last checkpoint.",
-        processes.GO_ON,
+        processes.EXIT_RESUMABLE,
         alone=True,
       )
     traceback.print_exc()
-    processes.leave(_EXIT_MISTAKE)
+    processes.exit_process(_EXIT_MISTAKE)
 
 
 def _run_mode(argv: Sequence[str]) -> None:
@@ -73,7 +77,7 @@ def _run_mode(argv: Sequence[str]) -> None:
     config = encoder_file.config_for(config, options.encoder)
   config_lib.validate(config)
   _set_up_jax(config, options)
-  if options.mode != "pretrain" or not processes.are_several():
+  if options.mode != "pretrain" or not processes.is_multiprocess():
     # `initialize` installed JAX's handler, which only a training loop asks.
     shutdown.stop_on_sigterm()
   messages.say(f"Workdir: {options.workdir}")
@@ -91,7 +95,9 @@ def _set_up_jax(config: schema.Config, options: flags.Options) -> None:
       "jax_compilation_cache_dir",
       os.path.expanduser(config.train.compilation_cache),
     )
-  processes.join(options.coordinator, options.num_processes, options.process_id)
+  processes.initialize(
+    options.coordinator, options.num_processes, options.process_id
+  )
 
 
 def _is_lost_process(error: Exception) -> bool:
@@ -102,7 +108,7 @@ def _is_lost_process(error: Exception) -> bool:
 
 def _fail(message: str, code: int, *, alone: bool = False) -> NoReturn:
   """Prints a message, names the process if there are several, and exits."""
-  if processes.are_several():
+  if processes.is_multiprocess():
     message = f"Process {jax.process_index()}: {message}"
   print(message, file=sys.stderr, flush=True)
-  processes.leave(code, alone=alone)
+  processes.exit_process(code, alone=alone)

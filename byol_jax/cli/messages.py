@@ -13,7 +13,7 @@ from byol_jax.training.runs import Run
 
 def say(message: str) -> None:
   """Prints a line in the primary process."""
-  if processes.is_first():
+  if processes.is_primary():
     print(message, flush=True)
 
 
@@ -27,7 +27,7 @@ def describe_data(run: Run) -> None:
     f" {run.config.model.encoder.stem}; mean {_numbers(data.mean)}, std"
     f" {_numbers(data.std)}."
   )
-  if run.source.broken and processes.is_first():
+  if run.source.broken and processes.is_primary():
     path = workdir_files.write_broken_files(run.workdir, run.source.broken)
     say(f"{len(run.source.broken)} files cannot be used; see {path}.")
 
@@ -47,7 +47,9 @@ def describe_plan(run: Run) -> None:
   for line in plan.describe(run.plan, run.config.ema.schedule):
     say(line)
   where = (
-    f" in {jax.process_count()} processes" if processes.are_several() else ""
+    f" in {jax.process_count()} processes"
+    if processes.is_multiprocess()
+    else ""
   )
   say(f"{jax.device_count()} {jax.devices()[0].platform} devices{where}.")
 

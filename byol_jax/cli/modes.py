@@ -8,7 +8,7 @@ from byol_jax.cli.flags import Options
 from byol_jax.evaluation import embed, runner
 from byol_jax.interop import encoder_file
 from byol_jax.learning.learner import TrainState
-from byol_jax.reporting import report, summary
+from byol_jax.reporting import report, sweep, tables, views
 from byol_jax.runtime import processes, shutdown
 from byol_jax.training import loop, restore, workdir_files
 from byol_jax.training.runs import Run
@@ -24,13 +24,15 @@ def _pretrain(run: Run, options: Options) -> None:
   messages.describe_plan(run)
   state, was_finished = loop.pretrain(run)
   shutdown.stop_on_sigterm()
-  if was_finished and processes.of_first(lambda: runner.is_complete(run)):
+  if was_finished and processes.broadcast_from_primary(
+    lambda: runner.is_complete(run)
+  ):
     messages.say("This run was already finished.")
     for name, result in runner.read_results(run.workdir).items():
       messages.show_result(name, result)
   else:
     runner.evaluate(run, state, messages.show_result)
-  if processes.is_first():
+  if processes.is_primary():
     report.write(run)
 
 
@@ -58,7 +60,7 @@ def _export(run: Run, options: Options) -> None:
   """Writes the online encoder to a file."""
   state = restore.restore(run, options.step)
   path = run.workdir / "encoder" / "encoder.safetensors"
-  if processes.is_first():
+  if processes.is_primary():
     encoder_file.write(path, run.config, state)
   messages.say(f"Written: {path}")
 
@@ -66,14 +68,14 @@ def _export(run: Run, options: Options) -> None:
 def _report(run: Run, options: Options) -> None:
   """Draws a run or a sweep, or writes the table of several seeds."""
   del options
-  if not processes.is_first():
+  if not processes.is_primary():
     return
-  if summary.is_sweep(run.workdir):
-    path = summary.write_sweep(run.workdir)
+  if sweep.is_sweep(run.workdir):
+    path = sweep.write(run.workdir)
     messages.say(path.read_text())
     messages.say(f"Written: {path}, and a picture beside it")
-  elif summary.workdirs(run.workdir):
-    path = summary.write(run.workdir)
+  elif tables.find_workdirs(run.workdir):
+    path = tables.write(run.workdir)
     messages.say(path.read_text())
     messages.say(f"Written: {path}")
   else:
@@ -84,8 +86,8 @@ def _views(run: Run, options: Options) -> None:
   """Draws the views of the first step."""
   del options
   messages.describe_data(run)
-  if processes.is_first():
-    messages.say(f"Drawn: {report.write_views(run)}")
+  if processes.is_primary():
+    messages.say(f"Drawn: {views.write(run)}")
 
 
 MODES: Mapping[str, Callable[[Run, Options], None]] = {
@@ -110,7 +112,7 @@ def _load_state(run: Run, options: Options) -> TrainState:
     workdir_files.write_settings(run.workdir, run.config)
     return state
 
-  state = processes.of_first(read)
+  state = processes.broadcast_from_primary(read)
   messages.say(
     f"{options.encoder}: {run.config.model.encoder.name}, step {state.step}, for"
     f" images of {run.config.data.image_size} pixels."

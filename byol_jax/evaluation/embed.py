@@ -37,8 +37,8 @@ def write(run: runs.Run, state: TrainState, split: str) -> pathlib.Path:
   subject = subjects.online(run, source, state)
   found = subjects.features_of(subject, split)
   path = run.workdir / "embeddings" / f"{subjects.name_of(source, split)}.npz"
-  if not processes.is_first():
+  if not processes.is_primary():
     return path
-  with files.replacing(path, features.WRITE_AGAIN) as file:
+  with files.atomic_write(path, features.WRITE_AGAIN) as file:
     np.savez(file, ids=ids, embeddings=found.vectors, labels=found.labels)
   return path

@@ -145,8 +145,8 @@ def extract(
   at = 0
   for batch in batches:
     found = Features(
-      processes.joined(encode(batch["image"])),
-      processes.joined(batch["label"]),
+      processes.all_gather_concat(encode(batch["image"])),
+      processes.all_gather_concat(batch["label"]),
     )
     yield found if count is None else found.part(range(count - at))
     at += len(found.labels)
@@ -178,7 +178,9 @@ def kept(
   about = json.loads(json.dumps(about))
   found = _read(folder, about)
   # Making them takes all processes, so those that cannot see the folder decide.
-  if np.all(processes.joined(np.array([found is not None]))) and found:
+  if (
+    np.all(processes.all_gather_concat(np.array([found is not None]))) and found
+  ):
     return found
 
   def making_of(pid: int) -> pathlib.Path:
@@ -186,30 +188,30 @@ def kept(
 
   def begin() -> int:
     making = making_of(os.getpid())
-    with files.writing(f"features to {making}", WRITE_AGAIN):
+    with files.report_write_errors(f"features to {making}", WRITE_AGAIN):
       making.mkdir(parents=True, exist_ok=True)
     return os.getpid()
 
-  making = making_of(processes.of_first(begin))
+  making = making_of(processes.broadcast_from_primary(begin))
   if not making.exists():  # Another machine's disk, so here is a copy for this.
     making = pathlib.Path(tempfile.mkdtemp())
-  elif not processes.is_first():
+  elif not processes.is_primary():
     for _ in make():  # Its part, which the first one writes down.
       pass
-    processes.meet()
+    processes.barrier()
     return _opened(folder)
   try:
-    with files.writing(f"features to {making}", WRITE_AGAIN):
+    with files.report_write_errors(f"features to {making}", WRITE_AGAIN):
       _fill(making, count, make)
       sums = {name: _checksum(making / name) for name in (_VECTORS, _LABELS)}
       text = json.dumps({"about": about, "checksums": sums}, indent=2)
       (making / _ABOUT).write_text(text + "\n")
       made = _opened(making)  # Still there when the files have another name.
-    if processes.is_first():
+    if processes.is_primary():
       shutil.rmtree(folder, ignore_errors=True)
       with contextlib.suppress(OSError):  # Another program was faster.
         making.rename(folder)
-    processes.meet()
+    processes.barrier()
     return made
   finally:
     shutil.rmtree(making, ignore_errors=True)

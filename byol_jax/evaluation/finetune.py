@@ -103,7 +103,7 @@ def update(
 
   trained = (now.params, now.head)
   (loss, state), grads = jax.value_and_grad(loss_fn, has_aux=True)(trained)
-  grads, loss = devices.mean_over((grads, loss), axis_name)
+  grads, loss = devices.mean_over_devices((grads, loss), axis_name)
   mask = (optimizers.decayed_and_adapted(now.params), linear.Heads(True, False))
   grads = jax.tree.map(
     lambda g, x, decayed: g + now.recipe.weight_decay * x if decayed else g,

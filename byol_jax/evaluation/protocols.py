@@ -60,7 +60,7 @@ def _value(subject: Subject, found: Features) -> float:
       return -1.0
     return scores.value(_metric(subject), found.labels, found.vectors)
 
-  return processes.of_first(judge)
+  return processes.broadcast_from_primary(judge)
 
 
 def _chosen(

@@ -101,7 +101,7 @@ def check_origin(run: runs.Run, encoder: str = "") -> None:
           " choose another --workdir."
         )
 
-  processes.of_first(look)
+  processes.broadcast_from_primary(look)
 
 
 def _judged(
@@ -293,7 +293,7 @@ def _remember(
 
 def _write(path: pathlib.Path, contents: bytes) -> None:
   """Replaces a file as a whole; `UserError` if it cannot be written."""
-  if not processes.is_first():
+  if not processes.is_primary():
     return
-  with files.replacing(path, features.WRITE_AGAIN) as file:
+  with files.atomic_write(path, features.WRITE_AGAIN) as file:
     file.write_bytes(contents)

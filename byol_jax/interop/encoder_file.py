@@ -83,7 +83,7 @@ def write(path: pathlib.Path, config: schema.Config, state: TrainState) -> None:
   )
   # safetensors writes the memory of an array as it lies.
   arrays = {name: np.asarray(x, order="C") for name, x in arrays.items()}
-  with files.replacing(path, "free space there and export again") as file:
+  with files.atomic_write(path, "free space there and export again") as file:
     file.write_bytes(safetensors.numpy.save(arrays, metadata))
 
 

@@ -86,7 +86,7 @@ def _both_views(
 
 def labelled_share(labels: chex.Array, axis_name: str | None) -> chex.Array:
   """The share of labelled examples in a batch over all devices."""
-  return devices.mean_over(jnp.mean(labels >= 0), axis_name)
+  return devices.mean_over_devices(jnp.mean(labels >= 0), axis_name)
 
 
 def loss_fn(
@@ -241,7 +241,7 @@ def make_learner(
     grads, online_state, target_state, metrics = _accumulated(
       network, state, batch, microbatches, finish, axis_name
     )
-    grads, metrics = devices.mean_over((grads, metrics), axis_name)
+    grads, metrics = devices.mean_over_devices((grads, metrics), axis_name)
     updates, opt_state = optimizer.update(
       grads, state.opt_state, state.online_params
     )

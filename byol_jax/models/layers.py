@@ -136,7 +136,7 @@ def _normalise(eps, axis_name, x, scale, offset):
 
 def _normalise_forward(eps, axis_name, x, scale, offset):
   means = _column_sums(lambda x: (x, jnp.square(x)), x) / x.shape[1]
-  mean, mean_of_squares = devices.mean_over(means, axis_name)
+  mean, mean_of_squares = devices.mean_over_devices(means, axis_name)
   var = mean_of_squares - jnp.square(mean)
   inv = jax.lax.rsqrt(var + eps)
   y = (convolution.at_least_float32(x) - mean[:, None]) * (scale * inv)[
@@ -153,7 +153,7 @@ def _normalise_backward(eps, axis_name, residuals, cotangents):
   totals = _column_sums(lambda dy, x: (dy, dy * (x - mean)), dy, x)
   d_offset, d_scale = totals[0], totals[1] * inv
   means = jnp.stack([d_offset, d_scale]) / x.shape[1]
-  mean_dy, slope = devices.mean_over(means, axis_name)[:, :, None]
+  mean_dy, slope = devices.mean_over_devices(means, axis_name)[:, :, None]
   inv = inv[:, None]
   centred = convolution.at_least_float32(x) - mean
   dx = (

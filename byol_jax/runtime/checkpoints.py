@@ -1,10 +1,11 @@
 """Checkpoints of any pytree of arrays, written by orbax in the background.
 
-A checkpoint holds the leaves by path (`online_params['classifier']['w']`), so
-that it can be read without the classes it was saved from.
+A checkpoint stores leaves by path, such as `online_params['classifier']['w']`,
+so that reading it needs none of the classes of the saved tree.
 """
 
 import contextlib
+import logging as std_logging
 import pathlib
 import re
 import shutil
@@ -18,18 +19,17 @@ from absl import logging
 
 from byol_jax import errors
 
-# Orbax logs every stage of every save, and each failure several times over with
-# its traceback; what goes wrong is raised as well.
-logging.get_absl_logger().addFilter(
-  lambda record: "orbax" not in pathlib.Path(record.pathname).parts
-)
-
 
 class Checkpoints:
-  """The newest `keep` checkpoints of a run, one folder a step in `directory`.
+  """Saves and restores the latest checkpoints of a run.
 
-  Only `save` writes to the directory, so that a running training can be read
-  from meanwhile. Of several processes, one writes: the state is the same in all.
+  Each is a folder named by its step. Only `save` writes to the directory, so
+  that other programs can read it while a run trains. In a run of several
+  processes, which all have the same state, only one should save.
+
+  Args:
+    directory: made by the first `save`.
+    keep: checkpoints to keep; the oldest beyond them are deleted.
   """
 
   def __init__(self, directory: str | pathlib.Path, keep: int):
@@ -46,19 +46,19 @@ class Checkpoints:
     self.close()
 
   def latest_step(self) -> int | None:
-    """Returns the step of the newest complete checkpoint, None without any."""
+    """Returns the step of the latest complete checkpoint, None without any."""
     self._wait()
     return self._manager.latest_step()
 
   def save(self, step: int, tree: Any) -> None:
-    """Writes `tree` while the caller goes on.
+    """Starts to write `tree` in the background.
 
     Args:
-      step: its name; nothing is written unless it is above `latest_step()`.
+      step: nothing is written unless it is above `latest_step()`.
       tree: a pytree of arrays, copied to the host before this returns.
 
     Raises:
-      UserError: this checkpoint or the one before it could not be written.
+      UserError: this checkpoint or the previous one could not be written.
     """
     leaves = {
       path: np.asarray(leaf)
@@ -67,19 +67,20 @@ class Checkpoints:
     with self._write_errors():
       if self._damaged or not self._writing:
         self._start_writing()
-      # Orbax copies numpy arrays before it goes to the background.
+      # Orbax copies NumPy arrays before its thread writes them.
       self._manager.save(step, args=ocp.args.StandardSave(leaves))
 
   def restore(self, template: Any, step: int | None = None) -> Any:
-    """Returns the tree saved at `step`, bit for bit, as numpy arrays.
+    """Returns the tree saved at `step`, bit for bit, as NumPy arrays.
 
     Args:
-      template: a pytree like the one saved, of anything with shape and dtype.
-      step: None for the newest checkpoint that can be read.
+      template: a pytree of the same structure; its leaves need a shape and a
+        dtype only.
+      step: None for the latest checkpoint that can be read.
 
     Raises:
-      UserError: there is no such checkpoint, none can be read, or it holds
-        other leaves than `template`.
+      UserError: there is no such checkpoint, none can be read, or its leaves
+        differ from those of `template`.
     """
     self._wait()
     steps = sorted(self._manager.all_steps(), reverse=True)
@@ -95,7 +96,7 @@ class Checkpoints:
         leaves = self._manager.restore(
           candidate, args=ocp.args.StandardRestore()
         )
-      # Damage shows as whatever the reader of the damaged part raises.
+      # The error depends on which part is damaged.
       except Exception as error:
         logging.warning(
           "Checkpoint %d in %s cannot be read: %s",
@@ -105,15 +106,15 @@ class Checkpoints:
         )
         self._damaged.add(candidate)
       else:
-        return self._matched(template, leaves, candidate)
+        return self._like_template(template, leaves, candidate)
     raise errors.UserError(
       f"No checkpoint in {self._directory} can be read (tried "
       f"{', '.join(map(str, candidates))}); put back a copy, or remove the "
-      "directory to start anew."
+      "directory to start again from step 0."
     )
 
   def close(self) -> None:
-    """Waits until everything is on disk.
+    """Waits until the last checkpoint is on disk.
 
     Raises:
       UserError: the last checkpoint could not be written.
@@ -122,48 +123,49 @@ class Checkpoints:
       self._manager.close()
 
   def _wait(self) -> None:
-    """Ends the save under way; until then orbax counts its step as done."""
+    """Waits for a save in progress, whose step orbax already reports."""
     with self._write_errors():
       self._manager.wait_until_finished()
 
   def _open(self, *, read_only: bool) -> ocp.CheckpointManager:
     if not read_only:
       self._directory.mkdir(parents=True, exist_ok=True)
-    alone = jax.process_index()
+    _quieten_orbax()
+    this_process = jax.process_index()
     return ocp.CheckpointManager(
       self._directory,
       options=ocp.CheckpointManagerOptions(
         read_only=read_only,
-        create=False,  # Of several processes, orbax would wait for the others.
+        create=False,  # To create it, orbax would wait for other processes.
         cleanup_tmp_directories=not read_only,
         preservation_policy=ocp.checkpoint_managers.LatestN(self._keep),
         multiprocessing_options=ocp.options.MultiprocessingOptions(
-          primary_host=alone,
-          active_processes={alone},
-          barrier_sync_key_prefix=str(alone),
+          primary_host=this_process,
+          active_processes={this_process},
+          barrier_sync_key_prefix=str(this_process),
         ),
       ),
     )
 
   def _start_writing(self) -> None:
-    """Opens the directory for writing, with damaged checkpoints set aside.
+    """Opens the directory for writing and renames damaged checkpoints.
 
-    Left in place they would stop the same steps from being saved again.
+    Under their own names they would stop the same steps from being saved again.
     """
     self._manager.close()
     for step in self._damaged:
       folder = self._directory / str(step)
-      aside = folder.with_name(f"damaged-{step}")
-      shutil.rmtree(aside, ignore_errors=True)  # From an earlier time.
-      folder.rename(aside)
+      renamed = folder.with_name(f"damaged-{step}")
+      shutil.rmtree(renamed, ignore_errors=True)  # Left by an earlier resume.
+      folder.rename(renamed)
     self._damaged.clear()
     self._manager = self._open(read_only=False)
     self._writing = True
 
-  def _matched(
+  def _like_template(
     self, template: Any, leaves: Mapping[str, np.ndarray], step: int
   ) -> Any:
-    """`leaves` in the structure of `template`, if they are the same leaves."""
+    """Returns the leaves of step `step` in the structure of `template`."""
     expected = _by_path(template)
     for path in [*expected, *leaves]:
       saved, wanted = (
@@ -174,9 +176,9 @@ class Checkpoints:
       )
       if saved != wanted:
         raise errors.UserError(
-          f"Checkpoint {step} in {self._directory} is of another "
-          f"configuration: {path} is {saved} there and {wanted} here; use the "
-          "configuration it was saved with, or another directory."
+          f"Checkpoint {step} in {self._directory} has another configuration:"
+          f" {path} is {saved} there and {wanted} here; use the configuration"
+          " that it was saved with, or another directory."
         )
     return jax.tree.unflatten(
       jax.tree.structure(template), [leaves[path] for path in expected]
@@ -194,7 +196,7 @@ class Checkpoints:
 
 
 def _by_path(tree: Any) -> dict[str, Any]:
-  """The leaves of `tree` under names such as `online_params['linear']['w']`."""
+  """Returns leaves by path, such as `online_params['linear']['w']`."""
   return {
     jax.tree_util.keystr(path).lstrip("."): leaf
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
@@ -202,6 +204,16 @@ def _by_path(tree: Any) -> dict[str, Any]:
 
 
 def _cause(error: Exception) -> str:
-  """What went wrong, in one line, without tensorstore's own settings."""
+  """Returns an error's message in one line, without tensorstore's settings."""
   line = (str(error) or repr(error)).splitlines()[0]
   return re.sub(r" \[(tensorstore_spec|os_error_code)=.*", "", line)
+
+
+def _quieten_orbax() -> None:
+  """Hides orbax's log, which repeats the errors that this module raises."""
+  # A logger adds the same filter once only.
+  logging.get_absl_logger().addFilter(_is_not_of_orbax)
+
+
+def _is_not_of_orbax(record: std_logging.LogRecord) -> bool:
+  return "orbax" not in pathlib.Path(record.pathname).parts

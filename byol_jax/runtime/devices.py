@@ -1,4 +1,15 @@
-"""Everything that knows of several devices; the only user of `pmap`."""
+"""Data-parallel computation on several devices; the only user of `pmap`.
+
+The state is the same on all devices and each computes its part of the batch.
+The rest of the code sees functions of a state and a batch, and an axis name.
+
+JAX develops `pmap` no further and recommends `jax.jit` of `jax.shard_map`. Only
+this module would change: `_sharding` already names a mesh of the axis `AXIS`;
+`pmap_update` would become `jax.jit(jax.shard_map(...), donate_argnums=0)` with
+the specs `P()` for the state and `P(AXIS)` for the batch, `pmap_examples` and
+the checksums likewise, and `prefetch` would keep the batch's own leading axis.
+With several processes, arrays would span all devices instead of the local ones.
+"""
 
 import collections
 import functools
@@ -17,7 +28,12 @@ AXIS = "devices"
 
 
 def check_batch_size(batch_size: int, microbatches: int) -> None:
-  """Raises `UserError` unless a batch divides by devices and micro-batches."""
+  """Raises `UserError` unless devices and micro-batches divide a batch evenly.
+
+  Args:
+    batch_size: examples in a batch over all devices.
+    microbatches: parts in which each device processes its examples.
+  """
   devices = jax.device_count()
   parts = devices * microbatches
   if batch_size % parts:
@@ -33,11 +49,17 @@ def check_batch_size(batch_size: int, microbatches: int) -> None:
 
 
 def pmap_update(update: Callable[..., Any]) -> Callable[..., Any]:
-  """Runs `update(state, batch, axis_name)` on all devices as one.
+  """Runs `update` on all devices of all processes.
 
-  The state goes in and comes out without a device axis and its memory is used
-  again (donated): do not touch it after the call. Give the first call a state
-  from `replicate`. The batch has a leading device axis, see `prefetch`.
+  Args:
+    update: a function of `(state, batch, axis_name)` that averages over the
+      axis whatever must be the same on all devices.
+
+  Returns:
+    A function of `(state, batch)`. The state has no device axis. Its memory is
+    used again (donated), so do not touch it after the call; give the first call
+    a state from `replicate`. The batch has a leading device axis, see
+    `prefetch`.
   """
 
   def on_device(state: chex.ArrayTree, batch: chex.ArrayTree) -> Any:
@@ -52,34 +74,41 @@ def pmap_update(update: Callable[..., Any]) -> Callable[..., Any]:
   )
 
 
-def mean_over(tree: chex.ArrayTree, axis_name: str | None) -> chex.ArrayTree:
-  """The means of a tree's leaves over an axis of devices, if there is one.
+def mean_over_devices(
+  tree: chex.ArrayTree, axis_name: str | None
+) -> chex.ArrayTree:
+  """Returns the means of a tree's leaves over an axis of devices.
 
-  CPUs average leaf by leaf, which between processes takes each some milliseconds
-  (docs/scaling.md), so there all leaves go as one. Compilers for accelerators
-  bundle them themselves, and send some while others are being computed.
+  On CPUs an average between processes takes some milliseconds per array
+  (docs/scaling.md), so all leaves go as one there. Compilers for accelerators
+  bundle leaves themselves and send some while they compute others.
+
+  Args:
+    tree: floating-point arrays.
+    axis_name: None returns the tree as it is.
   """
   if axis_name is None:
     return tree
   if jax.default_backend() != "cpu":
     return jax.lax.pmean(tree, axis_name)
-  flat, unflattened = flatten_util.ravel_pytree(tree)
-  return unflattened(jax.lax.pmean(flat, axis_name))
+  flat, unflatten = flatten_util.ravel_pytree(tree)
+  return unflatten(jax.lax.pmean(flat, axis_name))
 
 
 def pmap_examples(
   fn: Callable[..., chex.ArrayTree],
 ) -> Callable[..., chex.ArrayTree]:
-  """Runs `fn(shared, examples)` with the examples split over local devices.
+  """Splits examples over the local devices.
 
   Args:
-    fn: maps any pytree and one of [b, ...] to one of [b, ...], each example by
-      itself.
+    fn: a function of `(shared, examples)`, where `shared` is any pytree and
+      `examples` a pytree of [b, ...]; returns a pytree of [b, ...] that treats
+      each example alone.
 
   Returns:
-    A function of the same arguments, to NumPy arrays, for any number of
-    examples, the last batch of a split too: it is filled up to divide, and the
-    fill is cut off again.
+    A function of the same arguments for any number of examples, which returns
+    NumPy arrays. It repeats the last example until the devices divide the
+    number, and cuts off the results of the repetitions.
   """
   mapped = jax.pmap(fn, in_axes=(None, 0))
 
@@ -88,11 +117,11 @@ def pmap_examples(
     count = len(jax.tree.leaves(examples)[0])
     fill = -count % devices
 
-    def split(x):
+    def split(x: np.ndarray) -> np.ndarray:
       x = np.concatenate([x, np.repeat(x[-1:], fill, axis=0)]) if fill else x
       return x.reshape(devices, -1, *x.shape[1:])
 
-    def join(x):
+    def join(x: jax.Array) -> np.ndarray:
       return np.asarray(x).reshape(-1, *x.shape[2:])[:count]
 
     return jax.tree.map(join, mapped(shared, jax.tree.map(split, examples)))
@@ -100,44 +129,51 @@ def pmap_examples(
   return run
 
 
-def _sharding(devices: Sequence[jax.Device], *axes: str):
+def _sharding(
+  devices: Sequence[jax.Device], *axes: str
+) -> jax.sharding.NamedSharding:
   mesh = jax.sharding.Mesh(np.asarray(devices), (AXIS,))
   return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
 
 
 def replicate(state: chex.ArrayTree) -> chex.ArrayTree:
-  """The state on all devices of this process, as updates return it.
+  """Copies a state to all devices of this process, as updates return it.
 
-  An update that is given it in another way is compiled once for that, and once
-  more for what it returned.
+  A state with another sharding would make the first update compile once more.
   """
   return jax.device_put(state, _sharding(jax.local_devices()))
 
 
 def differing_devices(state: chex.ArrayTree) -> list[int]:
-  """The devices, of all processes, whose copy of the state is not device 0's.
+  """Returns the devices whose copy of the state differs from device 0's.
 
-  `pmap_update` hands back one copy and keeps the others to itself: what went
-  wrong on a device would show in nothing but worse results.
+  `pmap_update` returns one copy of the state and hides the others, so a fault
+  of one device would show in worse results only.
 
   Args:
-    state: as updates return it.
+    state: as updates return it; every leaf of 32 bits per value.
 
   Returns:
-    Their indices among `jax.devices()`, by a checksum over all bits.
+    Indices into `jax.devices()`, of all processes, found by a checksum over all
+    bits.
   """
-  each = np.zeros(jax.local_device_count())  # What is mapped over, to no end.
-  sums = np.asarray(_checksums(state, each))
+  dummy = np.zeros(jax.local_device_count())  # pmap needs a mapped operand.
+  sums = np.asarray(_checksum_function()(state, dummy))
   return np.flatnonzero(sums != sums[0]).tolist()
 
 
-@functools.partial(jax.pmap, axis_name=AXIS, in_axes=(None, 0), out_axes=None)
-def _checksums(state: chex.ArrayTree, unused_each: chex.Array) -> chex.Array:
-  """[devices] uint32, in all of them."""
+@functools.cache
+def _checksum_function() -> Callable[..., jax.Array]:
+  """Returns the compiled function to each device's checksum of a state."""
+  return jax.pmap(_checksums, axis_name=AXIS, in_axes=(None, 0), out_axes=None)
 
-  def checksum(leaf):
+
+def _checksums(state: chex.ArrayTree, unused_dummy: chex.Array) -> jax.Array:
+  """Returns the checksums of all devices, [devices] uint32."""
+
+  def checksum(leaf: jax.Array) -> jax.Array:
     bits = jax.lax.bitcast_convert_type(leaf, jnp.uint32).reshape(-1)
-    # By their place, so that two values in each other's show.
+    # Odd weights by position, so that two swapped values change the sum, too.
     return jnp.sum(bits * (2 * jnp.arange(bits.size, dtype=jnp.uint32) + 1))
 
   sums = jnp.stack([checksum(leaf) for leaf in jax.tree.leaves(state)])
@@ -150,8 +186,8 @@ def prefetch(
   """Moves batches to the local devices ahead of their use.
 
   Args:
-    batches: of this process' examples, [B, ...].
-    size: how many lie on the devices in advance; two hide the transfer.
+    batches: this process' examples, [B, ...].
+    size: batches on the devices in advance; two hide the transfer.
 
   Yields:
     The batches as [local devices, B / local devices, ...].

@@ -1,4 +1,4 @@
-"""Writing files, so that neither a full disk nor a kill does harm."""
+"""Writes files so that neither a full disk nor a kill does harm."""
 
 import contextlib
 import os
@@ -9,8 +9,13 @@ from byol_jax import errors
 
 
 @contextlib.contextmanager
-def writing(what: object, remedy: str) -> Iterator[None]:
-  """Turns a failure to write, in its block, into a `UserError` with a remedy."""
+def report_write_errors(what: object, remedy: str) -> Iterator[None]:
+  """Turns an `OSError` inside the block into a `UserError`.
+
+  Args:
+    what: is written, for the message "Cannot write {what}: ...".
+    remedy: ends the message.
+  """
   try:
     yield
   except OSError as error:
@@ -21,18 +26,24 @@ def writing(what: object, remedy: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def replacing(path: pathlib.Path, remedy: str) -> Iterator[pathlib.Path]:
-  """Gives its block a file to write, which then takes the place of `path`.
+def atomic_write(path: pathlib.Path, remedy: str) -> Iterator[pathlib.Path]:
+  """Replaces a file at once when the block ends, or not at all.
 
-  A kill in between leaves what was there. A failure to write is a `UserError`
-  with a remedy.
+  Args:
+    path: of the file; missing folders above it are made.
+    remedy: ends the message of the `UserError` that a failure to write raises.
+
+  Yields:
+    The path of a temporary file beside `path`, for the block to write. It takes
+    the place of `path` at the end; after an error or a kill the old file stays.
   """
-  written = path.with_name(f".{os.getpid()}.{path.name}")
-  with writing(path, remedy):
-    with contextlib.suppress(FileExistsError):  # If by a file, writing says so.
+  temporary = path.with_name(f".{os.getpid()}.{path.name}")
+  with report_write_errors(path, remedy):
+    # A file in the place of a folder shows in the error of the block's write.
+    with contextlib.suppress(FileExistsError):
       path.parent.mkdir(parents=True)
     try:
-      yield written
-      written.replace(path)
+      yield temporary
+      temporary.replace(path)
     finally:
-      written.unlink(missing_ok=True)
+      temporary.unlink(missing_ok=True)

@@ -1,17 +1,16 @@
-"""Several processes that train as one: how they meet, agree and end.
+"""Several processes that train as one: start, communication and end.
 
-Only the first of them writes to the workdir, which need not be shared.
+The primary process, that of index 0, alone writes to the workdir, which the
+others need not see. With one process every function here is trivial.
 """
 
-import faulthandler
 import importlib.util
 import os
 import pathlib
 import pickle
 import sys
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import jax
@@ -24,128 +23,178 @@ from byol_jax.runtime import cpu
 
 T = TypeVar("T")
 
-# The exit code of what is to be started again: sysexits' "temporary failure".
-GO_ON = os.EX_TEMPFAIL
+# The exit code that asks for the same command again: sysexits' "temporary
+# failure".
+EXIT_RESUMABLE = os.EX_TEMPFAIL
 
-# A process that is not heard of for so long is taken for dead. JAX's 100 seconds
-# would let those of a dead host wait for minutes.
+# A process without a heartbeat for this long counts as dead. With JAX's 100
+# seconds the others would wait for minutes after a host has died.
 _HEARTBEAT_SECONDS = 30
-# Another process may still be installing, or waiting for its node.
-_MEET_SECONDS = 300  # JAX's own.
-# How long to wait for those that leave for the same reason.
-_PART_SECONDS = 20
+# How long the others may take to start, as they may still install packages or
+# wait for a node. JAX's own default.
+_INITIALIZATION_SECONDS = 300
+# How long to wait at the end for processes that end for the same reason. Our
+# choice: saving a checkpoint, the last thing they do, takes seconds.
+_SHUTDOWN_SECONDS = 20
 
-# What tells a process under a launcher how many were started with it. Not
-# SLURM_NTASKS, which a batch script has outside of srun, too.
-_COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
-
-
-def _are_launched() -> bool:
-  """Whether `jax.distributed` can find the other processes by itself."""
-  on_tpu = importlib.util.find_spec("libtpu") is not None and any(
-    pathlib.Path("/dev").glob(pattern) for pattern in ("accel*", "vfio/*")
-  )
-  return on_tpu or any(int(os.environ.get(name, "1")) > 1 for name in _COUNTS)
+# The environment variables in which launchers put the number of processes. Not
+# SLURM_NTASKS, which a batch script has outside srun, too.
+_COUNT_VARIABLES = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 
 
-def join(coordinator: str, count: int | None, index: int | None) -> None:
-  """Meets the other processes of a run, if there are any.
+def initialize(
+  coordinator_address: str, num_processes: int | None, process_id: int | None
+) -> None:
+  """Connects the processes of a run, if there are several.
 
-  Found by itself under srun and mpirun, and on TPUs. To be called before JAX is
-  first used.
+  Call it before JAX is first used. Under srun and mpirun, and on TPUs, JAX
+  finds the other processes by itself. If they do not come, JAX ends this
+  process with a message of its own.
 
   Args:
-    coordinator: HOST:PORT at which the first process is to be met; empty if that
-      is to be found out.
-    count: of processes; None likewise.
-    index: of this one, from 0; None likewise.
+    coordinator_address: HOST:PORT at which the primary process listens; empty
+      to find it automatically.
+    num_processes: None to find it automatically.
+    process_id: index of this process, from 0; None likewise.
 
   Raises:
-    UserError: if only some are given, or they cannot be. If the others do not
-      come, JAX ends the process with a message of its own.
+    UserError: only some of the arguments are given, or they are contradictory,
+      or the connection fails.
   """
-  given = (bool(coordinator), count is not None, index is not None)
-  if any(given) and not all(given):
+  is_given = (
+    bool(coordinator_address),
+    num_processes is not None,
+    process_id is not None,
+  )
+  if any(is_given) and not all(is_given):
     raise errors.UserError(
-      f"--coordinator={coordinator} --num_processes={count}"
-      f" --process_id={index} belong together; give all three or, under srun,"
-      " mpirun and on TPUs, none."
+      f"--coordinator={coordinator_address} --num_processes={num_processes}"
+      f" --process_id={process_id} belong together; give all three or, under"
+      " srun, mpirun and on TPUs, none."
     )
-  if count is not None and index is not None and not 0 <= index < count:
+  if (
+    num_processes is not None
+    and process_id is not None
+    and not 0 <= process_id < num_processes
+  ):
     raise errors.UserError(
-      f"--process_id={index} must be from 0 to {count - 1}, as"
-      f" --num_processes={count}."
+      f"--process_id={process_id} must be from 0 to {num_processes - 1}, as"
+      f" --num_processes={num_processes}."
     )
-  if not (any(given) or _are_launched()):
+  if not (any(is_given) or _are_launched()):
     return
-  cpu.wait_for_other_processes()
+  cpu.raise_collective_timeout()
   try:
     jax.distributed.initialize(
-      coordinator or None,
-      count,
-      index,
-      initialization_timeout=_MEET_SECONDS,
+      coordinator_address or None,
+      num_processes,
+      process_id,
+      initialization_timeout=_INITIALIZATION_SECONDS,
       heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
-      cluster_detection_method="deactivate" if any(given) else None,
+      cluster_detection_method="deactivate" if any(is_given) else None,
     )
   except (RuntimeError, ValueError) as error:
-    if not any(given):
+    if not any(is_given):
       logging.warning("No other processes were found: %s", error)
       return
     raise errors.UserError(
-      f"The other processes were not met: {str(error).splitlines()[0]}; check"
-      " that all were started and reach the first one."
+      "The processes could not be connected:"
+      f" {str(error).splitlines()[0]}; check that all were started and can"
+      f" reach --coordinator={coordinator_address}."
     ) from error
 
 
-def are_several() -> bool:
-  """Whether this is not the only process."""
+def _are_launched() -> bool:
+  """Returns whether JAX can find the other processes by itself."""
+  on_tpu = importlib.util.find_spec("libtpu") is not None and any(
+    pathlib.Path("/dev").glob(pattern) for pattern in ("accel*", "vfio/*")
+  )
+  return on_tpu or any(
+    int(os.environ.get(name, "1")) > 1 for name in _COUNT_VARIABLES
+  )
+
+
+def is_multiprocess() -> bool:
+  """Returns whether the run has more than one process."""
   return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
-def is_first() -> bool:
-  """Whether this is the process that writes and speaks for all."""
-  return not are_several() or jax.process_index() == 0
+def is_primary() -> bool:
+  """Returns whether this process writes files and prints for all."""
+  return not is_multiprocess() or jax.process_index() == 0
 
 
-def of_first(make: Callable[[], T]) -> T:
-  """What only the first process makes, bit for bit in all of them.
+def broadcast_from_primary(make: Callable[[], T]) -> T:
+  """Returns the primary's `make()`, bit for bit the same in all processes.
 
   Args:
-    make: called in the first process; its arrays become NumPy's in several.
+    make: called in the primary process only. Its result must be picklable; with
+      several processes, JAX arrays in it become NumPy arrays.
 
   Raises:
-    UserError: in all processes, if `make` does.
+    UserError: in all processes, if `make` raises it.
   """
-  if not are_several():
+  if not is_multiprocess():
     return make()
   parts: list[np.ndarray] = []
-  mistake = None
-  if is_first():
+  error = None
+  if is_primary():
     try:
-      parts = _packed(make())
-    except errors.UserError as error:
-      mistake = error
-  number = int(multihost_utils.broadcast_one_to_all(np.array(len(parts))))
-  if not number:
-    raise mistake or errors.UserError("the first process says what is wrong.")
-  sizes = np.array([len(part) for part in parts] or [0] * number)
-  sizes = multihost_utils.broadcast_one_to_all(sizes)
-  received = multihost_utils.broadcast_one_to_all(
-    parts or [np.zeros(size, np.uint8) for size in sizes]
-  )
-  data, *arrays = (np.asarray(part).data for part in received)
-  return pickle.loads(data, buffers=arrays)
+      parts = _pack(make())
+    except errors.UserError as raised:
+      error = raised
+  data, *arrays = _broadcast(parts, error)
+  return pickle.loads(data.data, buffers=[array.data for array in arrays])
 
 
 def primary_first(make: Callable[[], T]) -> T:
-  made: list[T] = []
-  of_first(lambda: made.append(make()))
-  return made[0] if made else make()
+  """Returns `make()`, which the others call after the primary has ended it.
+
+  For work that the primary does once for all, such as preparing a data set,
+  where the others then find the result on disk.
+
+  Args:
+    make: called in every process.
+
+  Raises:
+    UserError: in all processes, if the primary's `make` raises it.
+  """
+  if not is_multiprocess():
+    return make()
+  if not is_primary():
+    _broadcast([], None)
+    return make()
+  error = None
+  try:
+    made = make()
+  except errors.UserError as raised:
+    error = raised
+  _broadcast(_pack(None) if error is None else [], error)
+  return made
 
 
-def _packed(made: object) -> list[np.ndarray]:
-  """Bytes that say what something is, and after them those of its arrays."""
+def _broadcast(
+  parts: Sequence[np.ndarray], error: errors.UserError | None
+) -> list[np.ndarray]:
+  """Returns the primary's byte strings in all processes.
+
+  Args:
+    parts: in the primary, at least one [n] uint8, or none to report `error`.
+    error: raised in the primary; the others raise one that points to it.
+  """
+  count = int(multihost_utils.broadcast_one_to_all(np.array(len(parts))))
+  if not count:
+    raise error or errors.UserError("see the error of the primary process.")
+  sizes = np.array([len(part) for part in parts] or [0] * count)
+  sizes = multihost_utils.broadcast_one_to_all(sizes)
+  received = multihost_utils.broadcast_one_to_all(
+    list(parts) or [np.zeros(size, np.uint8) for size in sizes]
+  )
+  return [np.asarray(part) for part in received]
+
+
+def _pack(made: object) -> list[np.ndarray]:
+  """Returns an object's pickle and the bytes of its arrays, all [n] uint8."""
   buffers: list[pickle.PickleBuffer] = []
   data = pickle.dumps(
     jax.device_get(made), protocol=5, buffer_callback=buffers.append
@@ -154,21 +203,21 @@ def _packed(made: object) -> list[np.ndarray]:
   return [np.frombuffer(content, np.uint8) for content in contents]
 
 
-def meet() -> None:
-  """Waits until all processes are here."""
-  joined(np.zeros(1))
+def barrier() -> None:
+  """Returns once all processes have called it."""
+  all_gather_concat(np.zeros(1))
 
 
-def joined(part: np.ndarray) -> np.ndarray:
-  """What all processes have, one after the other, in all of them.
+def all_gather_concat(part: np.ndarray) -> np.ndarray:
+  """Concatenates the arrays of all processes, in the order of their indices.
 
   Args:
     part: [n, ...]; n may differ between processes.
 
   Returns:
-    [N, ...], where N is the sum of all n.
+    [N, ...] in every process, where N is the sum of all n.
   """
-  if not are_several():
+  if not is_multiprocess():
     return part
   counts = multihost_utils.process_allgather(np.array(len(part)))
   fill = np.zeros((max(counts) - len(part), *part.shape[1:]), part.dtype)
@@ -176,61 +225,24 @@ def joined(part: np.ndarray) -> np.ndarray:
   return np.concatenate([x[:n] for x, n in zip(parts, counts, strict=True)])
 
 
-class Watchdog:
-  """While entered, ends this process, of several, when it seems to hang.
-
-  The others then lose it and end, too, instead of waiting for it for ever.
-
-  Args:
-    seconds: without a call of `alive`, counted from the first one: the first
-      step compiles. 0: any number.
-  """
-
-  def __init__(self, seconds: float):
-    self._seconds = seconds
-    self._seen: float | None = None
-    self._done = threading.Event()
-
-  def __enter__(self) -> "Watchdog":
-    if are_several() and self._seconds:
-      threading.Thread(target=self._watch, daemon=True).start()
-    return self
-
-  def alive(self) -> None:
-    """Says that a step was made."""
-    self._seen = time.monotonic()
-
-  def _watch(self) -> None:
-    while not self._done.wait(min(self._seconds / 10, 10)):
-      if self._seen and time.monotonic() - self._seen > self._seconds:
-        sys.stderr.write(
-          f"Process {jax.process_index()} has made no step for"
-          f" {self._seconds} seconds (train.hang_seconds), here:\n"
-        )
-        faulthandler.dump_traceback(all_threads=True)
-        leave(GO_ON, alone=True)
-
-  def __exit__(self, *exc_info) -> None:
-    self._done.set()
-
-
-def leave(code: int, *, alone: bool = False) -> NoReturn:
+def exit_process(code: int, *, alone: bool = False) -> NoReturn:
   """Ends this process.
 
-  Of several, those that leave for the same reason part in order: JAX ends one
-  that still runs when the first is gone. One that the others do not follow, as
-  they wait for its part of a computation, leaves after `_PART_SECONDS`.
+  JAX aborts a process that still runs when the primary has gone. Processes that
+  end for the same reason therefore disconnect together first. A process that
+  the others do not follow, since they wait for its part of a computation, ends
+  after `_SHUTDOWN_SECONDS`.
 
   Args:
-    code: its exit code.
-    alone: the others are known not to follow.
+    code: exit code.
+    alone: whether the others are known not to follow, which spares the wait.
   """
-  if are_several():
+  if is_multiprocess():
     if not alone:
-      parting = threading.Thread(target=jax.distributed.shutdown, daemon=True)
-      parting.start()
-      parting.join(_PART_SECONDS)
+      shutdown = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+      shutdown.start()
+      shutdown.join(_SHUTDOWN_SECONDS)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)
+    os._exit(code)  # Exit handlers would wait for the other processes.
   sys.exit(code)

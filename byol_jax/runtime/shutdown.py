@@ -1,4 +1,4 @@
-"""Being told to stop, by Ctrl-C or by a queue, without losing anything."""
+"""Stops on Ctrl-C or SIGTERM, which queues send, without losing work."""
 
 import os
 import signal
@@ -9,14 +9,26 @@ from jax.experimental import multihost_utils
 from byol_jax.runtime import processes
 
 
-class Interrupted(BaseException):  # No `except Exception` is meant for it.
-  """The work was stopped by a signal, after saving; `signum` says which."""
+class Interrupted(BaseException):  # `except Exception` must not catch it.
+  """A signal stopped the work, which is saved.
+
+  Args:
+    signum: the signal.
+    step: the last step, which is saved; None outside training.
+
+  Attributes:
+    signum: the signal.
+  """
 
   def __init__(self, signum: int, step: int | None = None):
-    what = "; what was done" if step is None else f" after step {step}, which"
+    saved = (
+      "; finished work is saved"
+      if step is None
+      else f" after step {step}, which is saved"
+    )
     super().__init__(
-      f"Stopped by {signal.Signals(signum).name}{what} is saved; run the same"
-      " command again to go on."
+      f"Stopped by {signal.Signals(signum).name}{saved}; run the same command"
+      " again to resume."
     )
     self.signum = signum
 
@@ -31,30 +43,39 @@ def stop_on_sigterm() -> None:
   signal.signal(signal.SIGTERM, stop)
 
 
-class Remembered:
-  """While entered, remembers SIGTERM and SIGINT; a second one acts as before.
+class GracefulShutdown:
+  """Remembers SIGTERM and SIGINT, so that a training loop can save first.
 
-  Of several processes, all are told what one of them receives, by JAX, whose
-  handler of SIGTERM is there since they met and heeds no second one.
+  A context manager; a second signal has its former effect. In a run of several
+  processes a signal to one of them stops all after the same step. JAX tells
+  them about it: its handler of SIGTERM is installed since
+  `processes.initialize`, and ignores a second one. SIGINT is therefore sent on
+  as SIGTERM.
   """
 
-  def __enter__(self) -> "Remembered":
+  def __enter__(self) -> "GracefulShutdown":
     self._received: int | None = None
     handlers = {signal.SIGINT: self._remember, signal.SIGTERM: self._remember}
-    if processes.are_several():
-      handlers = {signal.SIGINT: self._hand_on}
-    self._before = {
+    if processes.is_multiprocess():
+      handlers = {signal.SIGINT: self._send_sigterm}
+    self._former = {
       signum: signal.signal(signum, handler)
       for signum, handler in handlers.items()
     }
     return self
 
-  def received_by(self, step: int) -> int | None:
-    """The signal to stop for, None without one; of several processes, the step
-    after which all of them learn of it is the same."""
-    if processes.are_several():
-      told = multihost_utils.reached_preemption_sync_point(step)
-      return signal.SIGTERM if told else None
+  def stop_signal(self, step: int) -> int | None:
+    """Returns the signal to stop for after a step, None without one.
+
+    Args:
+      step: just done. All processes must call this for every step.
+
+    Returns:
+      The same in all processes: SIGTERM there, whichever one of them received.
+    """
+    if processes.is_multiprocess():
+      stops = multihost_utils.reached_preemption_sync_point(step)
+      return signal.SIGTERM if stops else None
     return self._received
 
   def _remember(self, signum: int, frame: Any) -> None:
@@ -62,13 +83,13 @@ class Remembered:
     self._received = signum
     self._restore()
 
-  def _hand_on(self, signum: int, frame: Any) -> None:
+  def _send_sigterm(self, signum: int, frame: Any) -> None:
     del signum, frame
     os.kill(os.getpid(), signal.SIGTERM)
     self._restore()
 
   def _restore(self) -> None:
-    for signum, handler in self._before.items():
+    for signum, handler in self._former.items():
       signal.signal(signum, handler)
 
   def __exit__(self, *exc_info) -> None:

@@ -10,13 +10,9 @@ import numpy as np
 
 from byol_jax import errors
 from byol_jax.learning.learner import TrainState
-from byol_jax.runtime import (
-  checkpoints,
-  devices,
-  metrics,
-  processes,
-  shutdown,
-)
+from byol_jax.runtime import checkpoints, devices, processes, shutdown, writers
+from byol_jax.runtime.meter import Meter, NotFiniteError
+from byol_jax.runtime.watchdog import Watchdog
 from byol_jax.training import data_streams, workdir_files
 from byol_jax.training.runs import Run
 
@@ -44,7 +40,7 @@ def pretrain(run: Run) -> tuple[TrainState, bool]:
     UserError: if the loss is not finite, devices disagree, or a file cannot be
       written.
   """
-  state = processes.of_first(lambda: _starting_state(run))
+  state = processes.broadcast_from_primary(lambda: _starting_state(run))
   if int(state.step) == run.plan.total_steps:
     return state, True
   start = int(state.step)
@@ -53,7 +49,7 @@ def pretrain(run: Run) -> tuple[TrainState, bool]:
   with _Saver(run) as saver, _open_meter(run, start) as meter:
     try:
       return _train(run, state, stream, saver, meter), False
-    except metrics.NotFiniteError as error:
+    except NotFiniteError as error:
       raise errors.UserError(
         f"{error}; the last good checkpoint in"
         f" {workdir_files.checkpoint_folder(run.workdir)} is kept: lower"
@@ -76,18 +72,18 @@ def _starting_state(run: Run) -> TrainState:
 
 
 @contextlib.contextmanager
-def _open_meter(run: Run, start_step: int) -> Iterator[metrics.Meter]:
+def _open_meter(run: Run, start_step: int) -> Iterator[Meter]:
   """Yields a meter, whose writers exist in the primary process only."""
-  writers: list[metrics.Writer] = []
-  if processes.is_first():
-    writers = [
-      metrics.JsonlWriter(run.workdir / "metrics.jsonl", start_step),
-      metrics.TensorBoardWriter(run.workdir / "tensorboard"),
-      metrics.ProgressBar(run.plan.total_steps, start_step),
-      metrics.DataWaitHint(_DATA_ADVICE[run.config.augment.placement]),
+  outputs: list[writers.Writer] = []
+  if processes.is_primary():
+    outputs = [
+      writers.JsonlWriter(run.workdir / "metrics.jsonl", start_step),
+      writers.TensorBoardWriter(run.workdir / "tensorboard"),
+      writers.ProgressBar(run.plan.total_steps, start_step),
+      writers.DataWaitHint(_DATA_ADVICE[run.config.augment.placement]),
     ]
-  meter = metrics.Meter(
-    writers,
+  meter = Meter(
+    outputs,
     batch_size=run.config.train.batch_size,
     every_steps=run.config.log.every_steps,
     last_step=run.plan.total_steps,
@@ -103,20 +99,20 @@ def _train(
   state: TrainState,
   stream: Iterator[dict[str, Any]],
   saver: "_Saver",
-  meter: metrics.Meter,
+  meter: Meter,
 ) -> TrainState:
   """Makes all steps that are left and returns the last state."""
   first_step, last_step = int(state.step) + 1, run.plan.total_steps
   update = devices.pmap_update(run.learner.update)
   check_every = run.config.train.check_replicas_every
   with (
-    shutdown.Remembered() as stop_request,
-    processes.Watchdog(run.config.train.hang_seconds) as watchdog,
+    shutdown.GracefulShutdown() as stop_request,
+    Watchdog(run.config.train.hang_seconds) as watchdog,
   ):
     for step in range(first_step, last_step + 1):
       asked_at = time.monotonic()
       batch = next(stream)
-      meter.waited(time.monotonic() - asked_at)
+      meter.add_data_wait(time.monotonic() - asked_at)
       state, row = update(state, batch)
       meter.add(step, row)
       watchdog.alive()
@@ -125,14 +121,14 @@ def _train(
       due = check_every and step % check_every == 0
       if due or step in (first_step, last_step):
         _check_replicas(state, step)
-      stop = stop_request.received_by(step)
+      stop = stop_request.stop_signal(step)
       if stop or step == last_step or saver.is_due(step):
         meter.drain()
         _check_finite(state, step)
         saver.save(step, state)
       if stop:
         saver.close()
-        processes.meet()  # No process leaves while the primary is still saving.
+        processes.barrier()  # No process leaves while the primary is still saving.
         raise shutdown.Interrupted(stop, step)
   return state
 
@@ -143,7 +139,7 @@ class _Saver:
   def __init__(self, run: Run):
     self._settings = run.config.checkpoint
     self._checkpoints: checkpoints.Checkpoints | None = None
-    if processes.is_first():
+    if processes.is_primary():
       self._checkpoints = run.open_checkpoints()
     self._saved_at = time.monotonic()
 
@@ -176,7 +172,7 @@ def _check_finite(state: TrainState, step: int) -> None:
   """Raises `NotFiniteError` if a parameter is not: losses lag a step behind."""
   params = jax.device_get((state.online_params, state.online_state))
   if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(params)):
-    raise metrics.NotFiniteError(f"A parameter is NaN after step {step}")
+    raise NotFiniteError(f"A parameter is NaN after step {step}")
 
 
 def _check_replicas(state: TrainState, step: int) -> None:

@@ -32,7 +32,7 @@ def restore(run: Run, step: int | None = None) -> TrainState:
         )
       return saved.restore(jax.eval_shape(run.initial_state), step)
 
-  return processes.of_first(read)
+  return processes.broadcast_from_primary(read)
 
 
 def watch(run: Run) -> Iterator[TrainState]:
@@ -43,7 +43,7 @@ def watch(run: Run) -> Iterator[TrainState]:
   """
   step = -1
   while step < run.plan.total_steps:
-    if processes.of_first(lambda: _latest_step(run)) <= step:
+    if processes.broadcast_from_primary(lambda: _latest_step(run)) <= step:
       time.sleep(_POLL_SECONDS)
     else:
       state = restore(run)  # The step just seen may be deleted by now.

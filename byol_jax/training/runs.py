@@ -69,14 +69,16 @@ def prepare(config: schema.Config, workdir: pathlib.Path) -> Run:
   devices.check_batch_size(config.train.batch_size, config.train.microbatches)
   source = processes.primary_first(lambda: data_streams.open_source(config))
   # A run that resumes with more or fewer processes sees the same batches.
-  parts = processes.of_first(
+  parts = processes.broadcast_from_primary(
     lambda: workdir_files.settings_of(workdir).get("data.parts")
   )
   config = resolve.resolved(config, source, parts)
   plan = make_plan(
     config, datasets.num_examples(source, source.dataset.pretrain)
   )
-  processes.of_first(lambda: workdir_files.check_settings(workdir, config))
+  processes.broadcast_from_primary(
+    lambda: workdir_files.check_settings(workdir, config)
+  )
   return Run(
     config=config,
     workdir=workdir,

@@ -71,7 +71,7 @@ def check_settings(workdir: pathlib.Path, config: schema.Config) -> None:
 def write_settings(workdir: pathlib.Path, config: schema.Config) -> None:
   """Writes `config.json`; `UserError` if the workdir cannot be written."""
   text = json.dumps(convert.to_json(config), indent=2) + "\n"
-  with files.replacing(workdir / _CONFIG_FILE, _REMEDY) as file:
+  with files.atomic_write(workdir / _CONFIG_FILE, _REMEDY) as file:
     file.write_text(text)
 
 
@@ -80,7 +80,7 @@ def write_broken_files(
 ) -> pathlib.Path:
   """Writes `broken_files.txt`, one file and reason per line; returns its path."""
   path = workdir / "broken_files.txt"
-  with files.replacing(path, _REMEDY) as file:
+  with files.atomic_write(path, _REMEDY) as file:
     file.write_text("".join(f"{name}\t{reason}\n" for name, reason in broken))
   return path
 

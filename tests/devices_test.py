@@ -1,4 +1,4 @@
-"""Batches on their way to the devices."""
+"""Batches, states and functions on two devices."""
 
 import jax
 import numpy as np
@@ -37,7 +37,7 @@ def test_a_batch_that_does_not_divide_is_named_with_ones_that_do(
 
 
 def test_devices_that_hold_another_state_are_named():
-  """One bit, or two values in each other's place, on the second of two."""
+  """The second device has one other bit, or two values swapped."""
   state = {"a": np.arange(6, dtype=np.float32), "step": np.int32(3)}
   assert devices.differing_devices(devices.replicate(state)) == []
 
@@ -54,3 +54,22 @@ def test_devices_that_hold_another_state_are_named():
     array = jax.make_array_from_single_device_arrays((6,), sharding, copies)
     found = devices.differing_devices(devices.replicate(state) | {"a": array})
     assert found == [1]
+
+
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_any_number_of_examples_is_split_and_comes_back_in_order(count):
+  double = devices.pmap_examples(lambda factor, x: {"y": factor * x["x"]})
+  x = np.arange(2 * count, dtype=np.float32).reshape(count, 2)
+  found = double(np.float32(2), {"x": x})["y"]
+  assert isinstance(found, np.ndarray)
+  np.testing.assert_array_equal(found, 2 * x)
+
+
+def test_means_over_devices_keep_the_tree_and_need_an_axis():
+  tree = {"a": np.array([[1.0, 2.0], [3.0, 6.0]]), "b": np.array([4.0, 0.0])}
+  assert devices.mean_over_devices(tree, None) is tree
+  found = jax.vmap(
+    lambda each: devices.mean_over_devices(each, "i"), axis_name="i"
+  )(tree)
+  np.testing.assert_array_equal(found["a"], [[2, 4], [2, 4]])
+  np.testing.assert_array_equal(found["b"], [2, 2])

@@ -1,15 +1,15 @@
-"""The table over seeds."""
+"""The table of several seeds."""
 
 import json
 
 import pytest
 
 from byol_jax import errors
-from byol_jax.reporting import summary
+from byol_jax.reporting import tables
 
 
 def results(step=9, **values):
-  """As `results.json` holds them; one of the untrained encoder."""
+  """Returns the contents of a `results.json`."""
   common = {"dataset": "digits", "train_split": "train", "split": "test"}
   found = {}
   for protocol, (network, value, interval) in values.items():
@@ -29,14 +29,14 @@ def store(folder, seed, found, **settings):
   (workdir / "results.json").write_text(json.dumps(found))
 
 
-def test_a_figure_is_the_mean_and_half_the_range(tmp_path):
+def test_a_cell_is_the_mean_and_half_the_range(tmp_path):
   for seed, value in enumerate((0.5, 0.9, 0.7)):
     found = results(
       knn=("online", value, [value - 0.01 * seed, value + 0.01]),
       rank_me=("online", 10, None),
     ) | results(knn=("online, untrained", 0.3, None))
     store(tmp_path, seed, found)
-  *_, knn, rank = summary.write(tmp_path).read_text().splitlines()
+  *_, knn, rank = tables.write(tmp_path).read_text().splitlines()
   # The third seed's interval is the widest.
   assert knn == (
     "| digits knn top1 | 0.700 ± 0.200 [0.680, 0.710] | 0.300 ± 0.000 | - |"
@@ -44,11 +44,11 @@ def test_a_figure_is_the_mean_and_half_the_range(tmp_path):
   assert rank == "| digits rank_me top1 | 10.000 ± 0.000 | - | - |"
 
 
-def test_a_seed_that_lacks_a_figure_is_told(tmp_path):
+def test_a_cell_says_how_many_seeds_have_its_result(tmp_path):
   knn = ("online", 0.5, None)
   store(tmp_path, 0, results(knn=knn, linear=("online", 0.6, None)))
   store(tmp_path, 1, results(knn=knn))
-  *_, linear = summary.write(tmp_path).read_text().splitlines()
+  *_, linear = tables.write(tmp_path).read_text().splitlines()
   assert linear == (
     "| digits linear top1 | 0.600 ± 0.000 (1 of 2 seeds) | - | - |"
   )
@@ -56,18 +56,20 @@ def test_a_seed_that_lacks_a_figure_is_told(tmp_path):
 
 def refused(folder):
   with pytest.raises(errors.UserError) as info:
-    summary.write(folder)
+    tables.write(folder)
   assert "\n" not in str(info.value)
   return str(info.value)
 
 
-def test_other_differences_than_the_seed_are_one_line(tmp_path):
+def test_runs_that_differ_in_more_than_the_seed_are_refused_in_one_line(
+  tmp_path,
+):
   store(tmp_path, 0, {}, compilation_cache="there")
   store(tmp_path, 1, {}, compilation_cache="here", epochs=2)
   assert "train.epochs=2" in refused(tmp_path)
 
 
-def test_figures_of_other_steps_are_not_averaged(tmp_path):
+def test_results_of_different_steps_are_not_averaged(tmp_path):
   for seed, step in enumerate((9, 8)):
     store(tmp_path, seed, results(step, knn=("online", 0.5, None)))
   assert "step=8" in refused(tmp_path)

@@ -1,0 +1,108 @@
+"""Images beside the nearest neighbours that the retrieval protocol found."""
+
+import itertools
+import os
+import pathlib
+
+import numpy as np
+from matplotlib import figure
+
+from byol_jax.evaluation.features import share_a_class
+from byol_jax.reporting import style
+from byol_jax.training import data_streams, runs
+
+_AGREE_COLOR = "#2a8f4f"
+_DIFFER_COLOR = "#c0392b"
+_SHOWN_NEIGHBOURS = 6
+
+
+def is_available(run: runs.Run) -> bool:
+  """Returns whether an evaluation has found neighbours."""
+  return _found_path(run).exists()
+
+
+def write(run: runs.Run) -> pathlib.Path:
+  """Draws `figures/neighbours.png` of an evaluated run and returns it.
+
+  Its evaluation stored indices, so the images are read from the data again.
+  """
+  found = np.load(_found_path(run))
+  queries, query_labels = _read_examples(
+    run, str(found["query_split"]), found["queries"]
+  )
+  neighbours, labels = _read_examples(
+    run,
+    str(found["bank_split"]),
+    found["neighbours"][:, :_SHOWN_NEIGHBOURS],
+  )
+  agree = None
+  if np.all(query_labels >= 0):  # -1 is an unlabelled example.
+    several = run.source.several_labels
+    agree = share_a_class(labels, query_labels[:, None], several=several)
+  path = style.figure_path(run.workdir, "neighbours")
+  draw(queries, neighbours, found["cosines"], path, agree)
+  return path
+
+
+def _found_path(run: runs.Run) -> pathlib.Path:
+  return run.workdir / "neighbours.npz"
+
+
+def _read_examples(
+  run: runs.Run, split: str, indices: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns [*indices.shape, S, S, 3] images and their labels from a split."""
+  batches = data_streams.eval_batches(run.config, run.source, split)
+  stream = itertools.chain.from_iterable(
+    zip(batch["image"], batch["label"], strict=True) for batch in batches
+  )
+  wanted, order = np.unique(indices, return_inverse=True)
+  is_wanted = np.isin(np.arange(wanted[-1] + 1), wanted)
+  images, labels = zip(*itertools.compress(stream, is_wanted), strict=True)
+  order = order.reshape(indices.shape)
+  return np.stack(images)[order], np.stack(labels)[order]
+
+
+def draw(
+  queries: np.ndarray,
+  neighbours: np.ndarray,
+  cosines: np.ndarray,
+  path: str | os.PathLike,
+  agree: np.ndarray | None = None,
+) -> None:
+  """Draws images beside their nearest neighbours, below the cosines.
+
+  Args:
+    queries: [R, S, S, 3] in [0, 1].
+    neighbours: [R, K, S, S, 3], the nearest first.
+    cosines: [R, at least K].
+    path: of the PNG.
+    agree: [R, K] bool, whether a neighbour has its query's label: it is framed
+      in green, otherwise in red. None without labels.
+  """
+  rows, columns = neighbours.shape[:2]
+  # Inches; the captions take 4.8.
+  width, height = max(1.1 * (columns + 1), 4.8), 1.2 * rows + 0.4
+  fig = figure.Figure(figsize=(width, height), dpi=style.IMAGE_DOTS_PER_INCH)
+  grid = fig.subplots(rows, columns + 1, squeeze=False)
+  fig.subplots_adjust(
+    0.02, 0.01, 0.98, 1 - 0.55 / height, wspace=0.1, hspace=0.25
+  )
+  for row, panels in enumerate(grid):
+    for panel in panels:
+      panel.set(xticks=[], yticks=[])
+      panel.spines[:].set_visible(False)
+    panels[0].imshow(style.to_rgb(queries[row]))
+    for column, panel in enumerate(panels[1:]):
+      panel.imshow(style.to_rgb(neighbours[row, column]))
+      panel.set_title(f"{cosines[row, column]:.3f}", size=8, pad=3)
+      if agree is not None:
+        color = _AGREE_COLOR if agree[row, column] else _DIFFER_COLOR
+        panel.spines[:].set(visible=True, color=color, linewidth=2)
+  captions = ["image", "nearest neighbours, by cosine"]
+  if agree is not None:
+    captions[1] += "; red: another class"
+  for panel, caption in zip(grid[0, :2], captions, strict=True):
+    x = panel.get_position().x0
+    fig.text(x, 1 - 0.1 / height, caption, va="top", size=10)
+  style.save(fig, path)

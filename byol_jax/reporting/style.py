@@ -1,0 +1,60 @@
+"""The style and the place of all pictures."""
+
+import os
+import pathlib
+
+import numpy as np
+from matplotlib import axes, figure, layout_engine
+
+from byol_jax.runtime import files
+
+FIRST_COLOR = "#1f5fa8"
+SECOND_COLOR = "#d1742a"
+DOTS_PER_INCH = 100
+IMAGE_DOTS_PER_INCH = 150  # Of pictures that show images.
+
+_REMEDY = "free space there and run with --mode=report"
+
+
+def new_panels(width: float, height: float, rows: int, columns: int):
+  """Returns a figure and its grid of panels for curves.
+
+  Args:
+    width: in inches.
+    height: likewise.
+    rows: of panels.
+    columns: likewise.
+
+  Returns:
+    The figure, and its axes as [rows, columns] objects.
+  """
+  fig = figure.Figure(
+    figsize=(width, height),
+    dpi=DOTS_PER_INCH,
+    layout=layout_engine.ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12),
+  )
+  return fig, fig.subplots(rows, columns, squeeze=False)
+
+
+def finish_panel(panel: axes.Axes) -> None:
+  """Adds the grid, and removes the frame where there is no scale."""
+  panel.grid(alpha=0.3)
+  panel.spines[["top", "right"]].set_visible(False)
+
+
+def to_rgb(image: np.ndarray) -> np.ndarray:
+  """Returns an image [H, W, 3 or 1] with three channels."""
+  return np.broadcast_to(image, (*image.shape[:2], 3))
+
+
+def figure_path(workdir: pathlib.Path, name: str) -> pathlib.Path:
+  """Returns where a workdir keeps its picture `name`."""
+  return workdir / "figures" / f"{name}.png"
+
+
+def save(fig: figure.Figure, path: str | os.PathLike) -> None:
+  """Writes a figure as a PNG; raises `UserError` if it cannot be written."""
+  path = pathlib.Path(path)
+  with files.report_write_errors(path, _REMEDY):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fig.savefig(path)

@@ -1,0 +1,218 @@
+"""Tables of results over the seeds of one run."""
+
+import json
+import pathlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from byol_jax import errors
+from byol_jax.config import convert
+from byol_jax.evaluation import runner
+from byol_jax.runtime import files
+from byol_jax.training import workdir_files
+
+_FILE = "results.md"
+REMEDY = "free space there and run again"  # Where a table cannot be written.
+
+# The network of a result in `results.json`, and its column of the table.
+_COLUMNS = {
+  "online": "BYOL",
+  "online, untrained": "untrained",
+  "none": "pixels",
+}
+# Results must agree in these keys to be averaged.
+_SAME_KEYS = ("step", "train_split", "split", "examples")
+
+# The contents of a workdir's `results.json`: name to result.
+Results = Mapping[str, Mapping[str, Any]]
+
+
+class Row(NamedTuple):
+  """What a result measures, and a row of the table of seeds."""
+
+  dataset: str
+  protocol: str
+  metric: str
+
+  def __str__(self) -> str:
+    return " ".join(self)
+
+
+def find_workdirs(folder: pathlib.Path) -> list[pathlib.Path]:
+  """Returns the workdirs in a folder that hold results, sorted by name."""
+  return sorted(path.parent for path in folder.glob("*/results.json"))
+
+
+def write(folder: pathlib.Path) -> pathlib.Path:
+  """Writes `results.md`, the results of a folder's runs over their seeds.
+
+  As in the paper, a cell is the mean over seeds and half the range between the
+  largest and the smallest value. The widest 95% interval of one seed over the
+  choice of test examples follows in brackets.
+
+  Args:
+    folder: holds workdirs of runs that differ in `seed` only.
+
+  Returns:
+    The path of the table.
+
+  Raises:
+    UserError: runs differ in anything else, or the file cannot be written.
+  """
+  results = {run: runner.read_results(run) for run in find_workdirs(folder)}
+  check_comparable([*results])
+  seeds = ", ".join(str(_settings(run)["seed"]) for run in results)
+  path = folder / _FILE
+  write_table(
+    path,
+    f"Mean of {len(results)} seeds ({seeds}) ± half their range; in brackets,"
+    " the widest 95% interval of a seed over the test examples.",
+    ["", *_COLUMNS.values()],
+    [
+      [str(row), *(cell(results, row, network) for network in _COLUMNS)]
+      for row in rows_of(results.values())
+    ],
+  )
+  return path
+
+
+def write_table(
+  path: pathlib.Path,
+  caption: str,
+  header: Sequence[str],
+  lines: Iterable[Sequence[str]],
+) -> None:
+  """Writes a caption and a Markdown table; `UserError` if it cannot.
+
+  Args:
+    path: of the file.
+    caption: stands above the table.
+    header: of the columns.
+    lines: the cells of each line.
+  """
+  text = [
+    caption,
+    "",
+    "|" + "|".join(f" {name} " if name else " " for name in header) + "|",
+    "|" + "---|" * len(header),
+    *(f"| {' | '.join(line)} |" for line in lines),
+  ]
+  with files.report_write_errors(path, REMEDY):
+    path.write_text("\n".join(text) + "\n")
+
+
+def rows_of(
+  results: Iterable[Results], networks: Collection[str] = tuple(_COLUMNS)
+) -> list[Row]:
+  """Returns the rows that a table of results has, in order of appearance.
+
+  Args:
+    results: of the runs.
+    networks: only their results count.
+  """
+  return list(
+    dict.fromkeys(
+      _row_of(result)
+      for of_run in results
+      for result in of_run.values()
+      if result["network"] in networks
+    )
+  )
+
+
+def _row_of(result: Mapping[str, Any]) -> Row:
+  return Row(result["dataset"], result["protocol"], result["metric"])
+
+
+def cell(
+  results: Mapping[pathlib.Path, Results], row: Row, network: str
+) -> str:
+  """Returns the text of a cell: mean, half the range, interval, the paper's.
+
+  Args:
+    results: by workdir, of all seeds.
+    row: of the table.
+    network: whose results the cell shows.
+
+  Returns:
+    Such as "0.700 ± 0.200 [0.680, 0.710]"; "-" without such results.
+
+  Raises:
+    UserError: the seeds were evaluated differently.
+  """
+  found = {
+    run: result
+    for run, of_run in results.items()
+    for result in of_run.values()
+    if _row_of(result) == row and result["network"] == network
+  }
+  if not found:
+    return "-"
+  _check_same_evaluation(found, row)
+  values = [result["value"] for result in found.values()]
+  text = f"{np.mean(values):.3f} ± {(max(values) - min(values)) / 2:.3f}"
+  if len(found) < len(results):
+    text += f" ({len(found)} of {len(results)} seeds)"
+  intervals = [
+    result["interval"] for result in found.values() if "interval" in result
+  ]
+  if intervals:
+    low, high = max(intervals, key=lambda ends: ends[1] - ends[0])
+    text += f" [{low:.3f}, {high:.3f}]"
+  first = next(iter(found.values()))
+  if "paper" in first:
+    text += f"; paper {first['paper']:.3f}"
+  return text
+
+
+def _check_same_evaluation(
+  found: Mapping[pathlib.Path, Mapping[str, Any]], row: Row
+) -> None:
+  """Raises `UserError` unless results come from the same step and splits."""
+  first, *others = found
+  for run in others:
+    for key in _SAME_KEYS:
+      if found[run][key] != found[first][key]:
+        raise errors.UserError(
+          f"{run} has {row} with {key}={found[run][key]} and {first} with"
+          f" {found[first][key]}; evaluate them alike to average them."
+        )
+
+
+def check_comparable(
+  workdirs: Sequence[pathlib.Path], swept: Collection[str] = ()
+) -> None:
+  """Raises `UserError` for the first other setting that runs differ in.
+
+  Args:
+    workdirs: of the runs, at least one.
+    swept: keys that may differ, besides `seed` and what alters no parameter.
+  """
+  first, *others = workdirs
+  expected = _settings(first)
+  for other in others:
+    settings = _settings(other)
+    for key in sorted(expected.keys() | settings.keys()):
+      if key in {"seed", *swept} or key.startswith(
+        workdir_files.RESUME_SAFE_KEYS
+      ):
+        continue
+      if settings.get(key) != expected.get(key):
+        raise errors.UserError(
+          f"{other} has {key}={settings.get(key)} and {first}"
+          f" {expected.get(key)}; only runs that differ in"
+          f" {', '.join(['seed', *sorted(swept)])} alone can be compared."
+        )
+
+
+def _settings(workdir: pathlib.Path) -> dict[str, Any]:
+  """Returns the configuration of a run as dotted keys."""
+  path = workdir / "config.json"
+  if not path.exists():
+    raise errors.UserError(
+      f"{path} is missing, so the settings of these results are unknown; move"
+      f" {workdir} elsewhere."
+    )
+  return convert.flatten(json.loads(path.read_text()))

@@ -1,0 +1,130 @@
+"""Collects metrics from the device and hands their means to writers."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+
+from byol_jax.runtime.writers import Writer
+
+# Steps that the device may have in flight before the host reads their metrics:
+# enough that the device never waits for the host, few enough that the host does
+# not run away.
+_MAX_IN_FLIGHT = 2
+
+
+class NotFiniteError(Exception):
+  """The loss or a parameter has become NaN or infinite."""
+
+
+class Meter:
+  """Averages metrics over intervals of steps and measures the speed.
+
+  Rates leave out the first step, which waits for compilation.
+
+  Args:
+    writers: receive the scalars of each interval.
+    batch_size: images in a step.
+    every_steps: steps in an interval.
+    last_step: ends the last interval, which may be shorter.
+  """
+
+  def __init__(
+    self,
+    writers: Sequence[Writer],
+    *,
+    batch_size: int,
+    every_steps: int,
+    last_step: int,
+  ):
+    self._writers = writers
+    self._batch_size = batch_size
+    self._every_steps = every_steps
+    self._last_step = last_step
+    # Steps whose metrics are still on the device.
+    self._in_flight: list[tuple[int, Mapping[str, jax.Array]]] = []
+    # Metrics of the current interval, on the host.
+    self._rows: list[dict[str, float]] = []
+    self._timed_since: float | None = None
+    self._untimed_rows = 0  # Rows of the interval from before `_timed_since`.
+    self._data_wait = 0.0  # Seconds spent waiting for data since then.
+
+  def add_data_wait(self, seconds: float) -> None:
+    """Adds time that the training loop spent waiting for data."""
+    self._data_wait += seconds
+
+  def add(self, step: int, row: Mapping[str, jax.Array]) -> None:
+    """Takes the metrics of a step without waiting for them.
+
+    Args:
+      step: its number, from 1.
+      row: must hold `loss`; each interval's last row also `tau` and
+        `learning_rate`.
+
+    Raises:
+      NotFiniteError: the loss of this or an earlier step is not finite.
+    """
+    self._in_flight.append((step, row))
+    if len(self._in_flight) > _MAX_IN_FLIGHT:
+      self._fetch()
+
+  def drain(self) -> None:
+    """Waits for the metrics of all steps; raises like `add`."""
+    while self._in_flight:
+      self._fetch()
+
+  def close(self) -> None:
+    """Closes the writers."""
+    for writer in self._writers:
+      writer.close()
+
+  def _fetch(self) -> None:
+    """Moves the oldest row to the host and ends an interval if it is due."""
+    step, on_device = self._in_flight.pop(0)
+    row = jax.device_get(on_device)
+    if not math.isfinite(row["loss"]):
+      raise NotFiniteError(f"The loss is {row['loss']} at step {step}")
+    self._rows.append({f"train/{name}": row[name] for name in row})
+    if step % self._every_steps == 0 or step == self._last_step:
+      self._write(step)
+      self._rows = []
+      self._start_clock()
+    elif self._timed_since is None:
+      self._start_clock()
+
+  def _start_clock(self) -> None:
+    self._timed_since = time.monotonic()
+    self._untimed_rows = len(self._rows)
+    self._data_wait = 0.0
+
+  def _write(self, step: int) -> None:
+    last = self._rows[-1]
+    scalars = {
+      **mean_over_rows(self._rows),
+      "train/tau": last["train/tau"],
+      "train/learning_rate": last["train/learning_rate"],
+    }
+    if self._timed_since is not None:
+      seconds = time.monotonic() - self._timed_since
+      images = (len(self._rows) - self._untimed_rows) * self._batch_size
+      scalars["train/images_per_second"] = images / seconds
+      scalars["train/data_wait"] = min(self._data_wait / seconds, 1.0)
+    for writer in self._writers:
+      writer.write(step, scalars)
+
+
+def mean_over_rows(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+  """Returns the mean of each scalar, in float64.
+
+  Args:
+    rows: all with the same names.
+
+  Returns:
+    Name to mean; {} without rows.
+  """
+  return {
+    name: float(np.mean([row[name] for row in rows], dtype=np.float64))
+    for name in (rows[0] if rows else ())
+  }

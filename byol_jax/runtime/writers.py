@@ -1,0 +1,234 @@
+"""Writers of metrics: JSON lines, TensorBoard, a progress bar, a hint.
+
+A training loop holds a list of writers. Each has `write(step, scalars)`, where
+`scalars` maps flat names such as `train/loss` to numbers, and `close()`.
+"""
+
+import contextlib
+import json
+import math
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Mapping
+from typing import Protocol
+
+import tqdm
+from tensorboardX import event_file_writer, summary
+from tensorboardX.proto import event_pb2, summary_pb2
+
+from byol_jax.runtime import files
+
+# A fraction of the time that is worth a hint: without the wait, training would
+# be a quarter faster. Our choice.
+_MUCH_WAIT = 0.2
+
+_REMEDY = "free space there or choose another directory"
+
+# The scalars that the progress bar shows, in this order.
+_SHOWN = {
+  "train/loss": "loss {:.2f}",
+  "train/top1_accuracy": "top-1 {:.1%}",
+  "train/images_per_second": "{:,.0f} img/s",
+  "train/data_wait": "data wait {:.0%}",
+}
+
+
+class Writer(Protocol):
+  """The interface of a writer."""
+
+  def write(self, step: int, scalars: Mapping[str, float]) -> None:
+    """Writes the scalars of a step."""
+
+  def close(self) -> None:
+    """Writes what is buffered and releases files."""
+
+
+class JsonlWriter:
+  """Appends one JSON object per line, `{"step": 10, "train/loss": 1.2}`.
+
+  A line is in the file when `write` returns.
+
+  Args:
+    path: of the file. Lines of an earlier run after `resume_step`, and lines
+      torn by a kill, are dropped, so that the file holds every step once.
+    resume_step: the step that training resumes from, 0 at its start.
+
+  Raises:
+    UserError: the file cannot be written; also from `write` and `close`.
+  """
+
+  def __init__(self, path: str | os.PathLike, resume_step: int):
+    self._path = pathlib.Path(path)
+    with files.atomic_write(self._path, _REMEDY) as file:
+      rows = read_jsonl(self._path)
+      kept = [row for row in rows if (row["step"] or 0) <= resume_step]
+      file.write_text("".join(map(_to_line, kept)))
+    with files.report_write_errors(self._path, _REMEDY):
+      self._file = self._path.open("a")
+
+  def write(self, step: int, scalars: Mapping[str, float]) -> None:
+    """Appends one line; NaN and infinities become null."""
+    row = {name: float(value) for name, value in scalars.items()}
+    with files.report_write_errors(self._path, _REMEDY):
+      self._file.write(_to_line({"step": step, **row}))
+      self._file.flush()
+
+  def close(self) -> None:
+    """Closes the file."""
+    with files.report_write_errors(self._path, _REMEDY):
+      self._file.close()
+
+
+class TensorBoardWriter:
+  """Writes an event file for `tensorboard --logdir`.
+
+  It uses the synchronous part of tensorboardX: the library's `SummaryWriter`
+  writes in a thread, where an error would be lost.
+
+  Args:
+    directory: made if it is missing.
+
+  Raises:
+    UserError: the file cannot be written; also from `write` and `close`.
+  """
+
+  def __init__(self, directory: str | os.PathLike):
+    self._directory = pathlib.Path(directory)
+    with files.report_write_errors(self._directory, _REMEDY):
+      self._directory.mkdir(parents=True, exist_ok=True)
+      self._events = event_file_writer.EventsWriter(
+        str(self._directory / "events"),
+        filename_suffix=f".{os.getpid()}",  # Two runs may start in one second.
+      )
+
+  def write(self, step: int, scalars: Mapping[str, float]) -> None:
+    """Adds one point to the curve of each scalar."""
+    values = [
+      value
+      for name, scalar in scalars.items()
+      for value in summary.scalar(name, float(scalar)).value
+    ]
+    event = event_pb2.Event(
+      wall_time=time.time(),
+      step=step,
+      summary=summary_pb2.Summary(value=values),
+    )
+    with files.report_write_errors(self._directory, _REMEDY):
+      self._events.write_event(event)
+      self._events.flush()
+
+  def close(self) -> None:
+    """Closes the file."""
+    with files.report_write_errors(self._directory, _REMEDY):
+      self._events.close()
+
+
+class ProgressBar:
+  """Shows the steps done and the latest scalars on stderr.
+
+  A terminal gets a bar, anything else one line every 30 seconds.
+
+  Args:
+    total: steps of the run.
+    initial: steps that are already done.
+  """
+
+  def __init__(self, total: int, initial: int):
+    terminal = sys.stderr.isatty()
+    self._bar = tqdm.tqdm(
+      total=total,
+      initial=initial,
+      file=sys.stderr if terminal else _Lines(),
+      mininterval=0.1 if terminal else 30.0,  # Seconds; 0.1 is tqdm's.
+      miniters=1,  # Otherwise tqdm guesses how rarely to read the clock.
+      dynamic_ncols=terminal,
+      bar_format="{percentage:3.0f}% "
+      + ("|{bar}| " if terminal else "")
+      + "step {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {desc}",
+    )
+
+  def update(self, step: int) -> None:
+    """Moves the bar to `step` steps done."""
+    self._bar.update(step - self._bar.n)
+
+  def write(self, step: int, scalars: Mapping[str, float]) -> None:
+    """Moves the bar to `step` and shows the scalars that fit on a line."""
+    shown = (
+      text.format(float(scalars[name]))
+      for name, text in _SHOWN.items()
+      if name in scalars
+    )
+    self._bar.set_description_str(" | ".join(shown), refresh=False)
+    self.update(step)
+
+  def close(self) -> None:
+    """Leaves the last state on the screen."""
+    self._bar.close()
+
+
+class DataWaitHint:
+  """Prints one note on stderr if training waits much for its data.
+
+  Args:
+    advice: completes the note, "...; {advice}."
+  """
+
+  def __init__(self, advice: str):
+    self._advice = advice
+    self._writes = 0
+    self._was_shown = False
+
+  def write(self, step: int, scalars: Mapping[str, float]) -> None:
+    """Checks `train/data_wait`, from the second call on."""
+    self._writes += 1
+    wait = scalars.get("train/data_wait", 0.0)
+    # The buffers fill during the first interval.
+    if self._writes > 1 and wait > _MUCH_WAIT and not self._was_shown:
+      tqdm.tqdm.write(
+        f"Note: at step {step}, training spent {wait:.0%} of the time waiting"
+        f" for data; {self._advice}.",
+        file=sys.stderr,
+      )
+      self._was_shown = True
+
+  def close(self) -> None:
+    """Does nothing."""
+
+
+class _Lines:
+  """Writes each state of tqdm on its own line of stderr."""
+
+  def write(self, text: str) -> None:
+    if text := text.strip():
+      sys.stderr.write(text + "\n")
+
+  def flush(self) -> None:
+    sys.stderr.flush()
+
+
+def read_jsonl(path: str | os.PathLike) -> list[dict[str, float | None]]:
+  """Returns the rows that a `JsonlWriter` wrote.
+
+  Args:
+    path: of the file.
+
+  Returns:
+    One dictionary per line, without torn lines; [] if there is no file.
+  """
+  path = pathlib.Path(path)
+  rows = []
+  for line in path.read_text().splitlines() if path.exists() else ():
+    with contextlib.suppress(json.JSONDecodeError):  # Torn by a kill.
+      rows.append(json.loads(line))
+  return rows
+
+
+def _to_line(row: Mapping[str, float | None]) -> str:
+  """Returns a row as one line of JSON, which has no NaN."""
+  finite = {
+    name: value if value is None or math.isfinite(value) else None
+    for name, value in row.items()
+  }
+  return json.dumps(finite, allow_nan=False) + "\n"
