@@ -39,7 +39,7 @@ def digits_dir(tmp_path_factory) -> str:
 _LONG_FILES = (
   "train_test.py",
   "learner_test.py",
-  "readme_test.py",
+  "docs_test.py",
   "slurm_test.py",
   "multiprocess_test.py",
   "protocols_test.py",
