@@ -31,6 +31,7 @@ LAYERS = {
   "byol_jax.data.input_pipeline": 3,
   "byol_jax.models.networks": 4,
   "byol_jax.learning.learner": 5,
+  "byol_jax.models.encode": 5,
   "byol_jax.training.runs": 6,
   # Inside a package, modules may import its lower ones.
   "byol_jax.evaluation.features": 7,

@@ -10,9 +10,10 @@ import pytest
 import safetensors.numpy
 
 from byol_jax import errors
-from byol_jax.evaluation import features, runner
+from byol_jax.evaluation import runner
 from byol_jax.interop import encoder_file
 from byol_jax.models import networks
+from byol_jax.models.encode import make_encode
 from byol_jax.training import runs
 from tests.protocols_test import prepare, settings
 
@@ -37,7 +38,7 @@ def test_a_file_holds_the_online_encoder_and_nothing_else(run, state):
   assert path == run.workdir / "encoder" / "encoder.safetensors"
   assert [file.name for file in path.parent.iterdir()] == [path.name]
   images = np.random.RandomState(1).rand(5, 8, 8, 3).astype(np.float32)
-  encode = features.encoder(
+  encode = make_encode(
     runs.build_network(run.config, run.num_classes),
     state.online_params,
     state.online_state,

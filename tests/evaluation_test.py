@@ -8,6 +8,7 @@ from sklearn import neighbors
 from byol_jax import errors
 from byol_jax.evaluation import features, knn, neighbours
 from byol_jax.evaluation.features import Features
+from byol_jax.models.encode import make_encode
 from tests import networks_test
 
 
@@ -38,7 +39,7 @@ def test_features_are_the_same_and_complete_for_any_batch_size(
     }
     for i in range(0, 13, batch_size)
   )
-  encode = features.encoder(network, params, state)
+  encode = make_encode(network, params, state)
   extracted = features.kept(
     tmp_path / "of", {}, 13, lambda: features.extract(encode, batches)
   )

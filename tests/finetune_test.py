@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from byol_jax.evaluation import features, finetune, linear
+from byol_jax.evaluation import finetune, linear
+from byol_jax.models.encode import make_encode
 from byol_jax.runtime import devices
 from tests import learner_test
 from tests.golden_data import Golden
@@ -51,7 +52,7 @@ def batches(count):
 
 @pytest.mark.parametrize("golden", [ONE, TWO], ids=["1dev", "2dev"])
 def test_four_frozen_steps_are_the_references(golden):
-  encode = features.encoder(learner_test.make_network(), *backbone())
+  encode = make_encode(learner_test.make_network(), *backbone())
   heads = jax.tree.map(
     lambda x: x[None], head_of(ONE.tree("frozen/start/classif_params"))
   )

@@ -17,7 +17,8 @@ import jax
 import numpy as np
 from absl import logging
 
-from byol_jax.runtime import devices, files, processes
+from byol_jax.models.encode import Encode
+from byol_jax.runtime import files, processes
 
 # What settles the running batch-norm statistics of an encoder that was never
 # trained: they average over about 1 / (1 - 0.9) = 10 batches.
@@ -51,7 +52,6 @@ class Features(NamedTuple):
     return Features(self.vectors[where], self.labels[where])
 
 
-Encode = Callable[[np.ndarray], np.ndarray]  # [b, S, S, 3] to [b, D].
 Batches = Iterable[Mapping[str, np.ndarray]]  # Of "image" and "label".
 
 
@@ -76,19 +76,6 @@ def share_a_class(
 def pixels(images: np.ndarray) -> np.ndarray:
   """The images themselves, as vectors."""
   return images.reshape(len(images), -1)
-
-
-def encoder(
-  network: hk.TransformedWithState, params: hk.Params, state: hk.State
-) -> Encode:
-  """The frozen encoder, batch norm in inference mode, on all local devices."""
-
-  def embed(variables, images):
-    outputs, _ = network.apply(*variables, images, is_training=False)
-    return outputs.embedding
-
-  mapped = devices.pmap_examples(embed)
-  return lambda images: mapped((params, state), images)
 
 
 def calibrated_state(

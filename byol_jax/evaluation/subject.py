@@ -12,6 +12,7 @@ from byol_jax.data import datasets, input_pipeline
 from byol_jax.evaluation import features
 from byol_jax.evaluation.features import Features
 from byol_jax.learning.learner import TrainState
+from byol_jax.models.encode import Encode, make_encode
 from byol_jax.training import runs
 
 ONLINE, PIXELS, RANDOM = "online", "pixels", "random"
@@ -34,7 +35,7 @@ class Subject(NamedTuple):
   run: runs.Run
   source: datasets.Source
   name: str
-  encode: features.Encode
+  encode: Encode
   about: dict[str, Any]
   made: dict[str, Features]
   params: hk.Params | None = None
@@ -152,7 +153,7 @@ def _network(
     "mean": run.config.data.mean,
     "std": run.config.data.std,
   }
-  encode = features.encoder(network, params, state)
+  encode = make_encode(network, params, state)
   return Subject(run, source, name, encode, about, {}, params, state)
 
 

@@ -20,9 +20,9 @@ import safetensors.numpy
 from byol_jax import config as config_lib
 from byol_jax import errors
 from byol_jax.config import Config
-from byol_jax.evaluation import features
 from byol_jax.learning.learner import TrainState
 from byol_jax.models import networks
+from byol_jax.models.encode import Encode, make_encode
 from byol_jax.runtime import files, processes
 from byol_jax.training import runs
 
@@ -55,7 +55,7 @@ class Encoder(NamedTuple):
     step: updates that it was trained for.
   """
 
-  encode: features.Encode
+  encode: Encode
   image_size: int
   channels: int
   step: int
@@ -103,7 +103,7 @@ def load(path: str | pathlib.Path) -> Encoder:
   network = runs.build_network(config, num_classes=1)
   params, state = _variables(network, config, path)
   return Encoder(
-    encode=features.encoder(network, params, state),
+    encode=make_encode(network, params, state),
     image_size=config.data.image_size,
     channels=config.data.channels,
     step=int(_metadata(path)["step"]),
