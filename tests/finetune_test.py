@@ -5,6 +5,7 @@ import functools
 import chex
 import jax
 import numpy as np
+import optax
 import pytest
 
 from byol_jax.evaluation import finetune, linear
@@ -38,6 +39,10 @@ def recipe():
   )
 
 
+def momentum(opt_state):
+  return optax.tree.get(opt_state, "trace")
+
+
 def images(i):
   return ONE[f"inputs/{i}/images"].reshape(-1, 32, 32, 3) / np.float32(255)
 
@@ -56,19 +61,19 @@ def test_four_frozen_steps_are_the_references(golden):
   heads = jax.tree.map(
     lambda x: x[None], head_of(ONE.tree("frozen/start/classif_params"))
   )
-  momenta = jax.tree.map(np.zeros_like, heads)
+  opt_state = jax.vmap(linear.sgd(0.0).init)(heads)
   losses = []
   for step, batch in enumerate(batches(4)):
-    heads, momenta, loss = linear.update(
+    heads, opt_state, loss = linear.update(
       heads,
-      momenta,
+      opt_state,
       golden["frozen/learning_rate"][step : step + 1],
       encode(batch["image"]),
       batch["label"],
     )
     losses.append(loss[0])
     if golden.keys(f"frozen/after{step + 1}/"):
-      for name, ours in (("params", heads), ("trace", momenta)):
+      for name, ours in (("params", heads), ("trace", momentum(opt_state))):
         theirs = head_of(golden.tree(f"frozen/after{step + 1}/classif_{name}"))
         chex.assert_trees_all_close(
           jax.tree.map(lambda x: x[0], ours), theirs, rtol=3e-5, atol=1e-5
@@ -113,7 +118,7 @@ def check_finetuned(state, golden, step, rtol):
 
 def check_momentum(state, golden, step, rtol):
   theirs = golden.tree(f"finetune/after{step}/backbone_trace")
-  ours = {name: state.momentum[0][name] for name in theirs}
+  ours = {name: momentum(state.opt_state)[0][name] for name in theirs}
   learner_test.assert_trees_agree(ours, theirs, rtol)
 
 
@@ -165,13 +170,16 @@ def test_two_finetuning_steps_on_two_devices_are_the_references():
   theirs = {
     name: TWO.tree(f"{after}/backbone_{name}") for name in ("params", "trace")
   }
-  zeros = jax.tree.map(np.zeros_like, state.momentum[0])
+  zeros = jax.tree.map(np.zeros_like, momentum(state.opt_state)[0])
   state = state._replace(
     params=state.params | theirs["params"],
     head=head_of(TWO.tree(f"{after}/classif_params")),
-    momentum=(
-      zeros | theirs["trace"],
-      head_of(TWO.tree(f"{after}/classif_trace")),
+    opt_state=optax.tree.set(
+      state.opt_state,
+      trace=(
+        zeros | theirs["trace"],
+        head_of(TWO.tree(f"{after}/classif_trace")),
+      ),
     ),
   )
   state, loss = update(devices.replicate(state), second)

@@ -45,7 +45,7 @@ class State(NamedTuple):
   params: hk.Params
   state: hk.State
   head: linear.Heads  # Without a leading axis.
-  momentum: tuple[hk.Params, linear.Heads]
+  opt_state: optax.OptState
 
 
 def new_state(
@@ -60,7 +60,7 @@ def new_state(
     params=params,
     state=state,
     head=head,
-    momentum=jax.tree.map(jnp.zeros_like, (params, head)),
+    opt_state=linear.sgd(0.0).init((params, head)),
   )
 
 
@@ -104,20 +104,20 @@ def update(
   trained = (now.params, now.head)
   (loss, state), grads = jax.value_and_grad(loss_fn, has_aux=True)(trained)
   grads, loss = devices.mean_over((grads, loss), axis_name)
-  mask = (optimizers.decayed_and_adapted(now.params), linear.Heads(True, False))
-  grads = jax.tree.map(
-    lambda g, x, decayed: g + now.recipe.weight_decay * x if decayed else g,
-    grads,
-    trained,
-    mask,
-  )
-  nesterov = optax.trace(linear.MOMENTUM, nesterov=True)
-  updates, trace = nesterov.update(grads, optax.TraceState(now.momentum))
   recipe = now.recipe
+  decay = optax.add_decayed_weights(
+    recipe.weight_decay,
+    mask=(
+      optimizers.decayed_and_adapted(now.params),
+      linear.Heads(True, False),
+    ),
+  )
+  grads, _ = decay.update(grads, decay.init(trained), trained)
   falling = optimizers.half_cosine(now.step, recipe.total_steps)
-  rate = recipe.learning_rate * falling
-  params, head = jax.tree.map(lambda x, u: x - rate * u, trained, updates)
-  after = State(now.step + 1, now.recipe, params, state, head, trace.trace)
+  optimizer = linear.sgd(recipe.learning_rate * falling)
+  updates, opt_state = optimizer.update(grads, now.opt_state)
+  params, head = optax.apply_updates(trained, updates)
+  after = State(now.step + 1, recipe, params, state, head, opt_state)
   return after, loss
 
 

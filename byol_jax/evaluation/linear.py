@@ -66,35 +66,38 @@ def loss_of_head(
   return jnp.mean(losses.softmax_cross_entropy(logits, labels))
 
 
+def sgd(learning_rate: chex.Numeric) -> optax.GradientTransformation:
+  """SGD with Nesterov momentum; its state does not depend on the rate."""
+  return optax.sgd(learning_rate, MOMENTUM, nesterov=True)
+
+
 @jax.jit
 def update(
   heads: Heads,
-  momenta: Heads,
+  opt_state: optax.OptState,
   learning_rates: chex.Array,
   vectors: chex.Array,
   labels: chex.Array,
-) -> tuple[Heads, Heads, chex.Array]:
+) -> tuple[Heads, optax.OptState, chex.Array]:
   """One step of all layers on the same batch.
 
   Args:
     heads: the layers.
-    momenta: zeros before the first step.
+    opt_state: those of `sgd`, with a leading axis.
     learning_rates: [L], of this step.
     vectors: [B, D].
     labels: see `loss_of_head`.
 
   Returns:
-    The layers and momenta after it, and the losses [L] before it.
+    The layers and optimizer states after it, and the losses [L] before it.
   """
-  nesterov = optax.trace(MOMENTUM, nesterov=True)
 
-  def one(head, momentum, learning_rate):
+  def one(head, opt_state, learning_rate):
     loss, grads = jax.value_and_grad(loss_of_head)(head, vectors, labels)
-    updates, state = nesterov.update(grads, optax.TraceState(momentum))
-    head = jax.tree.map(lambda x, u: x - learning_rate * u, head, updates)
-    return head, state.trace, loss
+    updates, opt_state = sgd(learning_rate).update(grads, opt_state)
+    return optax.apply_updates(head, updates), opt_state, loss
 
-  return jax.vmap(one)(heads, momenta, learning_rates)
+  return jax.vmap(one)(heads, opt_state, learning_rates)
 
 
 def fit(
@@ -121,10 +124,11 @@ def fit(
   cosine = optimizers.learning_rate_schedule(
     1.0, total_steps=total_steps, warmup_steps=0
   )
-  heads = momenta = new_heads(len(peaks), num_features, num_classes)
+  heads = new_heads(len(peaks), num_features, num_classes)
+  opt_state = jax.vmap(sgd(0.0).init)(heads)
   for step, (vectors, labels) in zip(range(total_steps), batches, strict=False):
-    heads, momenta, _ = update(
-      heads, momenta, peaks * float(cosine(step)), vectors, labels
+    heads, opt_state, _ = update(
+      heads, opt_state, peaks * float(cosine(step)), vectors, labels
     )
   return heads
 
