@@ -31,7 +31,7 @@ from ml_collections import config_flags
 
 from byol_jax import config as config_lib
 from byol_jax import errors
-from byol_jax.evaluation import embed, runner
+from byol_jax.evaluation import embed, protocols, results, runner
 from byol_jax.interop import encoder_file
 from byol_jax.learning.learner import TrainState
 from byol_jax.models import networks
@@ -122,8 +122,8 @@ def _numbers(values: Sequence[float]) -> str:
 
 def _pretrain(run: runs.Run) -> None:
   """Trains, evaluates and draws, as far as it has not been done before."""
-  runner.check_origin(run)  # Mistakes must not wait for the end.
-  runner.protocol_names(run)
+  results.check_same_encoder(run)  # Mistakes must not wait for the end.
+  protocols.selected(run)
   _tell_data(run)
   _tell_network(run)
   for line in plan.describe(run.plan, run.config.ema.schedule):
@@ -134,9 +134,9 @@ def _pretrain(run: runs.Run) -> None:
   _say(f"{jax.device_count()} {jax.devices()[0].platform} devices{where}.")
   state, was_finished = runs.pretrain(run)
   shutdown.stop_on_sigterm()
-  if was_finished and processes.of_first(lambda: runner.is_complete(run)):
+  if was_finished and processes.of_first(lambda: results.is_complete(run)):
     _say("This run was already finished.")
-    for name, result in runner.read_results(run.workdir).items():
+    for name, result in results.read(run.workdir).items():
       _tell_result(name, result)
   else:
     runner.evaluate(run, state, _tell_result)
@@ -148,7 +148,7 @@ def _restored(run: runs.Run) -> TrainState:
   """What is judged: the state of a checkpoint, or an encoder from a file."""
   if not _ENCODER.value:
     return runs.restore(run, _STEP.value)
-  runner.check_origin(run, _ENCODER.value)
+  results.check_same_encoder(run, _ENCODER.value)
 
   def read() -> TrainState:
     state = encoder_file.restore(run, _ENCODER.value)
@@ -172,7 +172,7 @@ def _evaluate(run: runs.Run) -> None:
     raise errors.UserError(
       f"--step={_STEP.value} is one checkpoint and --watch all; give one of them."
     )
-  runner.protocol_names(run)  # A mistake there must not wait.
+  protocols.selected(run)  # A mistake there must not wait.
   _say(f"Waiting for checkpoints in {run.workdir}; Ctrl-C ends it.")
   for state in runs.watch(run):
     _say(f"Step {int(state.step)}:")

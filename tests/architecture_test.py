@@ -31,26 +31,32 @@ LAYERS = {
   "byol_jax.data.input_pipeline": 3,
   "byol_jax.models.networks": 4,
   "byol_jax.learning.learner": 5,
-  "byol_jax.models.encode": 5,
   "byol_jax.training.runs": 6,
   # Inside a package, modules may import its lower ones.
+  "byol_jax.models.encode": 5,
   "byol_jax.evaluation.features": 7,
+  "byol_jax.evaluation.heads": 7,
+  "byol_jax.evaluation.metrics": 7,
   "byol_jax.evaluation.neighbours": 7,
-  "byol_jax.evaluation.scores": 7,
-  "byol_jax.evaluation.geometry": 8,
-  "byol_jax.evaluation.knn": 8,
-  "byol_jax.evaluation.linear": 8,
-  "byol_jax.evaluation.retrieval": 8,
-  "byol_jax.evaluation.subject": 8,
-  "byol_jax.evaluation.embed": 9,
-  "byol_jax.evaluation.finetune": 9,
+  "byol_jax.evaluation.classifiers": 8,
+  "byol_jax.evaluation.feature_cache": 8,
+  "byol_jax.evaluation.geometry": 9,
+  "byol_jax.evaluation.knn": 9,
+  "byol_jax.evaluation.linear": 9,
   "byol_jax.evaluation.logistic": 9,
-  "byol_jax.evaluation.protocols": 10,
-  "byol_jax.evaluation.runner": 11,
-  "byol_jax.reporting.report": 11,
-  "byol_jax.reporting.summary": 12,
-  "byol_jax.interop.encoder_file": 12,
-  "byol_jax.main": 13,
+  "byol_jax.evaluation.finetune": 9,
+  "byol_jax.evaluation.retrieval": 9,
+  "byol_jax.evaluation.semi_supervised": 10,
+  "byol_jax.evaluation.splits": 11,
+  "byol_jax.evaluation.eval_model": 12,
+  "byol_jax.evaluation.embed": 13,
+  "byol_jax.evaluation.protocols": 13,
+  "byol_jax.evaluation.results": 14,
+  "byol_jax.evaluation.runner": 15,
+  "byol_jax.reporting.report": 15,
+  "byol_jax.reporting.summary": 16,
+  "byol_jax.interop.encoder_file": 16,
+  "byol_jax.main": 17,
 }
 TENSORFLOW = {
   "image_folder",
@@ -74,7 +80,15 @@ MODULES = {
 def imports_of(path):
   """Dotted names of all that a file imports, also inside functions."""
   names = set()
-  for node in ast.walk(ast.parse(path.read_text())):
+  tree = ast.parse(path.read_text())
+  tree.body = [  # Imports for types alone are not run.
+    node
+    for node in tree.body
+    if not (
+      isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    )
+  ]
+  for node in ast.walk(tree):
     if isinstance(node, ast.Import):
       names |= {alias.name for alias in node.names}
     elif isinstance(node, ast.ImportFrom):

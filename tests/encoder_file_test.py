@@ -10,17 +10,17 @@ import pytest
 import safetensors.numpy
 
 from byol_jax import errors
-from byol_jax.evaluation import runner
+from byol_jax.evaluation import results, runner
 from byol_jax.interop import encoder_file
 from byol_jax.models import networks
 from byol_jax.models.encode import make_encode
 from byol_jax.training import runs
-from tests.protocols_test import prepare, settings
+from tests.eval_cases import prepare, small_config
 
 
 @pytest.fixture
 def run(tmp_path):
-  return prepare(tmp_path, settings(tmp_path))
+  return prepare(tmp_path, small_config(tmp_path))
 
 
 @pytest.fixture
@@ -87,8 +87,8 @@ def test_an_encoder_from_a_file_is_judged_as_its_checkpoint(
   # Neither what it trains itself nor another file's can be judged beside it.
   for encoder in ("", "another.safetensors"):
     with pytest.raises(errors.UserError, match="choose another --workdir"):
-      runner.check_origin(other, encoder)
-  runner.check_origin(other, str(path))
+      results.check_same_encoder(other, encoder)
+  results.check_same_encoder(other, str(path))
 
 
 def change(path, to):

@@ -12,7 +12,7 @@ from matplotlib import axes, figure, layout_engine, ticker
 
 from byol_jax import errors, sweeps
 from byol_jax.data import input_pipeline
-from byol_jax.evaluation.features import share_a_class
+from byol_jax.evaluation.features import same_class
 from byol_jax.runtime import files, metrics
 from byol_jax.training import runs
 
@@ -93,7 +93,7 @@ def _draw_found(
   agree = None
   if labelled:
     several = run.source.several_labels
-    agree = share_a_class(labels, query_labels[:, None], several=several)
+    agree = same_class(labels, query_labels[:, None], multi_label=several)
   draw_neighbours(queries, neighbours, found["cosines"], path, agree)
 
 

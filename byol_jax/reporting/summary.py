@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from byol_jax import errors, sweeps
-from byol_jax.evaluation import runner
+from byol_jax.evaluation import results as results_lib
 from byol_jax.reporting import report
 from byol_jax.runtime import files
 from byol_jax.training import runs as training_runs
@@ -52,7 +52,7 @@ def write(folder: pathlib.Path) -> pathlib.Path:
   """
   runs = workdirs(folder)
   _check_alike(runs)
-  results = [runner.read_results(run) for run in runs]
+  results = [results_lib.read(run) for run in runs]
   seeds = [_settings(run)["seed"] for run in runs]
   lines = [
     f"Mean of {len(runs)} seeds ({', '.join(map(str, seeds))}) ± half their range;"
@@ -102,7 +102,7 @@ def write_sweep(folder: pathlib.Path) -> pathlib.Path:
     )
   swept = {key for point in sweep.points.values() for key in point.overrides}
   _check_alike(everything, swept)
-  results = {run: runner.read_results(run) for run in everything}
+  results = {run: results_lib.read(run) for run in everything}
   rows = dict.fromkeys(
     _row(one)
     for result in results.values()
