@@ -57,3 +57,16 @@ def test_calibration_settles_an_untrained_encoder():
   np.testing.assert_allclose(
     inferred.embedding, trained.embedding, rtol=1e-3, atol=1e-4
   )
+
+
+def test_padding_at_the_end_of_a_stream_is_cut_off():
+  images = np.arange(24, dtype=np.float32).reshape(6, 1, 1, 4)
+  batches = (
+    {"image": images[i : i + 3], "label": np.arange(6)[i : i + 3]}
+    for i in (0, 3)
+  )
+  parts = [*features.extract(features.flatten, batches, count=4)]
+  labels = np.concatenate([part.labels for part in parts])
+  np.testing.assert_array_equal(labels, np.arange(4))
+  vectors = np.concatenate([part.vectors for part in parts])
+  np.testing.assert_array_equal(vectors, images[:4].reshape(4, 4))

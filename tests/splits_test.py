@@ -4,6 +4,8 @@ import re
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from byol_jax import errors
 from byol_jax.evaluation import eval_model, protocols
@@ -11,6 +13,7 @@ from byol_jax.evaluation.eval_model import EvalModel
 from byol_jax.evaluation.splits import (
   Splits,
   check_labels,
+  hold_out,
   make_splits,
 )
 from tests.eval_cases import prepare, small_config
@@ -71,3 +74,16 @@ def test_examples_without_labels_are_refused(run, monkeypatch):
   monkeypatch.setattr(EvalModel, "features", unlabelled)
   with pytest.raises(errors.UserError, match="'train' of cifar10 have no"):
     check_labels(model, splits)
+
+
+@given(
+  size=st.integers(2, 10**7),
+  fraction=st.floats(0, 1, exclude_min=True, exclude_max=True),
+)
+def test_fit_and_validation_partition_the_train_split(size, fraction):
+  fit, validation = hold_out(size, fraction)
+  assert fit.start == 0
+  assert fit.stop == validation.start
+  assert validation.stop == size
+  assert min(len(fit), len(validation)) >= 1
+  assert abs(len(validation) - fraction * size) <= 1
