@@ -47,7 +47,7 @@ _LONG_FILES = (
   "networks_test.py",
   "main_test.py",
   "folder_test.py",
-  "evaluation_test.py",
+  "runner_test.py",
   "retrieval_test.py",
 )
 

@@ -12,7 +12,6 @@ import tensorflow_datasets as tfds
 
 from byol_jax import errors
 from byol_jax.data import datasets
-from byol_jax.evaluation import scores
 
 
 def read(source, split) -> tuple[np.ndarray, np.ndarray]:
@@ -340,7 +339,7 @@ def test_tfds_has_the_splits_and_classes_of_what_is_transferred_to(
 
 def test_metrics_are_those_of_the_paper():
   metrics = {k: v.metric for k, v in datasets.DATASETS.items()}
-  assert set(metrics.values()) == set(scores.METRICS)
+  assert set(metrics.values()) == set(metrics.METRICS)
   assert {k: v for k, v in metrics.items() if v != "top1"} == {
     "voc2007": "map11",
     "oxford_iiit_pet": "mean_per_class",

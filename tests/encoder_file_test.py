@@ -12,16 +12,17 @@ import safetensors.numpy
 from byol_jax import errors
 from byol_jax.cli import flags, modes
 from byol_jax.config import convert
-from byol_jax.evaluation import features, runner
+from byol_jax.evaluation import results, runner
 from byol_jax.interop import encoder_file
 from byol_jax.models import networks
+from byol_jax.models.encode import make_encode
 from byol_jax.training import build, runs
-from tests.protocols_test import prepare, settings
+from tests.eval_cases import prepare, small_config
 
 
 @pytest.fixture
 def run(tmp_path):
-  return prepare(tmp_path, settings(tmp_path))
+  return prepare(tmp_path, small_config(tmp_path))
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_a_file_holds_the_online_encoder_and_nothing_else(run, state):
   path = write(run, state)
   assert [file.name for file in path.parent.iterdir()] == [path.name]
   images = np.random.RandomState(1).rand(5, 8, 8, 3).astype(np.float32)
-  encode = features.encoder(
+  encode = make_encode(
     build.build_network(run.config, run.num_classes),
     state.online_params,
     state.online_state,
@@ -93,8 +94,8 @@ def test_an_encoder_file_is_evaluated_as_its_checkpoint(run, state, tmp_path):
   # Neither its own training nor another file can add results here.
   for encoder in ("", "another.safetensors"):
     with pytest.raises(errors.UserError, match="choose another --workdir"):
-      runner.check_origin(other, encoder)
-  runner.check_origin(other, str(path))
+      results.check_same_encoder(other, encoder)
+  results.check_same_encoder(other, str(path))
 
 
 def change(path, to):

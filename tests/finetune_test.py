@@ -5,36 +5,38 @@ import functools
 import chex
 import jax
 import numpy as np
+import optax
 import pytest
 
-from byol_jax.evaluation import features, finetune, linear
+from byol_jax.evaluation import finetune, heads, linear
+from byol_jax.models.encode import make_encode
 from byol_jax.runtime import devices
-from tests import learner_test
 from tests.golden_data import Golden
+from tests.golden_network import (
+  assert_trees_agree,
+  make_network,
+  trained_variables,
+)
 
 ONE, TWO = Golden("linear_eval"), Golden("linear_eval_2dev")
-BACKBONE = learner_test.ONE  # Its last state is what these start from.
-
-
-def backbone():
-  return (
-    BACKBONE.tree("after6/online_params"),
-    BACKBONE.tree("after6/online_state"),
-  )
 
 
 def head_of(tree):
-  return linear.Heads(tree["linear"]["w"], tree["linear"]["b"])
+  return heads.Head(tree["linear"]["w"], tree["linear"]["b"])
 
 
-def recipe():
+def hparams():
   config = ONE.json("finetune/config_json")
   peak = config["lr_schedule_config"]["base_learning_rate"]
-  return finetune.Recipe(
+  return finetune.HParams(
     learning_rate=peak * config["batch_size"] / 256,
     weight_decay=0.0,
     total_steps=config["max_steps"],
   )
+
+
+def momentum(opt_state):
+  return optax.tree.get(opt_state, "trace")
 
 
 def images(i):
@@ -51,23 +53,21 @@ def batches(count):
 
 @pytest.mark.parametrize("golden", [ONE, TWO], ids=["1dev", "2dev"])
 def test_four_frozen_steps_are_the_references(golden):
-  encode = features.encoder(learner_test.make_network(), *backbone())
-  heads = jax.tree.map(
-    lambda x: x[None], head_of(ONE.tree("frozen/start/classif_params"))
-  )
-  momenta = jax.tree.map(np.zeros_like, heads)
+  encode = make_encode(make_network(), *trained_variables())
+  layers = heads.stack(head_of(ONE.tree("frozen/start/classif_params")), 1)
+  opt_state = jax.vmap(heads.sgd(0.0).init)(layers)
   losses = []
   for step, batch in enumerate(batches(4)):
-    heads, momenta, loss = linear.update(
-      heads,
-      momenta,
+    layers, opt_state, loss = linear.update(
+      layers,
+      opt_state,
       golden["frozen/learning_rate"][step : step + 1],
       encode(batch["image"]),
       batch["label"],
     )
     losses.append(loss[0])
     if golden.keys(f"frozen/after{step + 1}/"):
-      for name, ours in (("params", heads), ("trace", momenta)):
+      for name, ours in (("params", layers), ("trace", momentum(opt_state))):
         theirs = head_of(golden.tree(f"frozen/after{step + 1}/classif_{name}"))
         chex.assert_trees_all_close(
           jax.tree.map(lambda x: x[0], ours), theirs, rtol=3e-5, atol=1e-5
@@ -83,48 +83,46 @@ def test_the_heads_learning_rate_falls_as_the_references():
   vectors, labels = np.ones((4, 2), np.float32), np.zeros(4, np.int32)
 
   def moved(steps):
-    heads = linear.fit(
+    layers = linear.fit(
       ((vectors, labels) for _ in range(9)),
-      learning_rates=[recipe().learning_rate],
+      learning_rates=[hparams().learning_rate],
       total_steps=steps,
       num_features=2,
       num_classes=2,
     )
-    return float(heads.b[0, 0])
+    return float(layers.b[0, 0])
 
   assert moved(1) == pytest.approx(0.25 * 0.5 * 1.9)  # Nesterov: g + 0.9 g.
 
 
 def check_finetuned(state, golden, step, rtol):
-  learner_test.assert_trees_agree(
+  assert_trees_agree(
     {"linear": state.head._asdict()},
     golden.tree(f"finetune/after{step}/classif_params"),
     rtol,
   )
   theirs = golden.tree(f"finetune/after{step}/backbone_params")
   ours = {name: state.params[name] for name in theirs}
-  learner_test.assert_trees_agree(ours, theirs, rtol)
+  assert_trees_agree(ours, theirs, rtol)
   assert theirs  # And the rest of the network did not move.
-  for name, arrays in backbone()[0].items():
+  for name, arrays in trained_variables()[0].items():
     if name not in theirs:
       chex.assert_trees_all_equal(state.params[name], arrays)
 
 
 def check_momentum(state, golden, step, rtol):
   theirs = golden.tree(f"finetune/after{step}/backbone_trace")
-  ours = {name: state.momentum[0][name] for name in theirs}
-  learner_test.assert_trees_agree(ours, theirs, rtol)
+  ours = {name: momentum(state.opt_state)[0][name] for name in theirs}
+  assert_trees_agree(ours, theirs, rtol)
 
 
 def start():
   head = head_of(ONE.tree("finetune/start/classif_params"))
-  return finetune.new_state(recipe(), *backbone(), head)
+  return finetune.new_state(hparams(), *trained_variables(), head)
 
 
 def test_two_finetuning_steps_are_the_references():
-  update = jax.jit(
-    functools.partial(finetune.update, learner_test.make_network())
-  )
+  update = jax.jit(functools.partial(finetune.update, make_network()))
   state, losses = start(), []
   for batch in batches(2):
     state, loss = update(state, batch)
@@ -134,7 +132,7 @@ def test_two_finetuning_steps_are_the_references():
   check_momentum(state, ONE, 2, 2e-4)
   theirs = ONE.tree("finetune/after2/backbone_state")
   ours = {name: state.state[name] for name in theirs}
-  learner_test.assert_trees_agree(ours, theirs, 2e-5)
+  assert_trees_agree(ours, theirs, 2e-5)
 
 
 @pytest.mark.slow
@@ -147,7 +145,7 @@ def test_two_finetuning_steps_on_two_devices_are_the_references():
 
   def one(state, batch, axis_name):
     return finetune.update(
-      learner_test.make_network(),
+      make_network(),
       state,
       batch,
       axis_name,
@@ -164,14 +162,12 @@ def test_two_finetuning_steps_on_two_devices_are_the_references():
   theirs = {
     name: TWO.tree(f"{after}/backbone_{name}") for name in ("params", "trace")
   }
-  zeros = jax.tree.map(np.zeros_like, state.momentum[0])
+  zeros = jax.tree.map(np.zeros_like, momentum(state.opt_state)[0])
+  trace = (zeros | theirs["trace"], head_of(TWO.tree(f"{after}/classif_trace")))
   state = state._replace(
     params=state.params | theirs["params"],
     head=head_of(TWO.tree(f"{after}/classif_params")),
-    momentum=(
-      zeros | theirs["trace"],
-      head_of(TWO.tree(f"{after}/classif_trace")),
-    ),
+    opt_state=optax.tree.set(state.opt_state, trace=trace),
   )
   state, loss = update(devices.replicate(state), second)
   losses.append(loss)
@@ -181,35 +177,29 @@ def test_two_finetuning_steps_on_two_devices_are_the_references():
 
 @pytest.mark.slow
 def test_two_devices_finetune_as_one():
-  fit = finetune.make_fit(learner_test.make_network())
-  on_two = fit(
-    *backbone(),
-    batches(2),
-    recipe()._replace(total_steps=2, weight_decay=0.1),
-    num_features=8,
-    num_classes=10,
-  )
-  state = finetune.new_state(
-    recipe()._replace(total_steps=2, weight_decay=0.1),
-    *backbone(),
-    linear.new_head(8, 10),
-  )
-  update = jax.jit(
-    functools.partial(finetune.update, learner_test.make_network())
-  )
+  fit = finetune.make_fit(make_network())
+  settings = hparams()._replace(total_steps=2, weight_decay=0.1)
+
+  def new_state():
+    head = heads.new_head(8, 10)
+    return finetune.new_state(settings, *trained_variables(), head)
+
+  on_two = fit(new_state(), batches(2), settings.total_steps)
+  state = new_state()
+  update = jax.jit(functools.partial(finetune.update, make_network()))
   for batch in batches(2):
     state, _ = update(state, batch)
-  learner_test.assert_trees_agree(on_two.params, state.params, 2e-5)
+  assert_trees_agree(on_two.params, state.params, 2e-5)
   chex.assert_trees_all_close(on_two.head, state.head, rtol=1e-4, atol=1e-5)
 
 
 def test_weight_decay_spares_biases_and_batch_norm():
-  update = jax.jit(
-    functools.partial(finetune.update, learner_test.make_network())
-  )
+  update = jax.jit(functools.partial(finetune.update, make_network()))
   (batch,) = batches(1)
   after = [
-    update(start()._replace(recipe=recipe()._replace(weight_decay=d)), batch)[0]
+    update(start()._replace(hparams=hparams()._replace(weight_decay=d)), batch)[
+      0
+    ]
     for d in (0.0, 1.0)
   ]
   for name, arrays in after[0].params.items():
@@ -222,16 +212,3 @@ def test_the_rule_for_running_statistics_is_the_papers():
   assert finetune.batch_norm_decay_rate(1) == 0.9
   assert finetune.batch_norm_decay_rate(100) == 0.9
   assert finetune.batch_norm_decay_rate(1000) == pytest.approx(0.99)
-
-
-@pytest.mark.parametrize(
-  ("wanted", "of_each"), [(50, 5), (1, 1), (30, 3), (450, 45)]
-)
-def test_subsets_are_stratified_and_seeded(wanted, of_each):
-  labels = np.repeat(np.arange(10), 50)
-  chosen = finetune.stratified(labels, wanted, seed=0)
-  np.testing.assert_array_equal(np.bincount(labels[chosen]), [of_each] * 10)
-  assert len(set(chosen)) == len(chosen)
-  again = finetune.stratified(labels, wanted, seed=0)
-  np.testing.assert_array_equal(chosen, again)
-  assert np.any(chosen != finetune.stratified(labels, wanted, seed=1))

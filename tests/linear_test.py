@@ -1,4 +1,4 @@
-"""Linear layers on features: by SGD, and by L-BFGS."""
+"""Linear heads on features: by SGD, and by L-BFGS."""
 
 import warnings
 
@@ -9,9 +9,9 @@ import pytest
 from sklearn import datasets as sklearn_datasets
 from sklearn import linear_model
 
-from byol_jax.evaluation import linear, logistic
+from byol_jax.evaluation import heads, linear, logistic
 from byol_jax.evaluation.features import Features
-from tests import evaluation_test
+from tests.eval_cases import clusters
 
 RATES = (0.3, 1.0, 0.05)
 
@@ -19,9 +19,12 @@ RATES = (0.3, 1.0, 0.05)
 def batches(count, labels=None, seed=0):
   random = np.random.RandomState(seed)
   for _ in range(count):
-    examples = evaluation_test.clusters(16, 0.3, seed=random.randint(1000))
+    examples = clusters(16, 0.3, seed=random.randint(1000))
     given = examples.labels
-    yield examples.vectors, np.eye(3)[given] if labels == "several" else given
+    yield (
+      examples.vectors,
+      np.eye(3)[given] if labels == "multi-label" else given,
+    )
 
 
 def fit(rates, steps=30, **kwargs):
@@ -45,27 +48,26 @@ def test_a_grid_in_one_pass_equals_separate_runs():
 def test_a_layer_is_trained_as_optax_would():
   schedule = optax.cosine_decay_schedule(0.3, 30)
   optimizer = optax.sgd(schedule, momentum=0.9, nesterov=True)
-  head = jax.tree.map(lambda x: x[0], linear.new_heads(1, 5, 3))
+  head = heads.new_head(5, 3)
   state = optimizer.init(head)
   for vectors, labels in batches(30):
-    grads = jax.grad(linear.loss_of_head)(head, vectors, labels)
+    grads = jax.grad(heads.loss)(head, vectors, labels)
     updates, state = optimizer.update(grads, state)
     head = optax.apply_updates(head, updates)
   np.testing.assert_allclose(fit([0.3]).w[0], head.w, rtol=1e-4, atol=1e-5)
 
 
 def test_a_rate_that_diverges_leaves_the_others_alone():
-  heads = fit([0.3, 1e38])
-  assert not np.all(np.isfinite(heads.w[1]))
-  np.testing.assert_allclose(heads.w[0], fit([0.3]).w[0], rtol=1e-5, atol=1e-6)
+  layers = fit([0.3, 1e38])
+  assert not np.all(np.isfinite(layers.w[1]))
+  np.testing.assert_allclose(layers.w[0], fit([0.3]).w[0], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("labels", [None, "several"])
-def test_what_can_be_separated_is(labels):
-  heads = fit([1.0], steps=100, labels=labels)
-  test = evaluation_test.clusters(200, 0.05, seed=9)
-  head = jax.tree.map(lambda x: x[0], heads)
-  found = np.argmax(linear.scores(head, test.vectors), axis=1)
+@pytest.mark.parametrize("labels", [None, "multi-label"])
+def test_separable_classes_are_separated(labels):
+  (head,) = heads.unstack(fit([1.0], steps=100, labels=labels))
+  test = clusters(200, 0.05, seed=9)
+  found = np.argmax(heads.logits(head, test.vectors), axis=1)
   assert np.mean(found == test.labels) == 1
 
 
@@ -73,15 +75,15 @@ def test_what_can_be_separated_is(labels):
 def digits():
   """1,797 real digits of 8x8 pixels, standardised, two thirds for testing."""
   vectors, labels = sklearn_datasets.load_digits(return_X_y=True)
-  scaled = logistic.standard(vectors)(vectors).astype(np.float32)
+  scaled = logistic.fit_standardizer(vectors)(vectors).astype(np.float32)
   both = Features(scaled, labels.astype(np.int32))
-  return both.part(range(597)), both.part(range(597, len(labels)))
+  return both.select(range(597)), both.select(range(597, len(labels)))
 
 
 def test_standardised_features_have_mean_0_and_variance_1():
   vectors = 3 + 2 * np.random.RandomState(0).randn(50, 4)
   vectors[:, 0] = 7
-  scaled = logistic.standard(vectors)(vectors)
+  scaled = logistic.fit_standardizer(vectors)(vectors)
   np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-12)
   np.testing.assert_allclose(scaled.std(axis=0), [0, 1, 1, 1], atol=1e-12)
 
@@ -89,11 +91,11 @@ def test_standardised_features_have_mean_0_and_variance_1():
 def test_logistic_regression_agrees_with_scikit_learns(digits):
   train, test = digits
   strengths = [300.0, 30.0, 1.0, 0.1]
-  heads = [*logistic.path(train, strengths, 10)]
-  for l2, head in zip(strengths, heads, strict=True):
+  layers = logistic.regularization_path(train, strengths, 10)
+  for l2, head in zip(strengths, layers, strict=True):
     theirs = linear_model.LogisticRegression(C=1 / l2, tol=1e-6, max_iter=5000)
     theirs.fit(train.vectors, train.labels)
-    ours = np.argmax(linear.scores(head, test.vectors), axis=1)
+    ours = np.argmax(heads.logits(head, test.vectors), axis=1)
     accuracy = np.mean(ours == test.labels)
     # Of 1,200 test digits, one at most.
     assert abs(accuracy - theirs.score(*test)) < 1e-3 + 1e-9, l2
@@ -101,13 +103,13 @@ def test_logistic_regression_agrees_with_scikit_learns(digits):
       np.testing.assert_allclose(head.w, theirs.coef_.T, atol=2e-2)
 
 
-def test_logistic_regression_of_several_classes_is_one_each(digits):
+def test_multi_label_logistic_regression_is_one_per_class(digits):
   train, test = digits
-  several = train._replace(labels=np.eye(10, dtype=np.int32)[train.labels])
-  (head,) = logistic.path(several, [300.0], 10)
+  multi_label = train._replace(labels=np.eye(10, dtype=np.int32)[train.labels])
+  (head,) = logistic.regularization_path(multi_label, [300.0], 10)
   theirs = linear_model.LogisticRegression(C=1 / 300, tol=1e-6, max_iter=5000)
   theirs.fit(train.vectors, train.labels == 3)
-  ours = linear.scores(head, test.vectors)[:, 3] > 0
+  ours = heads.logits(head, test.vectors)[:, 3] > 0
   assert np.mean(ours == theirs.predict(test.vectors)) > 0.997
   with warnings.catch_warnings():
     warnings.simplefilter("error")  # Nothing overflowed.

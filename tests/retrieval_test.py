@@ -1,73 +1,26 @@
-"""Nearest neighbours, and what they say where nothing is labelled."""
+"""Retrieval: neighbours of images, with labels and without."""
 
 import logging
 
-import haiku as hk
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from matplotlib import image
 
 from byol_jax import config, errors
+from byol_jax.config import convert
 from byol_jax.data import input_pipeline
-from byol_jax.evaluation import neighbours, retrieval, runner
+from byol_jax.evaluation import neighbours, protocols, retrieval, runner
+from byol_jax.evaluation import results as results_lib
 from byol_jax.evaluation.features import Features
 from byol_jax.reporting import report
 from byol_jax.training import runs
-
-
-def vectors(count, seed):
-  return np.random.RandomState(seed).randn(count, 5).astype(np.float32)
-
-
-def brute_force(queries, bank, k):
-  """In float64, one pair at a time."""
-  cosines = np.array(
-    [
-      [q @ b / np.sqrt((q @ q) * (b @ b)) for b in bank.astype(np.float64)]
-      for q in queries.astype(np.float64)
-    ]
-  )
-  places = np.argsort(-cosines, axis=1)[:, :k]
-  return places, np.take_along_axis(cosines, places, axis=1)
-
-
-@pytest.mark.parametrize(
-  ("count", "size", "k"), [(1, 7, 7), (5, 31, 1), (256, 40, 3), (521, 33, 10)]
-)
-@pytest.mark.parametrize("chunk", [2**14, 12])
-def test_nearest_agrees_with_brute_force(monkeypatch, count, size, k, chunk):
-  """However large the parts are that the bank and the queries are read in."""
-  monkeypatch.setattr(neighbours, "_BANK", chunk)
-  monkeypatch.setattr(neighbours, "_QUERIES", 2 * chunk)
-  queries, bank = vectors(count, seed=0), 3 * vectors(size, seed=1)
-  places, cosines = neighbours.nearest(queries, bank, k=k)
-  expected_places, expected_cosines = brute_force(queries, bank, k)
-  assert (places.dtype, cosines.dtype) == (np.int32, np.float32)
-  np.testing.assert_array_equal(places, expected_places)
-  np.testing.assert_allclose(cosines, expected_cosines, atol=1e-6)
-
-
-def test_an_example_is_not_its_own_neighbour():
-  bank = vectors(301, seed=0)
-  places, cosines = neighbours.nearest(bank, bank, k=4, own=np.arange(301))
-  expected_places, expected_cosines = brute_force(bank, bank, 5)
-  np.testing.assert_array_equal(places, expected_places[:, 1:])
-  np.testing.assert_allclose(cosines, expected_cosines[:, 1:], atol=1e-6)
-
-
-def test_a_duplicate_is_a_neighbour():
-  """Even of an example that its duplicates hide from its own search."""
-  bank = np.concatenate([vectors(3, seed=0), np.ones((5, 5), np.float32)])
-  places, cosines = neighbours.nearest(bank, bank, k=2, own=np.arange(8))
-  assert not np.any(places == np.arange(8)[:, None])
-  assert np.all(places[3:] >= 3)
-  np.testing.assert_allclose(cosines[3:], 1, atol=1e-6)
+from tests.eval_cases import brute_force, noise, settled_state
 
 
 def measured(bank, queries, **changes):
   options = dict(k=2, exclude_self=queries is bank, seed=0)
-  return dict(retrieval.run(bank, queries, **(options | changes)))
+  return dict(retrieval.measure(bank, queries, **(options | changes)))
 
 
 # Two of one class and one of another that points the same way, two opposite.
@@ -77,7 +30,7 @@ HAND_MADE = Features(
 )
 
 
-def test_precision_is_the_share_of_neighbours_of_the_same_class():
+def test_precision_is_the_fraction_of_neighbours_of_the_same_class():
   result = measured(HAND_MADE, HAND_MADE)["precision_at_2"]
   # Of the fourth and fifth, the second neighbour is the third.
   assert result == {"value": pytest.approx((1 + 1 + 0 + 2 + 2) / 10), "k": 2}
@@ -96,17 +49,20 @@ def test_without_labels_there_are_only_cosines():
 
 
 def test_random_pairs_are_of_different_examples():
-  """Of two opposite ones there is only one pair."""
+  """Two opposite examples have one pair only."""
   opposite = Features(np.array([[2.0, 0], [-1, 0]]), np.array([-1, -1]))
   for seed in range(5):
     results = measured(opposite, opposite, k=1, seed=seed)
     assert results["random_cosine"]["value"] == pytest.approx(-1)
 
 
-def test_random_cosine_is_that_of_all_pairs_and_of_the_seed():
-  bank = Features(1 + vectors(900, seed=0), np.full(900, -1))
-  queries = Features(1 + vectors(700, seed=1), np.full(700, -1))
-  pairs = neighbours.unit(queries.vectors) @ neighbours.unit(bank.vectors).T
+def test_random_cosine_estimates_that_of_all_pairs_and_depends_on_the_seed():
+  bank = Features(1 + noise(900, seed=0), np.full(900, -1))
+  queries = Features(1 + noise(700, seed=1), np.full(700, -1))
+  pairs = (
+    neighbours.l2_normalize(queries.vectors)
+    @ neighbours.l2_normalize(bank.vectors).T
+  )
   values = [
     measured(bank, queries, seed=seed)["random_cosine"]["value"]
     for seed in (0, 0, 1)
@@ -117,19 +73,19 @@ def test_random_cosine_is_that_of_all_pairs_and_of_the_seed():
 
 
 def test_collapse_shows_as_two_cosines_of_one():
-  collapsed = Features(1 + 1e-3 * vectors(50, seed=0), np.full(50, -1))
+  collapsed = Features(1 + 1e-3 * noise(50, seed=0), np.full(50, -1))
   results = measured(collapsed, collapsed)
   for name in ("nearest_cosine", "random_cosine"):
     assert results[name]["value"] == pytest.approx(1, abs=1e-4)
 
 
-def test_a_few_neighbours_are_kept_for_people_to_see():
-  bank = Features(vectors(30, seed=0), np.full(30, -1))
+def test_neighbours_of_a_few_evenly_spaced_queries_are_returned():
+  bank = Features(noise(30, seed=0), np.full(30, -1))
   shown = retrieval.examples(bank, bank, k=4, exclude_self=True)
   np.testing.assert_array_equal(shown["queries"], [0, 4, 8, 12, 16, 20, 24, 29])
-  places, cosines = brute_force(bank.vectors, bank.vectors, 5)
+  indices, cosines = brute_force(bank.vectors, bank.vectors, 5)
   np.testing.assert_array_equal(
-    shown["neighbours"], places[shown["queries"], 1:]
+    shown["neighbours"], indices[shown["queries"], 1:]
   )
   np.testing.assert_allclose(
     shown["cosines"], cosines[shown["queries"], 1:], atol=1e-6
@@ -174,23 +130,15 @@ def prepared(tmp_path, labelled, **splits) -> runs.Run:
 
 
 def evaluated(run):
-  """The results, and the neighbours that were left for the report."""
-  state = run.initial_state()
-  identity = hk.data_structures.map(  # For batch norm: mean 0, variance 1.
-    lambda module, _, value: np.full_like(value, "var_ema" in module),
-    state.online_state,
-  )
-  last = np.int32(run.plan.total_steps)
-  results = runner.evaluate(
-    run, state._replace(online_state=identity, step=last)
-  )
-  assert results == runner.read_results(run.workdir)
-  assert runner.is_complete(run)
+  """The results, and the neighbours that were written for the report."""
+  results = runner.evaluate(run, settled_state(run))
+  assert results == results_lib.read(run.workdir)
+  assert results_lib.is_complete(run)
   return results, np.load(run.workdir / "neighbours.npz")
 
 
 def drawn(run):
-  """The neighbours' figure in the report of a run."""
+  """The figure of neighbours in the report of a run."""
   (run.workdir / "metrics.jsonl").write_text('{"step": 1}\n')
   report.write(run)
   return run.workdir / "figures" / "neighbours.png"
@@ -257,7 +205,7 @@ def test_a_labelled_data_set_searches_train_for_the_test_split(
 
   images, labels = stored(run, "train")
   queries, query_labels = stored(run, "test")
-  places = found["neighbours"]
+  indices = found["neighbours"]
   shown = {}
   monkeypatch.setattr(
     report,
@@ -266,10 +214,10 @@ def test_a_labelled_data_set_searches_train_for_the_test_split(
   )
   drawn(run)
   np.testing.assert_array_equal(shown["queries"], queries)
-  np.testing.assert_array_equal(shown["neighbours"], images[places])
+  np.testing.assert_array_equal(shown["neighbours"], images[indices])
   np.testing.assert_array_equal(shown["cosines"], found["cosines"])
   np.testing.assert_array_equal(
-    shown["agree"], labels[places] == query_labels[:, None]
+    shown["agree"], labels[indices] == query_labels[:, None]
   )
   assert np.mean(shown["agree"]) == pytest.approx(precision["value"])
 
@@ -289,20 +237,26 @@ def test_without_a_test_split_train_is_searched_for_itself(tmp_path):
 @pytest.mark.parametrize(
   ("changes", "parts"),
   [
-    ({"protocols": ("knn",)}, ("no labels", "knn", "protocols=retrieval")),
-    ({"retrieval.k": 5}, ("retrieval.k=5", "4 neighbours", "4 or less")),
+    (
+      {"evaluation.protocols": ("knn",)},
+      ("no labels", "knn", "protocols=retrieval"),
+    ),
+    (
+      {"evaluation.retrieval.k": 5},
+      ("retrieval.k=5", "4 neighbours", "4 or less"),
+    ),
   ],
 )
-def test_what_cannot_be_evaluated_is_one_line(tmp_path, changes, parts):
+def test_a_protocol_that_cannot_be_run_is_one_line(tmp_path, changes, parts):
   run = prepared(tmp_path, labelled=False, train=8)
   run = run._replace(
+    config=convert.updated(run.config, changes),
     source=run.source._replace(
       dataset=run.source.dataset._replace(train="train[:5]")
-    )
+    ),
   )
-  run.config.evaluation.update_from_flattened_dict(changes)
   with pytest.raises(errors.UserError) as info:
-    runner.protocol_names(run)
+    protocols.selected(run)
   assert "\n" not in str(info.value)
   for part in parts:
     assert part in str(info.value)

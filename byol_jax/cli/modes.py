@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from byol_jax import errors
 from byol_jax.cli import messages
 from byol_jax.cli.flags import Options
-from byol_jax.evaluation import embed, runner
+from byol_jax.evaluation import embed, protocols, results, runner
 from byol_jax.interop import encoder_file
 from byol_jax.learning.learner import TrainState
 from byol_jax.reporting import report, sweep, tables, views
@@ -17,18 +17,20 @@ from byol_jax.training.runs import Run
 def _pretrain(run: Run, options: Options) -> None:
   """Trains, evaluates and draws whatever has not been done before."""
   del options
-  runner.check_origin(run)  # Mistakes show before training, not after it.
-  runner.protocol_names(run)
+  results.check_same_encoder(
+    run
+  )  # Mistakes show before training, not after it.
+  protocols.selected(run)
   messages.describe_data(run)
   messages.describe_network(run)
   messages.describe_plan(run)
   state, was_finished = loop.pretrain(run)
   shutdown.stop_on_sigterm()
   if was_finished and processes.broadcast_from_primary(
-    lambda: runner.is_complete(run)
+    lambda: results.is_complete(run)
   ):
     messages.say("This run was already finished.")
-    for name, result in runner.read_results(run.workdir).items():
+    for name, result in results.read(run.workdir).items():
       messages.show_result(name, result)
   else:
     runner.evaluate(run, state, messages.show_result)
@@ -42,7 +44,7 @@ def _evaluate(run: Run, options: Options) -> None:
     state = _load_state(run, options)
     runner.evaluate(run, state, messages.show_result, options.encoder)
     return
-  runner.protocol_names(run)  # A mistake shows before the first checkpoint.
+  protocols.selected(run)  # A mistake shows before the first checkpoint.
   messages.say(f"Waiting for checkpoints in {run.workdir}; Ctrl-C ends it.")
   for state in restore.watch(run):
     messages.say(f"Step {int(state.step)}:")
@@ -104,7 +106,7 @@ def _load_state(run: Run, options: Options) -> TrainState:
   """Returns the state of a checkpoint, or the encoder of a file."""
   if not options.encoder:
     return restore.restore(run, options.step)
-  runner.check_origin(run, options.encoder)
+  results.check_same_encoder(run, options.encoder)
 
   def read() -> TrainState:
     _check_holds_no_run(run, options.encoder)

@@ -23,6 +23,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from byol_jax import errors
+from byol_jax.augment import spec
 from byol_jax.data import datasets, host_ops
 
 _CYCLE = 16  # Shards read at a time, one record from each in turn.
@@ -249,7 +250,7 @@ def labelled_batches(
   source: datasets.Source,
   split: str,
   places: range | np.ndarray,
-  view: host_ops.View,
+  view: spec.Crop,
   reading: Reading,
   *,
   batch_size: int,

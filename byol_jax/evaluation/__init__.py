@@ -1,1 +1,1 @@
-"""How good an encoder is: the protocols, and what runs them."""
+"""Evaluation of an encoder: protocols, their registry and their runner."""

@@ -1,4 +1,4 @@
-"""Embeddings of images, beside what identifies them."""
+"""Writes the features of a split to a file, with the ids of its images."""
 
 import pathlib
 
@@ -6,8 +6,9 @@ import numpy as np
 
 from byol_jax import errors
 from byol_jax.data import datasets, input_pipeline
-from byol_jax.evaluation import features
-from byol_jax.evaluation import subject as subjects
+from byol_jax.evaluation import eval_model
+from byol_jax.evaluation import splits as splits_lib
+from byol_jax.evaluation.feature_cache import WRITE_REMEDY
 from byol_jax.learning.learner import TrainState
 from byol_jax.runtime import files, processes
 from byol_jax.training import runs
@@ -17,28 +18,28 @@ def write(run: runs.Run, state: TrainState, split: str) -> pathlib.Path:
   """Writes the online encoder's features of a split.
 
   Args:
-    run: from `train.prepare`; `evaluation.dataset` names the data.
-    state: what was trained.
-    split: tfds split expression; empty for what evaluations learn from.
+    run: from `runs.prepare`; `evaluation.dataset` names the data set.
+    state: the trained state.
+    split: tfds split expression; empty for the train split of evaluations.
 
   Returns:
-    The file: an `.npz` of `ids` [N] (a folder's file names; else the record
-    file and the place in it, as tfds has them), `embeddings` [N, D] float32
-    and `labels`, see `features.Features`.
+    The path of an `.npz` with `ids` [N] (file names for a folder of images,
+    else tfds ids: record file and index), `embeddings` [N, D] float32 and
+    `labels` as in `features.Features`.
 
   Raises:
-    UserError: if the split is unknown or the file cannot be written.
+    UserError: if the split is unknown or empty, or the file cannot be written.
   """
-  source = subjects.open_source(run)
+  source = splits_lib.open_source(run)
   split = split or run.config.evaluation.train_split or source.dataset.train
   if not datasets.num_examples(source, split):
     raise errors.UserError(f"split {split!r} is empty; choose another --split.")
   ids = input_pipeline.example_ids(source, split)
-  subject = subjects.online(run, source, state)
-  found = subjects.features_of(subject, split)
-  path = run.workdir / "embeddings" / f"{subjects.name_of(source, split)}.npz"
+  features = eval_model.online(run, source, state).features(split)
+  name = f"{splits_lib.file_name(source, split)}.npz"
+  path = run.workdir / "embeddings" / name
   if not processes.is_primary():
     return path
-  with files.atomic_write(path, features.WRITE_AGAIN) as file:
-    np.savez(file, ids=ids, embeddings=found.vectors, labels=found.labels)
+  with files.atomic_write(path, WRITE_REMEDY) as file:
+    np.savez(file, ids=ids, embeddings=features.vectors, labels=features.labels)
   return path

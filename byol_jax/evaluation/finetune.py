@@ -1,12 +1,14 @@
-"""Fine-tuning: an encoder and a linear layer on it, trained on labels.
+"""The protocol `finetune`: encoder and linear head trained together on labels.
 
-Grill et al. 2020, C.1 (few labels) and D.3 (transfer): SGD with Nesterov
-momentum, random crops and flips, batch norm in training mode. Without
-pretraining, the same is supervised training from scratch.
+Grill et al. 2020, D.3: SGD with Nesterov momentum, random crops and flips,
+batch norm in training mode. `semi_supervised` trains likewise. Without
+pretraining, this is supervised training from scratch.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import chex
 import haiku as hk
@@ -15,18 +17,62 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from byol_jax.evaluation import linear
+from byol_jax.config import convert, schema
+from byol_jax.data import datasets
+from byol_jax.evaluation import classifiers, features, heads
+from byol_jax.evaluation.classifiers import Classifier
+from byol_jax.evaluation.features import Features
+from byol_jax.evaluation.heads import Head
 from byol_jax.learning import optimizers
 from byol_jax.runtime import devices
+from byol_jax.training import build
+
+if TYPE_CHECKING:
+  from byol_jax.evaluation.eval_model import EvalModel
+  from byol_jax.evaluation.splits import Splits
 
 
-class Recipe(NamedTuple):
-  """How long and how fast.
+@classifiers.score_on_test_split
+def run(model: EvalModel, splits: Splits) -> Iterator[Classifier]:
+  """Yields one classifier, fitted to all of train with the best settings."""
+  options: schema.FinetuneConfig = model.run.config.evaluation.finetune
+  batch_size = classifiers.usable_batch_size(
+    options.batch_size, len(splits.fit)
+  )
+  decays = classifiers.log_spaced(options.decay_range, options.decay_count)
+  rates = classifiers.log_spaced(options.rate_range, options.rate_count)
+  tried = [
+    {"learning_rate": rate, "weight_decay": decay / rate}
+    for rate in rates
+    for decay in [0.0, *decays]
+  ]
+  grid = [HParams(**settings, total_steps=options.steps) for settings in tried]
+  score = make_scorer(model)
+  values = [
+    classifiers.validation_value(
+      model, score(state, splits.train, splits.validation)
+    )
+    for state in finetuned(model, splits.train, splits.fit, grid, batch_size)
+  ]
+  best, details = classifiers.choose(tried, values, splits)
+  everything = range(splits.num_train)
+  (final,) = finetuned(
+    model, splits.train, everything, [grid[best]], batch_size
+  )
+  yield Classifier(
+    "",
+    lambda split: score(final, split).vectors,
+    details | {"steps": options.steps, "batch_size": batch_size},
+  )
+
+
+class HParams(NamedTuple):
+  """The hyper-parameters of fine-tuning.
 
   Attributes:
-    learning_rate: at the first step; falls along a cosine to 0.
+    learning_rate: the rate at the first step; it falls along a cosine to 0.
     weight_decay: times the weights, added to their gradient.
-    total_steps: batches.
+    total_steps: the number of batches.
   """
 
   learning_rate: float
@@ -35,32 +81,37 @@ class Recipe(NamedTuple):
 
 
 class State(NamedTuple):
-  """All that fine-tuning carries from step to step, without a device axis.
+  """The state of fine-tuning between steps, without a device axis.
 
-  The recipe is part of it, so that all recipes share one compiled update.
+  Attributes:
+    step: the number of updates so far.
+    hparams: part of the state, so that a grid shares one compiled update.
+    params: the network's parameters.
+    state: the network's batch-norm statistics.
+    head: the linear layer on the encoder.
+    opt_state: the state of `heads.sgd` for parameters and head.
   """
 
   step: chex.Array
-  recipe: Recipe
+  hparams: HParams
   params: hk.Params
   state: hk.State
-  head: linear.Heads  # Without a leading axis.
-  momentum: tuple[hk.Params, linear.Heads]
+  head: Head
+  opt_state: optax.OptState
 
 
 def new_state(
-  recipe: Recipe, params: hk.Params, state: hk.State, head: linear.Heads
+  hparams: HParams, params: hk.Params, state: hk.State, head: Head
 ) -> State:
-  """The state before the first step, of arrays that may be given away."""
-  tree = (params, state, head)
-  params, state, head = jax.tree.map(jnp.array, tree)
+  """Returns the state before the first step; its arrays may be donated."""
+  params, state, head = jax.tree.map(jnp.array, (params, state, head))
   return State(
     step=jnp.zeros((), jnp.int32),
-    recipe=Recipe(*(jnp.float32(value) for value in recipe)),
+    hparams=HParams(*(jnp.float32(value) for value in hparams)),
     params=params,
     state=state,
     head=head,
-    momentum=jax.tree.map(jnp.zeros_like, (params, head)),
+    opt_state=heads.sgd(0.0).init((params, head)),
   )
 
 
@@ -72,20 +123,19 @@ def update(
   *,
   shared_statistics: bool = True,
 ) -> tuple[State, chex.Array]:
-  """One step on a batch of labelled images.
+  """Makes one step on a batch of labelled images.
 
   Args:
-    network: from `networks.make_network`; projector and predictor, if it has
-      them, get no gradient.
+    network: from `networks.make_network`; its projector and predictor get no
+      gradient.
     now: the state.
-    batch: `image` [B, H, W, C] in [0, 1] and `label`, see
-      `linear.loss_of_head`.
-    axis_name: of devices, over which gradients are averaged.
+    batch: `image` [B, H, W, C] in [0, 1] and `label` as for `heads.loss`.
+    axis_name: the axis of devices over which gradients are averaged.
     shared_statistics: whether batch norm sees the images of all devices, so
-      that their number changes nothing; the reference's sees each device's.
+      that their number does not matter; the reference's sees each device's.
 
   Returns:
-    The state after it, and the loss before it
+    The state after the step, and the loss before it
     (deepmind-research/byol/eval_experiment.py).
   """
 
@@ -98,85 +148,116 @@ def update(
       is_training=True,
       axis_name=axis_name if shared_statistics else None,
     )
-    loss = linear.loss_of_head(head, outputs.embedding, batch["label"])
-    return loss, state
+    return heads.loss(head, outputs.embedding, batch["label"]), state
 
   trained = (now.params, now.head)
   (loss, state), grads = jax.value_and_grad(loss_fn, has_aux=True)(trained)
   grads, loss = devices.mean_over_devices((grads, loss), axis_name)
-  mask = (optimizers.decayed_and_adapted(now.params), linear.Heads(True, False))
-  grads = jax.tree.map(
-    lambda g, x, decayed: g + now.recipe.weight_decay * x if decayed else g,
-    grads,
-    trained,
-    mask,
+  hparams = now.hparams
+  falling = optimizers.half_cosine(now.step, hparams.total_steps)
+  decay = optax.add_decayed_weights(
+    hparams.weight_decay,
+    mask=(optimizers.decayed_and_adapted(now.params), Head(True, False)),
   )
-  nesterov = optax.trace(linear.MOMENTUM, nesterov=True)
-  updates, trace = nesterov.update(grads, optax.TraceState(now.momentum))
-  recipe = now.recipe
-  falling = optimizers.half_cosine(now.step, recipe.total_steps)
-  rate = recipe.learning_rate * falling
-  params, head = jax.tree.map(lambda x, u: x - rate * u, trained, updates)
-  after = State(now.step + 1, now.recipe, params, state, head, trace.trace)
+  grads, _ = decay.update(grads, decay.init(trained), trained)
+  optimizer = heads.sgd(hparams.learning_rate * falling)
+  updates, opt_state = optimizer.update(grads, now.opt_state)
+  params, head = optax.apply_updates(trained, updates)
+  after = State(now.step + 1, hparams, params, state, head, opt_state)
   return after, loss
 
 
 def make_fit(network: hk.TransformedWithState) -> Callable[..., State]:
-  """Returns what fine-tunes a network by any recipe, compiled once.
+  """Returns a function that fine-tunes a network, compiled once.
 
-  The function takes parameters and batch-norm statistics, which stay as they
-  are, at least as many batches as the recipe has steps, the recipe, and the
-  numbers of features and classes; and returns the last state. If it diverged,
-  that holds NaN.
+  The function `fit(start, batches, total_steps)` takes a state from
+  `new_state`, which it donates, and at least as many batches as steps. It
+  returns the last state, which holds NaN if training diverged.
   """
 
-  def one(state, batch, axis_name):
+  def update_on_device(state, batch, axis_name):
     return update(network, state, batch, axis_name)
 
-  mapped = devices.pmap_update(one)
+  mapped = devices.pmap_update(update_on_device)
 
   def fit(
-    params: hk.Params,
-    state: hk.State,
-    batches: Iterable[dict[str, np.ndarray]],
-    recipe: Recipe,
-    *,
-    num_features: int,
-    num_classes: int,
+    start: State, batches: Iterable[dict[str, np.ndarray]], total_steps: int
   ) -> State:
-    head = linear.new_head(num_features, num_classes)
-    now = devices.replicate(new_state(recipe, params, state, head))
-    steps = range(recipe.total_steps)
+    state = devices.replicate(start)
+    steps = range(total_steps)
     for _, batch in zip(steps, devices.prefetch(batches), strict=False):
-      now, _ = mapped(now, batch)
-    return now
+      state, _ = mapped(state, batch)
+    return state
 
   return fit
 
 
 def batch_norm_decay_rate(steps_per_epoch: float) -> float:
-  """The paper's rule for running statistics over short epochs (D.3)."""
+  """Returns the decay rate of running statistics, for short epochs (D.3)."""
   return max(1 - 10 / steps_per_epoch, 0.9)
 
 
-def stratified(labels: np.ndarray, wanted: float, seed: int) -> np.ndarray:
-  """Places of a random subset in which classes are as frequent as in all.
+def finetuned(
+  model: EvalModel,
+  split: str,
+  indices: range | np.ndarray,
+  grid: Sequence[HParams],
+  batch_size: int,
+) -> Iterator[State]:
+  """Yields the model's network fine-tuned with each of some hyper-parameters.
 
   Args:
-    labels: [N] int32; of several classes an example, [N, C], which are not
-      looked at.
-    wanted: how many.
-    seed: decides which.
-
-  Returns:
-    Sorted places: of each class its share, rounded, and at least one.
+    model: the network to start from.
+    split: tfds split expression.
+    indices: the examples of the split to train on.
+    grid: the hyper-parameters.
+    batch_size: examples in a batch over all devices.
   """
-  if labels.ndim == 2:
-    labels = np.zeros(len(labels), np.int32)
-  share = min(wanted / len(labels), 1)
-  random = np.random.RandomState(seed)
-  chosen = []
-  for label in np.unique(labels):
-    places = random.permutation(np.flatnonzero(labels == label))
-    chosen.append(places[: max(round(share * len(places)), 1)])
-  return np.sort(np.concatenate(chosen))
+  run = model.run
+  config = convert.typed(run.config)
+  config.model.batch_norm.decay_rate = batch_norm_decay_rate(
+    len(indices) / batch_size
+  )
+  fit = make_fit(build.build_network(config, run.num_classes))
+  side, channels = config.data.image_size, config.data.channels
+  image = np.zeros((1, side, side, channels), np.float32)
+  num_features = model.encode(image).shape[1]
+  head = heads.new_head(num_features, model.source.num_classes)
+  for hparams in grid:
+    yield fit(
+      new_state(hparams, model.params, model.state, head),
+      model.random_crops(split, indices, batch_size),
+      hparams.total_steps,
+    )
+
+
+def make_scorer(model: EvalModel) -> Callable[..., Features]:
+  """Returns a function that gives a fine-tuned network's scores of a split.
+
+  The function `score(state, split, indices=None)` returns the class scores, as
+  `vectors`, and the labels of all examples of a split or of those at `indices`.
+  """
+  run = model.run
+  network = build.build_network(run.config, run.num_classes)
+
+  def scores_of(state, images):
+    outputs, _ = network.apply(
+      state.params, state.state, images, is_training=False
+    )
+    return heads.logits(state.head, outputs.embedding)
+
+  mapped = devices.pmap_examples(scores_of)
+
+  def score(state: State, split: str, indices: range | None = None) -> Features:
+    if indices is None:
+      count = datasets.num_examples(model.source, split)
+    else:
+      count = len(indices)
+    batches = features.extract(
+      lambda images: mapped(state, images),
+      model.eval_batches(split, indices),
+      count,
+    )
+    return Features(*map(np.concatenate, zip(*batches, strict=True)))
+
+  return score

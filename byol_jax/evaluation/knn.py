@@ -1,40 +1,81 @@
-"""Nearest neighbours: how well classes cluster, with nothing trained."""
+"""The protocol `knn`: nearest neighbours vote for their classes.
+
+Nothing is trained. Wu et al. 2018 (arXiv 1805.01978), section 3.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from byol_jax.config import schema
 from byol_jax.evaluation import neighbours
+from byol_jax.evaluation.classifiers import Classifier, score_on_test_split
 from byol_jax.evaluation.features import Features
 
+if TYPE_CHECKING:
+  from byol_jax.evaluation.eval_model import EvalModel
+  from byol_jax.evaluation.splits import Splits
 
-def scores(
-  train: Features,
+
+def check(options: schema.EvaluationConfig, splits: Splits) -> None:
+  """Raises `UserError` if the train split has too few neighbours."""
+  neighbours.check_k(
+    "evaluation.knn.k", options.knn.k, splits.num_train, splits.train
+  )
+
+
+@score_on_test_split
+def run(model: EvalModel, splits: Splits) -> Iterator[Classifier]:
+  """Yields one classifier, whose bank is the train split."""
+  options: schema.KnnConfig = model.run.config.evaluation.knn
+  bank = model.features(splits.train)
+
+  def scores(split):
+    return votes(
+      bank,
+      model.features(split).vectors,
+      k=options.k,
+      temperature=options.temperature,
+      num_classes=model.source.num_classes,
+    )
+
+  details = {"k": options.k, "temperature": options.temperature}
+  yield Classifier("", scores, details)
+
+
+def votes(
+  bank: Features,
   queries: np.ndarray,
   *,
   k: int,
   temperature: float,
   num_classes: int,
 ) -> np.ndarray:
-  """The shares of the nearest training vectors' weighted votes.
+  """Returns the fractions of the weighted votes that each class receives.
 
   Args:
-    train: the bank.
+    bank: the labelled examples.
     queries: [N, D].
-    k: how many neighbours vote, at most the size of the bank.
-    temperature: a neighbour of cosine c votes with weight exp(c / temperature).
-    num_classes: of the labels.
+    k: the number of neighbours that vote, at most the size of the bank.
+    temperature: a neighbour with cosine c votes with weight
+      exp(c / temperature).
+    num_classes: the number of classes.
 
   Returns:
-    [N, num_classes], in [0, 1] (Wu et al. 2018, section 3.4).
+    [N, num_classes], in [0, 1].
   """
-  nearest, cosines = neighbours.nearest(queries, train.vectors, k=k)
-  # Relative to the nearest, so that no weight overflows.
+  nearest, cosines = neighbours.nearest(queries, bank.vectors, k=k)
+  # Relative to the nearest neighbour, so that no weight overflows.
   weights = np.exp((cosines - cosines[:, :1]) / temperature)
   weights /= np.sum(weights, axis=1, keepdims=True)
-  votes = np.zeros((len(queries), num_classes))
-  if train.labels.ndim == 2:
-    for rank in range(k):  # All at once would be k times as large.
-      votes += weights[:, rank, None] * train.labels[nearest[:, rank]]
+  counts = np.zeros((len(queries), num_classes))
+  if bank.labels.ndim == 2:
+    for rank in range(k):  # All ranks at once would take k times the memory.
+      counts += weights[:, rank, None] * bank.labels[nearest[:, rank]]
   else:
-    voted_on = np.arange(len(queries))[:, None]
-    np.add.at(votes, (voted_on, train.labels[nearest]), weights)
-  return votes
+    rows = np.arange(len(queries))[:, None]
+    np.add.at(counts, (rows, bank.labels[nearest]), weights)
+  return counts

@@ -1,19 +1,40 @@
-"""Which vectors of a bank lie nearest to which queries."""
+"""Nearest neighbours by cosine, in a bank that need not fit in memory."""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from byol_jax import errors
 from byol_jax.runtime import devices
 
-# Vectors of the bank, and queries, that are on the devices at a time, and how
-# many of the queries form their [queries, bank] cosines at once: what bounds the
-# memory, whatever the bank's size.
-_BANK, _QUERIES, _AT_ONCE = 2**14, 2**14, 256
+# Bank vectors and queries that are on the devices at a time, and the queries
+# whose [queries, bank chunk] cosines are formed at once. They bound the memory,
+# whatever the size of the bank; our choice.
+_BANK_CHUNK, _QUERY_CHUNK, _QUERIES_AT_ONCE = 2**14, 2**14, 256
+
+Neighbours = tuple[np.ndarray, np.ndarray]  # Indices and cosines, [Q, k] each.
 
 
-def unit(vectors: np.ndarray) -> np.ndarray:
-  """The vectors [N, D] at length one; those of length zero as they are."""
+def check_k(key: str, k: int, available: int, split: str) -> None:
+  """Raises `UserError` if more neighbours are configured than a bank has.
+
+  Args:
+    key: the configuration key of `k`.
+    k: the number of neighbours.
+    available: the number of bank vectors that may be a query's neighbours.
+    split: the split expression of the bank.
+  """
+  if k > available:
+    raise errors.UserError(
+      f"{key}={k} is more than the {available} neighbours that split"
+      f" {split!r} has to offer; lower it to {available} or less."
+    )
+
+
+def l2_normalize(vectors: np.ndarray) -> np.ndarray:
+  """Returns vectors [N, D] scaled to length 1; zero vectors stay zero."""
   norms = np.linalg.norm(vectors, axis=1, keepdims=True)
   return vectors / np.maximum(norms, 1e-12)
 
@@ -23,67 +44,74 @@ def nearest(
   bank: np.ndarray,
   *,
   k: int,
-  own: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-  """The nearest vectors of a bank by cosine, best first, on all local devices.
+  self_indices: np.ndarray | None = None,
+) -> Neighbours:
+  """Returns the nearest bank vectors of each query, best first.
 
-  The bank is read chunk by chunk, so that it may lie in a file; of equally near
-  ones, the first counts as nearer.
+  All local devices search. The bank is read chunk by chunk, so it may be
+  memory-mapped. Of equally near vectors, the first counts as nearer.
 
   Args:
     queries: [Q, D].
     bank: [N, D].
-    k: how many, at most N, or N - 1 with `own`.
-    own: [Q], the place of each query in the bank if it is one of it: what lies
-      there is not its neighbour, though an exact duplicate may be.
+    k: the number of neighbours, at most N, or N - 1 with `self_indices`.
+    self_indices: [Q], the index of each query in the bank, if queries are taken
+      from it. No query is its own neighbour; an exact duplicate may be.
 
   Returns:
-    Places in the bank [Q, k] int32, and cosines [Q, k] float32.
+    Indices into the bank [Q, k] int32, and cosines [Q, k] float32.
   """
-  found = k if own is None else k + 1
+  num_found = k if self_indices is None else k + 1
   search = devices.pmap_examples(_with_chunk)
   blocks = [
-    _search(search, unit(queries[i : i + _QUERIES]), bank, found)
-    for i in range(0, len(queries), _QUERIES)
+    _search(
+      search, l2_normalize(queries[i : i + _QUERY_CHUNK]), bank, num_found
+    )
+    for i in range(0, len(queries), _QUERY_CHUNK)
   ]
-  places, cosines = map(np.concatenate, zip(*blocks, strict=True))
-  if own is None:
-    return places, cosines
-  is_own = places == own[:, None]
-  # Hidden behind its duplicates: then the last is the one too many.
-  is_own[~is_own.any(axis=1), -1] = True
-  return places[~is_own].reshape(-1, k), cosines[~is_own].reshape(-1, k)
+  indices, cosines = map(np.concatenate, zip(*blocks, strict=True))
+  if self_indices is None:
+    return indices, cosines
+  is_self = indices == self_indices[:, None]
+  # A query that its duplicates push out of its own neighbours: drop the last.
+  is_self[~is_self.any(axis=1), -1] = True
+  return indices[~is_self].reshape(-1, k), cosines[~is_self].reshape(-1, k)
 
 
-def _search(search, queries, bank, found):
-  """Places and cosines of one block of queries."""
+def _search(
+  search: Callable[..., Neighbours],
+  queries: np.ndarray,
+  bank: np.ndarray,
+  num_found: int,
+) -> Neighbours:
+  """Returns the neighbours of one block of queries."""
   best = (
-    np.full((len(queries), found), -1, np.int32),
-    np.full((len(queries), found), -np.inf, np.float32),
+    np.full((len(queries), num_found), -1, np.int32),
+    np.full((len(queries), num_found), -np.inf, np.float32),
   )
-  size = min(_BANK, len(bank))
+  size = min(_BANK_CHUNK, len(bank))
   for start in range(0, len(bank), size):
-    chunk = unit(bank[start : start + size])
-    # Always of one shape, as each shape is compiled.
-    places = np.arange(start, start + size, dtype=np.int32)
-    places[len(chunk) :] = -1
+    chunk = l2_normalize(bank[start : start + size])
+    # The last chunk is padded: each new shape would be compiled.
+    indices = np.arange(start, start + size, dtype=np.int32)
+    indices[len(chunk) :] = -1
     chunk = np.pad(chunk, ((0, size - len(chunk)), (0, 0)))
-    best = search((chunk, places), (queries, best))
+    best = search((chunk, indices), (queries, best))
   return best
 
 
 def _with_chunk(chunk, examples):
-  """The best so far of each query, after a look at a chunk of the bank."""
-  vectors, places = chunk
+  """Updates the best neighbours of each query with a chunk of the bank."""
+  vectors, indices = chunk
 
   def better(example):
     query, (best, cosines) = example
-    # In full float32, not in a GPU's TF32, in which close neighbours swap.
+    # In full float32: in a GPU's TF32, close neighbours would swap.
     new = jnp.matmul(vectors, query, precision=jax.lax.Precision.HIGHEST)
-    new = jnp.where(places >= 0, new, -jnp.inf)
+    new = jnp.where(indices >= 0, new, -jnp.inf)
     cosines, i = jax.lax.top_k(
       jnp.concatenate([cosines, new]), cosines.shape[0]
     )
-    return jnp.concatenate([best, places])[i], cosines
+    return jnp.concatenate([best, indices])[i], cosines
 
-  return jax.lax.map(better, examples, batch_size=_AT_ONCE)
+  return jax.lax.map(better, examples, batch_size=_QUERIES_AT_ONCE)

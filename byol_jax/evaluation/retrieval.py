@@ -1,83 +1,140 @@
-"""Retrieval: what an image's nearest neighbours are, labelled or not."""
+"""The protocol `retrieval`: which images lie nearest to each other.
 
-from collections.abc import Iterator
-from typing import Any
+It needs no labels. It writes the neighbours of a few images to `neighbours.npz`
+in the workdir, from which the report draws them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from byol_jax.evaluation.features import Features, share_a_class
-from byol_jax.evaluation.neighbours import nearest, unit
+from byol_jax.config import schema
+from byol_jax.evaluation import neighbours
+from byol_jax.evaluation.feature_cache import WRITE_REMEDY
+from byol_jax.evaluation.features import Features, same_class
+from byol_jax.evaluation.metrics import Measurements
+from byol_jax.runtime import files, processes
 
-_SHOWN = 8  # Queries evenly spaced over the split: what fits one page.
+if TYPE_CHECKING:
+  from byol_jax.evaluation.eval_model import EvalModel
+  from byol_jax.evaluation.splits import Splits
+
+_FILE = "neighbours.npz"
+_NUM_EXAMPLES = 8  # Queries that fit on one page of the report.
 
 
-def run(
+def check(options: schema.EvaluationConfig, splits: Splits) -> None:
+  """Raises `UserError` if the train split has too few neighbours."""
+  available = splits.num_train
+  if not splits.test:  # An example is not its own neighbour.
+    available -= 1
+  neighbours.check_k(
+    "evaluation.retrieval.k", options.retrieval.k, available, splits.train
+  )
+
+
+def run(model: EvalModel, splits: Splits) -> Measurements:
+  """Yields the metrics of `measure` for test images searched for in train.
+
+  Without a test split, train is searched for itself. If the encoder is the
+  trained one and the data set is its own, the neighbours of a few images are
+  written to `neighbours.npz`.
+  """
+  options: schema.RetrievalConfig = model.run.config.evaluation.retrieval
+  k, seed = options.k, model.run.config.seed
+  bank, queries = model.features(splits.train), model.features(splits.evaluated)
+  exclude_self = not splits.test
+  yield from measure(bank, queries, k=k, exclude_self=exclude_self, seed=seed)
+  if not (model.is_online and model.source is model.run.source):
+    return
+  found = examples(bank, queries, k=k, exclude_self=exclude_self)
+  if processes.is_primary():
+    with files.atomic_write(model.run.workdir / _FILE, WRITE_REMEDY) as file:
+      np.savez(
+        file, query_split=splits.evaluated, bank_split=splits.train, **found
+      )
+
+
+def measure(
   bank: Features,
   queries: Features,
   *,
   k: int,
   exclude_self: bool,
   seed: int,
-) -> Iterator[tuple[str, dict[str, Any]]]:
-  """Yields how close, and of which class, the neighbours of the queries are.
+) -> Measurements:
+  """Yields how near neighbours are, and how often they share a class.
 
-  The nearest neighbour must be closer than chance: where both cosines are near
-  1, the encoder has collapsed and gives every image the same features.
+  The nearest neighbour must be nearer than a random vector: where both cosines
+  are near 1, the encoder has collapsed and gives every image the same features.
 
   Args:
-    bank: what is searched.
-    queries: what neighbours are searched for.
-    k: how many of them.
-    exclude_self: whether the queries are the bank, and none its own neighbour.
-    seed: decides the random pairs.
+    bank: the features that are searched.
+    queries: the features whose neighbours are searched for.
+    k: the number of neighbours.
+    exclude_self: whether the queries are the bank; no query is then its own
+      neighbour.
+    seed: seeds the random pairs.
 
   Yields:
-    `("precision_at_K", {"value": share of the neighbours that have the query's
-    label, "k": k})` if the queries have labels, then `("nearest_cosine",
-    {"value": ...})` and `("random_cosine", {"value": ...})`, means over the
-    queries of the cosine with the nearest and with a random vector.
+    `("precision_at_K", {"value": ..., "k": k})`, the fraction of neighbours
+    that have a class in common with their query, if the queries have labels;
+    then `("nearest_cosine", {"value": ...})` and
+    `("random_cosine", {"value": ...})`, the mean cosines of the queries with
+    their nearest and with a random vector.
   """
-  places = np.arange(len(queries.labels))
-  neighbours, cosines = nearest(
-    queries.vectors, bank.vectors, k=k, own=places if exclude_self else None
+  query_indices = np.arange(len(queries.labels))
+  indices, cosines = neighbours.nearest(
+    queries.vectors,
+    bank.vectors,
+    k=k,
+    self_indices=query_indices if exclude_self else None,
   )
   if np.all(queries.labels >= 0):
-    agree = share_a_class(
-      bank.labels[neighbours],
+    agree = same_class(
+      bank.labels[indices],
       queries.labels[:, None],
-      several=queries.labels.ndim == 2,
+      multi_label=queries.labels.ndim == 2,
     )
     yield f"precision_at_{k}", {"value": float(np.mean(agree)), "k": k}
   yield "nearest_cosine", {"value": float(np.mean(cosines[:, 0]))}
 
-  rng = np.random.RandomState(seed)
-  # From 1 on, the step leads round the bank to any vector but the query's own.
-  steps = rng.randint(int(exclude_self), len(bank.labels), len(places))
-  partners = unit(bank.vectors[(places + steps) % len(bank.labels)])
-  random_cosines = np.sum(unit(queries.vectors) * partners, axis=1)
+  random = np.random.RandomState(seed)
+  # Steps of at least 1 lead round the bank to any vector but the query itself.
+  steps = random.randint(
+    int(exclude_self), len(bank.labels), len(query_indices)
+  )
+  partners = bank.vectors[(query_indices + steps) % len(bank.labels)]
+  random_cosines = np.sum(
+    neighbours.l2_normalize(queries.vectors)
+    * neighbours.l2_normalize(partners),
+    axis=1,
+  )
   yield "random_cosine", {"value": float(np.mean(random_cosines))}
 
 
 def examples(
   bank: Features, queries: Features, *, k: int, exclude_self: bool
 ) -> dict[str, Any]:
-  """Finds the neighbours of a few of the queries, for people to see.
+  """Returns the neighbours of a few evenly spaced queries, for people to see.
 
   Args:
-    bank: see `run`, as are the others.
-    queries: evenly spaced ones are taken.
-    k: how many neighbours.
-    exclude_self: whether the queries are the bank.
+    bank: as for `measure`.
+    queries: as for `measure`.
+    k: the number of neighbours.
+    exclude_self: as for `measure`.
 
   Returns:
-    `{"queries": places [R], "neighbours": places [R, k], "cosines": [R, k]}`.
+    `{"queries": indices [R], "neighbours": indices [R, k], "cosines": [R, k]}`.
   """
   last = len(queries.labels) - 1
-  shown = np.unique(np.linspace(0, last, _SHOWN).astype(np.int32))
-  neighbours, cosines = nearest(
+  shown = np.unique(np.linspace(0, last, _NUM_EXAMPLES).astype(np.int32))
+  indices, cosines = neighbours.nearest(
     queries.vectors[shown],
     bank.vectors,
     k=k,
-    own=shown if exclude_self else None,
+    self_indices=shown if exclude_self else None,
   )
-  return {"queries": shown, "neighbours": neighbours, "cosines": cosines}
+  return {"queries": shown, "neighbours": indices, "cosines": cosines}

@@ -19,9 +19,8 @@ import safetensors.numpy
 
 from byol_jax import errors
 from byol_jax.config import convert, presets, schema
-from byol_jax.evaluation import features
 from byol_jax.learning.learner import TrainState
-from byol_jax.models import networks
+from byol_jax.models import encode, networks
 from byol_jax.runtime import files
 from byol_jax.training import build
 
@@ -54,7 +53,7 @@ class Encoder(NamedTuple):
     step: updates that it was trained for.
   """
 
-  encode: features.Encode
+  encode: encode.Encode
   image_size: int
   channels: int
   step: int
@@ -97,7 +96,7 @@ def load(path: str | pathlib.Path) -> Encoder:
   network = build.build_network(config, num_classes=1)
   params, state = _variables(network, config, path)
   return Encoder(
-    encode=features.encoder(network, params, state),
+    encode=encode.make_encode(network, params, state),
     image_size=config.data.image_size,
     channels=config.data.channels,
     step=int(_metadata(path)["step"]),

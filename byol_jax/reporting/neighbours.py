@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 from matplotlib import figure
 
-from byol_jax.evaluation.features import share_a_class
+from byol_jax.evaluation.features import same_class
 from byol_jax.reporting import style
 from byol_jax.training import data_streams, runs
 
@@ -38,7 +38,7 @@ def write(run: runs.Run) -> pathlib.Path:
   agree = None
   if np.all(query_labels >= 0):  # -1 is an unlabelled example.
     several = run.source.several_labels
-    agree = share_a_class(labels, query_labels[:, None], several=several)
+    agree = same_class(labels, query_labels[:, None], multi_label=several)
   path = style.figure_path(run.workdir, "neighbours")
   draw(queries, neighbours, found["cosines"], path, agree)
   return path

@@ -9,7 +9,7 @@ import numpy as np
 
 from byol_jax import errors
 from byol_jax.config import convert
-from byol_jax.evaluation import runner
+from byol_jax.evaluation import results
 from byol_jax.runtime import files
 from byol_jax.training import workdir_files
 
@@ -61,7 +61,7 @@ def write(folder: pathlib.Path) -> pathlib.Path:
   Raises:
     UserError: runs differ in anything else, or the file cannot be written.
   """
-  results = {run: runner.read_results(run) for run in find_workdirs(folder)}
+  results = {run: results.read(run) for run in find_workdirs(folder)}
   check_comparable([*results])
   seeds = ", ".join(str(_settings(run)["seed"]) for run in results)
   path = folder / _FILE

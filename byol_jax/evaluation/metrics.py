@@ -1,30 +1,34 @@
-"""What predictions are worth, and how sure that is."""
+"""Metrics of class scores, with their confidence intervals."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from byol_jax import errors
 
-# Resamplings of the test examples, and the share of them that an interval holds:
-# the usual choice (Efron and Tibshirani 1993).
+# Bootstrap samples of the test examples, and the fraction of them that an
+# interval holds: the usual choice (Efron and Tibshirani 1993).
 _RESAMPLES = 1000
 _CONFIDENCE = 0.95
 
+# What a protocol yields: the name of a metric, and its "value" among details.
+Measurements = Iterator[tuple[str, dict[str, Any]]]
+
 
 class Metric(NamedTuple):
-  """One way to judge scores of classes.
+  """A metric of class scores.
 
   Attributes:
-    decide: from scores [N, C] to the predictions that the others take.
-    value: of labels and predictions, a figure in [0, 1].
-    by_class: the same for each class, NaN where that is not defined.
+    predict: from scores [N, C] to the predictions that the others take.
+    value: from labels and predictions to a number in [0, 1].
+    per_class: from labels and predictions to the value of each class [C], NaN
+      where a class has none.
   """
 
-  decide: Callable[[np.ndarray], np.ndarray]
+  predict: Callable[[np.ndarray], np.ndarray]
   value: Callable[[np.ndarray, np.ndarray], float]
-  by_class: Callable[[np.ndarray, np.ndarray], np.ndarray]
+  per_class: Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def _likeliest(scores: np.ndarray) -> np.ndarray:
@@ -32,25 +36,25 @@ def _likeliest(scores: np.ndarray) -> np.ndarray:
 
 
 def top1(labels: np.ndarray, predictions: np.ndarray) -> float:
-  """The share of examples whose class was predicted, both [N]."""
+  """Returns the fraction of examples whose label was predicted, both [N]."""
   return float(np.mean(labels == predictions))
 
 
 def recall(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-  """The share of each class that was predicted; both [N]."""
+  """Returns the recall of each class [C], from labels and predictions [N]."""
   counts = np.bincount(labels)
   right = np.bincount(labels[labels == predictions], minlength=len(counts))
   return np.where(counts > 0, right / np.maximum(counts, 1), np.nan)
 
 
 def average_precision(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-  """VOC2007's 11-point average precision of each class.
+  """Returns VOC2007's 11-point average precision of each class.
 
-  The mean, over recalls of 0, 0.1, ... 1, of the best precision at that recall
-  or above (Everingham et al. 2010, section 4.2).
+  It is the mean, over recalls of 0, 0.1, ... 1, of the best precision at that
+  recall or above (Everingham et al. 2010, section 4.2).
 
   Args:
-    labels: [N, C], 1 where the class is there.
+    labels: [N, C], 1 where an example has the class.
     scores: [N, C].
 
   Returns:
@@ -82,43 +86,40 @@ METRICS: dict[str, Metric] = {
 
 
 def value(metric: str, labels: np.ndarray, scores: np.ndarray) -> float:
-  """How good scores are.
+  """Returns a metric of class scores, a number in [0, 1].
 
   Args:
     metric: a name in `METRICS`.
     labels: [N] int32; for map11, [N, C] of 0 and 1.
-    scores: [N, C], the higher, the likelier.
-
-  Returns:
-    A figure in [0, 1].
+    scores: [N, C]; a higher score means a likelier class.
 
   Raises:
     UserError: if the metric is unknown.
   """
   if metric not in METRICS:
     raise errors.unknown_name("metric", metric, METRICS)
-  return METRICS[metric].value(labels, METRICS[metric].decide(scores))
+  return METRICS[metric].value(labels, METRICS[metric].predict(scores))
 
 
-def judge(
+def value_and_interval(
   metric: str, labels: np.ndarray, scores: np.ndarray, seed: int
 ) -> dict[str, Any]:
-  """A figure with its 95% interval over the choice of test examples.
+  """Returns a metric with its 95% interval over the choice of test examples.
 
   Args:
-    metric: see `value`, as are labels and scores.
-    labels: of the test examples.
-    scores: of the classes.
-    seed: of the resampling.
+    metric: a name in `METRICS`.
+    labels: of the test examples, as for `value`.
+    scores: of the test examples, as for `value`.
+    seed: seeds the bootstrap.
 
   Returns:
-    `{"value": ..., "interval": [low, high], "worst_class": [class, figure]}`;
-    the interval are percentiles of the figure over test sets drawn from this
-    one with replacement.
+    `{"value": ..., "interval": [low, high], "worst_class": [class, value]}`.
+    The interval lies between percentiles of the metric on test sets that are
+    drawn from this one with replacement.
   """
   found = value(metric, labels, scores)
-  decide, of, by_class = METRICS[metric]
-  predictions = decide(scores)
+  predict, of, per_class = METRICS[metric]
+  predictions = predict(scores)
   random = np.random.default_rng(seed)
   resampled = []
   for _ in range(_RESAMPLES):
@@ -126,7 +127,7 @@ def judge(
     resampled.append(of(labels[drawn], predictions[drawn]))
   outside = (1 - _CONFIDENCE) / 2
   interval = np.quantile(resampled, [outside, 1 - outside])
-  classes = by_class(labels, predictions)
+  classes = per_class(labels, predictions)
   worst = int(np.nanargmin(classes))
   return {
     "value": found,

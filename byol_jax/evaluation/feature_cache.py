@@ -1,0 +1,167 @@
+"""Features in files of a workdir, computed once for each cache key."""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import chex
+import jax
+import numpy as np
+from absl import logging
+
+from byol_jax.evaluation.features import Features
+from byol_jax.runtime import files, processes
+
+# The remedy in errors of files that an evaluation could not write.
+WRITE_REMEDY = "free space there and run the same command again"
+
+_VECTORS, _LABELS, _ABOUT = "vectors.npy", "labels.npy", "about.json"
+_CHECKSUM_BYTES = (
+  2**24
+)  # Read at a time, so that a file need not fit in memory.
+
+
+def fingerprint(tree: chex.ArrayTree) -> str:
+  """Returns a checksum of all arrays in a tree, 8 hexadecimal digits."""
+  checksum = 0
+  for leaf in jax.tree.leaves(jax.device_get(tree)):
+    checksum = zlib.crc32(leaf.tobytes(), checksum)
+  return f"{checksum:08x}"
+
+
+def load_or_compute(
+  folder: pathlib.Path,
+  cache_key: Mapping[str, Any],
+  count: int,
+  compute: Callable[[], Iterator[Features]],
+) -> Features:
+  """Returns the features that a folder caches, or computes and caches them.
+
+  Batches go to the files as they are computed, and the result is memory-mapped,
+  so a large split need not fit in memory. Processes that do not see the primary
+  process' disk keep a temporary copy of their own.
+
+  Args:
+    folder: holds these features only; files with another key are replaced.
+    cache_key: everything that the features depend on, for JSON.
+    count: the number of examples.
+    compute: yields the features batch by batch; all processes take part.
+
+  Returns:
+    The features. Their files must not be changed while they are in use.
+
+  Raises:
+    UserError: if the files cannot be written.
+  """
+  cache_key = json.loads(
+    json.dumps(cache_key)
+  )  # As JSON returns it: no tuples.
+  cached = _load(folder, cache_key)
+  # Computing takes all processes, so a single one that lacks the files decides.
+  if (
+    np.all(processes.all_gather_concat(np.array([cached is not None])))
+    and cached
+  ):
+    return cached
+
+  temporary = _primary_temporary_folder(folder)
+  shares_disk = temporary.exists()
+  if shares_disk and not processes.is_primary():
+    for _ in compute():  # The primary process writes the result.
+      pass
+    processes.barrier()
+    return _open(folder)
+  if not shares_disk:
+    temporary = pathlib.Path(tempfile.mkdtemp())
+  try:
+    with files.report_write_errors(f"features to {temporary}", WRITE_REMEDY):
+      _write(temporary, cache_key, count, compute)
+      features = _open(temporary)  # Stays valid when the files are moved.
+    if processes.is_primary():
+      shutil.rmtree(folder, ignore_errors=True)
+      with contextlib.suppress(OSError):  # Another program was faster.
+        temporary.rename(folder)
+    processes.barrier()
+    return features
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _primary_temporary_folder(folder: pathlib.Path) -> pathlib.Path:
+  """Makes the primary process' folder for unfinished files."""
+
+  def path_of(pid: int) -> pathlib.Path:
+    return folder.with_name(f"{folder.name}.{pid}.tmp")
+
+  def make() -> int:
+    path = path_of(os.getpid())
+    with files.report_write_errors(f"features to {path}", WRITE_REMEDY):
+      path.mkdir(parents=True, exist_ok=True)
+    return os.getpid()
+
+  return path_of(processes.broadcast_from_primary(make))
+
+
+def _write(
+  folder: pathlib.Path,
+  cache_key: Mapping[str, Any],
+  count: int,
+  compute: Callable[[], Iterator[Features]],
+) -> None:
+  """Writes vectors, labels and, last, the key with their checksums."""
+  end, vectors = 0, None
+  for batch in compute():
+    if vectors is None:
+      vectors = np.lib.format.open_memmap(
+        folder / _VECTORS, "w+", np.float32, (count, batch.vectors.shape[1])
+      )
+      labels = np.zeros((count, *batch.labels.shape[1:]), np.int32)
+    start, end = end, end + len(batch.labels)
+    vectors[start:end] = batch.vectors
+    labels[start:end] = batch.labels
+  if end != count or vectors is None:
+    raise RuntimeError(f"{end} examples came where there are {count}.")
+  vectors.flush()
+  np.save(folder / _LABELS, labels)
+  checksums = {name: _checksum(folder / name) for name in (_VECTORS, _LABELS)}
+  about = {"about": cache_key, "checksums": checksums}
+  (folder / _ABOUT).write_text(json.dumps(about, indent=2) + "\n")
+
+
+def _open(folder: pathlib.Path) -> Features:
+  return Features(
+    np.load(folder / _VECTORS, mmap_mode="r"), np.load(folder / _LABELS)
+  )
+
+
+def _load(
+  folder: pathlib.Path, cache_key: Mapping[str, Any]
+) -> Features | None:
+  """Returns cached features; None if the key differs or a file is damaged."""
+  if not folder.exists():
+    return None
+  try:
+    about = json.loads((folder / _ABOUT).read_text())
+    if about["about"] != cache_key:
+      return None
+    for name, expected in about["checksums"].items():
+      if _checksum(folder / name) != expected:
+        raise ValueError(f"{name} has changed")
+    return _open(folder)
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    logging.warning("Features are computed again, %s: %s.", folder, error)
+    return None
+
+
+def _checksum(path: pathlib.Path) -> str:
+  checksum = 0
+  with path.open("rb") as file:
+    while block := file.read(_CHECKSUM_BYTES):
+      checksum = zlib.crc32(block, checksum)
+  return f"{checksum:08x}"

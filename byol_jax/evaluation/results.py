@@ -1,0 +1,209 @@
+"""The results of evaluations: `results.json` and `evaluations.jsonl`."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import NotRequired, TypedDict
+
+from byol_jax import errors
+from byol_jax.data import datasets
+from byol_jax.evaluation import protocols
+from byol_jax.evaluation.eval_model import (
+  ONLINE,
+  PIXELS,
+  RANDOM,
+  baseline_names,
+)
+from byol_jax.evaluation.feature_cache import WRITE_REMEDY
+from byol_jax.runtime import files, processes
+from byol_jax.training import runs
+
+_FILE = "results.json"
+_HISTORY_FILE = "evaluations.jsonl"
+
+# The networks of results by model name, and the prefixes of the results' names.
+# A trained encoder must beat both baselines to have learnt anything.
+NETWORKS = {ONLINE: "online", PIXELS: "none", RANDOM: "online, untrained"}
+_PREFIXES = {
+  ONLINE: "",
+  PIXELS: "baseline/pixels_",
+  RANDOM: "baseline/random_",
+}
+
+# The columns of `datasets.PAPER_TRANSFER` by protocol.
+_PAPER_COLUMNS = {"logistic": 0, "finetune": 1}
+
+
+class Result(TypedDict):
+  """A metric in `results.json`; details of its protocol follow as further keys.
+
+  Attributes:
+    value: the metric.
+    protocol: a name in `protocols.PROTOCOLS`.
+    metric: the name of the metric within the protocol.
+    dataset: the tfds name of the data set.
+    train_split: the split expression that classifiers are fitted to.
+    split: the split expression that the value is about.
+    examples: the number of examples in `split`.
+    step: the encoder's updates; 0 for baselines.
+    network: a value in `NETWORKS`.
+    encoder: the file that the encoder comes from, if it is not from this run.
+    interval: the 95% interval of the value over the choice of test examples.
+    worst_class: the class with the lowest value, and this value.
+    paper: the value that the paper reports.
+  """
+
+  value: float
+  protocol: str
+  metric: str
+  dataset: str
+  train_split: str
+  split: str
+  examples: int
+  step: int
+  network: str
+  encoder: NotRequired[str]
+  interval: NotRequired[tuple[float, float]]
+  worst_class: NotRequired[tuple[int, float]]
+  paper: NotRequired[float]
+
+
+Results = dict[str, Result]  # By name, such as linear/top1.
+
+
+def read(workdir: pathlib.Path) -> Results:
+  """Returns the contents of a workdir's `results.json`, {} without one."""
+  path = workdir / _FILE
+  return json.loads(path.read_text()) if path.exists() else {}
+
+
+def add(workdir: pathlib.Path, new: Mapping[str, Result]) -> Results:
+  """Adds results to `results.json` and returns its contents.
+
+  Results with the same names are replaced, others kept, those too that another
+  program wrote meanwhile.
+
+  Raises:
+    UserError: if the file cannot be written.
+  """
+  results = read(workdir) | dict(new)
+  text = json.dumps(results, indent=2) + "\n"
+  _write(workdir / _FILE, text.encode())
+  return results
+
+
+def append_history(
+  workdir: pathlib.Path, step: int, results: Mapping[str, Result]
+) -> None:
+  """Adds a line with the trained encoder's values to `evaluations.jsonl`.
+
+  Args:
+    workdir: holds the file.
+    step: the encoder's step; results of other steps are left out.
+    results: the contents of `results.json`.
+
+  Raises:
+    UserError: if the file cannot be written.
+  """
+  path = workdir / _HISTORY_FILE
+  values = {
+    name: result["value"]
+    for name, result in results.items()
+    if result["network"] == NETWORKS[ONLINE] and result["step"] == step
+  }
+  before = path.read_bytes() if path.exists() else b""
+  line = json.dumps({"step": step, **values}) + "\n"
+  _write(path, before + line.encode())
+
+
+def _write(path: pathlib.Path, contents: bytes) -> None:
+  """Replaces a whole file, in the primary process."""
+  if not processes.is_primary():
+    return
+  with files.atomic_write(path, WRITE_REMEDY) as file:
+    file.write_bytes(contents)
+
+
+def full_name(
+  run: runs.Run, model_name: str, protocol: str, metric: str
+) -> str:
+  """Returns the name of a result.
+
+  Such as `linear/top1`, `baseline/pixels_linear_top1` or, for another data set
+  than the run's own, `cifar10/linear/top1`.
+  """
+  prefix, other = _PREFIXES[model_name], _other_dataset(run)
+  name = f"{prefix}{protocol}{'_' if prefix else '/'}{metric}"
+  return f"{other}/{name}" if other else name
+
+
+def _other_dataset(run: runs.Run) -> str:
+  """Returns the name of `evaluation.dataset`; of the root for a folder."""
+  options = run.config.evaluation
+  if options.dataset != "folder":
+    return options.dataset
+  return pathlib.Path(options.root).expanduser().absolute().name
+
+
+def paper_value(run: runs.Run, protocol: str) -> float | None:
+  """Returns the value that the paper reports, None if there is none to compare.
+
+  The paper reports a ResNet-50, pretrained on ImageNet, on its transfer sets.
+  """
+  config = run.config
+  values = datasets.PAPER_TRANSFER.get(_other_dataset(run))
+  column = _PAPER_COLUMNS.get(protocol)
+  is_comparable = (
+    config.data.dataset == "imagenet2012"
+    and config.model.encoder.name == "ResNet50"
+    and config.model.encoder.width == 1
+  )
+  if values is None or column is None or not is_comparable:
+    return None
+  return values[column]
+
+
+def check_same_encoder(run: runs.Run, encoder: str = "") -> None:
+  """Raises `UserError` if the workdir has results of another encoder.
+
+  In `results.json`, nothing but the names would tell them apart.
+
+  Args:
+    run: the run in the workdir.
+    encoder: the file that the encoder under evaluation comes from; "" if the
+      run has trained it.
+  """
+
+  def check() -> None:
+    for name, result in read(run.workdir).items():
+      other = result.get("encoder", "")
+      if result["network"] == NETWORKS[ONLINE] and other != encoder:
+        raise errors.UserError(
+          f"{run.workdir} has results of {other or 'a run'}, such as {name};"
+          " choose another --workdir."
+        )
+
+  processes.broadcast_from_primary(check)
+
+
+def is_complete(run: runs.Run) -> bool:
+  """Returns whether `results.json` holds everything that `evaluate` writes.
+
+  Results of the trained encoder count if they are from the run's last step.
+  """
+  results, names = read(run.workdir), protocols.selected(run)
+
+  def has(model_name: str, protocol: str) -> bool:
+    prefix = full_name(run, model_name, protocol, "")
+    return any(
+      name.startswith(prefix)
+      and (model_name != ONLINE or result["step"] == run.plan.total_steps)
+      for name, result in results.items()
+    )
+
+  return all(
+    has(model_name, protocol)
+    for model_name in (ONLINE, *baseline_names(run))
+    for protocol in names
+    if protocols.applies_to(protocol, model_name)
+  )

@@ -1,0 +1,138 @@
+"""The examples of an evaluation: to fit to, to validate on and to test on."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from byol_jax import errors
+from byol_jax.config import schema
+from byol_jax.data import datasets, input_pipeline
+from byol_jax.training import data_streams, runs
+
+if TYPE_CHECKING:
+  from byol_jax.evaluation.eval_model import EvalModel
+
+
+class Splits(NamedTuple):
+  """The examples of an evaluation; no choice depends on the test split.
+
+  Attributes:
+    train: split expression of all examples that may be learnt from.
+    fit: indices into `train` that classifiers are fitted to while
+      hyper-parameters are being chosen.
+    validation: indices into `train` that hyper-parameters are chosen on; they
+      follow `fit`.
+    test: split expression of the reported metrics; "" if the data set has no
+      test split or no labels.
+  """
+
+  train: str
+  fit: range
+  validation: range
+  test: str
+
+  @property
+  def num_train(self) -> int:
+    """The number of examples in `train`."""
+    return self.validation.stop
+
+  @property
+  def evaluated(self) -> str:
+    """The split that results are about: `test`, or `train` without one."""
+    return self.test or self.train
+
+
+def open_source(run: runs.Run) -> datasets.Source:
+  """Opens the data set to evaluate on: the run's own or the configured one."""
+  options: schema.EvaluationConfig = run.config.evaluation
+  source = run.source
+  if options.dataset:
+    source = data_streams.open_source(run.config, options.dataset, options.root)
+  if options.metric:
+    described = source.dataset._replace(metric=options.metric)
+    source = source._replace(dataset=described)
+  return source
+
+
+def make_splits(run: runs.Run, source: datasets.Source) -> Splits:
+  """Returns the examples to fit to, to validate on and to test on.
+
+  Hyper-parameters are chosen on the data set's validation split, else on the
+  last `evaluation.holdout` of the train split.
+
+  Raises:
+    UserError: if a split is unknown or too small, or train and test split have
+      examples in common.
+  """
+  options: schema.EvaluationConfig = run.config.evaluation
+  dataset = source.dataset
+  train = options.train_split or dataset.train
+  test = (options.test_split or dataset.test) if source.num_classes else ""
+  size = _size(source, train, at_least=2)
+  if test:
+    _size(source, test, at_least=1)
+  if dataset.validation and not options.train_split:
+    # tfds keeps the order of a sum: the validation split comes last.
+    train = f"{train}+{dataset.validation}"
+    end = size + datasets.num_examples(source, dataset.validation)
+    fit, validation = range(size), range(size, end)
+  else:
+    fit, validation = hold_out(size, options.holdout)
+  shared = input_pipeline.num_shared(source, train, test) if test else 0
+  if shared:
+    raise errors.UserError(
+      f"{shared} examples of the test split {test!r} are also in the train"
+      f" split {train!r}; choose evaluation.train_split and"
+      " evaluation.test_split without common examples."
+    )
+  return Splits(train, fit, validation, test)
+
+
+def hold_out(size: int, fraction: float) -> tuple[range, range]:
+  """Returns indices to fit to and, after them, indices to validate on.
+
+  Args:
+    size: the number of examples, at least 2.
+    fraction: the fraction to validate on, in (0, 1).
+
+  Returns:
+    Two ranges that partition `range(size)`, neither of them empty.
+  """
+  start = size - min(max(round(fraction * size), 1), size - 1)
+  return range(start), range(start, size)
+
+
+def _size(source: datasets.Source, split: str, at_least: int) -> int:
+  """Returns the size of a split; raises `UserError` if it is too small."""
+  count = datasets.num_examples(source, split)
+  if count < at_least:
+    raise errors.UserError(
+      f"split {split!r} of {source.dataset.tfds_name} has {count} examples and"
+      f" at least {at_least} are needed; choose another evaluation.train_split"
+      " or evaluation.test_split."
+    )
+  return count
+
+
+def file_name(source: datasets.Source, split: str) -> str:
+  """Returns a readable name for the files of a split, unique to that split."""
+  readable = re.sub(r"\W+", "_", f"{source.dataset.tfds_name}_{split}")
+  exact = f"{source.builder.data_dir} {split}".encode()
+  return f"{readable.strip('_')}_{zlib.crc32(exact):08x}"
+
+
+def check_labels(model: EvalModel, splits: Splits) -> None:
+  """Raises `UserError` if an example to train or test on has no label."""
+  for split in (splits.train, splits.test):
+    missing = int(np.sum(model.features(split).labels < 0))
+    if missing:
+      raise errors.UserError(
+        f"{missing} examples of split {split!r} of"
+        f" {model.source.dataset.tfds_name} have no label; choose another"
+        " evaluation.train_split or evaluation.test_split, or"
+        " evaluation.protocols=retrieval."
+      )

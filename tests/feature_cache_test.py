@@ -1,0 +1,83 @@
+"""Features in files: computed once for everything they depend on."""
+
+import numpy as np
+import pytest
+
+from byol_jax import errors
+from byol_jax.evaluation.feature_cache import fingerprint, load_or_compute
+from byol_jax.evaluation.features import Features
+
+
+class Compute:
+  """Computes features of two batches, and counts its calls."""
+
+  vectors = np.random.RandomState(0).randn(7, 3).astype(np.float32)
+  calls = 0
+
+  def __call__(self):
+    self.calls += 1
+    for part in (slice(0, 4), slice(4, 7)):
+      yield Features(self.vectors[part], np.arange(7, dtype=np.int32)[part])
+
+
+def check(found):
+  np.testing.assert_array_equal(found.vectors, Compute.vectors)
+  np.testing.assert_array_equal(found.labels, np.arange(7))
+
+
+def test_features_are_computed_once_for_each_key(tmp_path):
+  compute, folder = Compute(), tmp_path / "features" / "train"
+  for _ in range(2):
+    check(load_or_compute(folder, {"step": (1, 2)}, 7, compute))
+  assert compute.calls == 1
+  check(load_or_compute(folder, {"step": (1, 3)}, 7, compute))
+  assert compute.calls == 2
+  assert [path.name for path in folder.parent.iterdir()] == ["train"]
+
+
+def flip(path):
+  data = bytearray(path.read_bytes())
+  data[-1] ^= 1
+  path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["vectors.npy", "labels.npy", "about.json"])
+@pytest.mark.parametrize(
+  "damage",
+  [flip, lambda path: path.unlink(), lambda path: path.write_bytes(b"")],
+  ids=["flipped", "deleted", "emptied"],
+)
+def test_a_damaged_cache_is_noticed_and_computed_again(
+  tmp_path, name, damage, caplog
+):
+  compute = Compute()
+  load_or_compute(tmp_path / "train", {}, 7, compute)
+  if name == "about.json" and damage is flip:
+    (tmp_path / "train" / name).write_text('{"about": {}}')
+  else:
+    damage(tmp_path / "train" / name)
+  with caplog.at_level("WARNING"):
+    check(load_or_compute(tmp_path / "train", {}, 7, compute))
+  assert compute.calls == 2
+  assert "computed again" in caplog.text
+  check(load_or_compute(tmp_path / "train", {}, 7, compute))
+  assert compute.calls == 2
+
+
+def test_a_stream_of_another_length_is_refused(tmp_path):
+  with pytest.raises(RuntimeError, match="7 examples came where there are 8"):
+    load_or_compute(tmp_path / "train", {}, 8, Compute())
+
+
+def test_features_that_cannot_be_written_are_one_line(tmp_path):
+  (tmp_path / "file").write_text("")
+  with pytest.raises(errors.UserError, match="Cannot write features") as info:
+    load_or_compute(tmp_path / "file" / "train", {}, 7, Compute())
+  assert "\n" not in str(info.value)
+
+
+def test_other_parameters_have_another_fingerprint():
+  tree = {"a": np.arange(3.0), "b": np.zeros(2)}
+  other = {"a": np.arange(3.0), "b": np.array([0, 1e-30])}
+  assert fingerprint(tree) == fingerprint(dict(tree))
+  assert fingerprint(tree) != fingerprint(other)

@@ -1,0 +1,52 @@
+"""The network of the reference's golden runs, and its parameters after them."""
+
+import functools
+
+import chex
+import haiku as hk
+import numpy as np
+
+from byol_jax.models import networks
+from tests.golden_data import Golden
+
+UPDATES = Golden("update_steps_1dev")
+
+# A bias just before batch norm: its exact gradient is zero.
+_ROUNDING_ONLY = [("projector/linear", "b"), ("predictor/linear", "b")]
+
+
+@functools.cache
+def make_network() -> hk.TransformedWithState:
+  """The network that the reference trained, with ten classes."""
+  config = UPDATES.json("config_json")["network_config"]
+  return networks.make_network(
+    encoder=config["encoder_class"],
+    projector_hidden_size=config["projector_hidden_size"],
+    projector_output_size=config["projector_output_size"],
+    predictor_hidden_size=config["predictor_hidden_size"],
+    batch_norm_decay_rate=config["bn_config"]["decay_rate"],
+    batch_norm_eps=config["bn_config"]["eps"],
+    num_classes=10,
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+  )
+
+
+def trained_variables() -> tuple[hk.Params, hk.State]:
+  """Parameters and batch-norm statistics after the reference's six updates."""
+  return (
+    UPDATES.tree("after6/online_params"),
+    UPDATES.tree("after6/online_state"),
+  )
+
+
+def assert_trees_agree(actual, expected, rtol: float) -> None:
+  """Asserts that each array is within `rtol` of the expected, by L2 norm."""
+  chex.assert_trees_all_equal_shapes(actual, expected)
+  for module, arrays in expected.items():
+    for name, array in arrays.items():
+      error = np.linalg.norm(np.asarray(actual[module][name] - array))
+      if (module, name) in _ROUNDING_ONLY and np.linalg.norm(array) < 1e-5:
+        assert error < 1e-6, (module, name)
+      else:
+        assert error <= rtol * np.linalg.norm(array), (module, name)
