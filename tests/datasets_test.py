@@ -11,7 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from byol_jax import errors
-from byol_jax.data import datasets
+from byol_jax.data import loading, mnist_digits, registry
 from byol_jax.evaluation import scores
 
 
@@ -25,14 +25,14 @@ def read(source, split) -> tuple[np.ndarray, np.ndarray]:
 
 def load_error(name, data_dir) -> str:
   with pytest.raises(errors.UserError) as info:
-    datasets.load(name, str(data_dir))
+    loading.load(name, str(data_dir))
   message = str(info.value)
   assert "\n" not in message
   return message
 
 
 def test_digits_are_split_evenly_by_class(digits_dir):
-  source = datasets.load("mnist_digits", digits_dir)
+  source = loading.load("mnist_digits", digits_dir)
   assert source.num_classes == 10
   for split, count in (("train", 400), ("test", 100)):
     images, labels = read(source, split)
@@ -41,7 +41,7 @@ def test_digits_are_split_evenly_by_class(digits_dir):
 
 
 def test_digits_of_train_and_test_are_the_5000_without_overlap(digits_dir):
-  source = datasets.load("mnist_digits", digits_dir)
+  source = loading.load("mnist_digits", digits_dir)
   train, _ = read(source, "train")
   test, _ = read(source, "test")
   found = {image.tobytes() for image in train} | {
@@ -51,22 +51,22 @@ def test_digits_of_train_and_test_are_the_5000_without_overlap(digits_dir):
 
 
 def test_split_of_the_digits_never_changes(digits_dir):
-  images, _ = read(datasets.load("mnist_digits", digits_dir), "test")
+  images, _ = read(loading.load("mnist_digits", digits_dir), "test")
   pixels = b"".join(sorted(image.tobytes() for image in images))
   assert hashlib.sha256(pixels).hexdigest().startswith("15165eac83cfa1db")
 
 
 def test_digits_are_written_once(digits_dir):
-  datasets.load("mnist_digits", digits_dir)
+  loading.load("mnist_digits", digits_dir)
   folder = pathlib.Path(digits_dir) / "mnist_digits" / "1.0.0"
   before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-  datasets.load("mnist_digits", digits_dir)
+  loading.load("mnist_digits", digits_dir)
   assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
 
 
 def _load_digits(data_dir):
-  source = datasets.load("mnist_digits", data_dir)
-  return datasets.num_examples(source, "train")
+  source = loading.load("mnist_digits", data_dir)
+  return loading.num_examples(source, "train")
 
 
 @pytest.mark.slow
@@ -99,17 +99,17 @@ def store(data_dir, *, name="fashion_mnist", version="3.0.1", **options):
 @pytest.mark.parametrize("version", ["3.0.1", "1.2.3", "9.0.0"])
 def test_what_a_user_stored_is_read_as_it_is(tmp_path, version):
   store(tmp_path, version=version)
-  source = datasets.load("fashion_mnist", str(tmp_path))
+  source = loading.load("fashion_mnist", str(tmp_path))
   assert source.num_classes == 7
-  assert datasets.num_examples(source, "train") == 6
+  assert loading.num_examples(source, "train") == 6
   images, labels = read(source, "train")
   np.testing.assert_array_equal(images[:, 0, 0, 0], labels)
 
 
 def test_data_set_with_a_configuration_is_found(tmp_path):
   store(tmp_path, name="imagenette", version="1.0.0", config="160px-v2")
-  source = datasets.load("imagenette", str(tmp_path))
-  assert datasets.num_examples(source, "train") == 6
+  source = loading.load("imagenette", str(tmp_path))
+  assert loading.num_examples(source, "train") == 6
 
 
 def test_format_that_cannot_be_read_is_refused(tmp_path):
@@ -118,16 +118,16 @@ def test_format_that_cannot_be_read_is_refused(tmp_path):
 
 
 def test_num_examples_understands_split_expressions(digits_dir):
-  source = datasets.load("mnist_digits", digits_dir)
-  assert datasets.num_examples(source, "train+test") == 5000
-  assert datasets.num_examples(source, "train[:10%]") == 400
+  source = loading.load("mnist_digits", digits_dir)
+  assert loading.num_examples(source, "train+test") == 5000
+  assert loading.num_examples(source, "train[:10%]") == 400
 
 
 @pytest.mark.parametrize("split", ["tset", "train[:x]", ""])
 def test_unknown_split_lists_the_known_ones(digits_dir, split):
-  source = datasets.load("mnist_digits", digits_dir)
+  source = loading.load("mnist_digits", digits_dir)
   with pytest.raises(errors.UserError, match="one of: test, train") as info:
-    datasets.num_examples(source, split)
+    loading.num_examples(source, split)
   assert "\n" not in str(info.value)
 
 
@@ -173,7 +173,7 @@ def test_interrupted_preparation_leaves_nothing_that_looks_complete(
     raise OSError("disk full")
 
   with monkeypatch.context() as patch:
-    patch.setattr(datasets.MnistDigits, "_generate_examples", broken)
+    patch.setattr(mnist_digits.MnistDigits, "_generate_examples", broken)
     assert "disk full" in load_error("mnist_digits", data_dir)
   assert _load_digits(data_dir) == 4000
   assert "%" not in capfd.readouterr().err  # No progress bars.
@@ -199,10 +199,10 @@ def test_tensorflow_sees_no_accelerator():
 @pytest.mark.parametrize("name", ["fashion_mnist", "my_own"])
 def test_any_name_of_tfds_may_be_given(tmp_path, name):
   store(tmp_path, name=name)
-  source = datasets.load(f"tfds:{name}", str(tmp_path))
+  source = loading.load(f"tfds:{name}", str(tmp_path))
   assert source.num_classes == 7
   assert not source.broken
-  assert source.dataset == datasets.Dataset(name)
+  assert source.dataset == registry.Dataset(name)
   images, labels = read(source, source.dataset.pretrain)
   np.testing.assert_array_equal(images[:, 0, 0, 0], labels)
 
@@ -210,8 +210,8 @@ def test_any_name_of_tfds_may_be_given(tmp_path, name):
 def test_any_name_may_have_a_configuration_and_version(tmp_path):
   store(tmp_path, name="my_own", version="1.2.3", config="small")
   for name in ("my_own/small", "my_own/small:1.2.3"):
-    source = datasets.load(f"tfds:{name}", str(tmp_path))
-    assert datasets.num_examples(source, "train") == 6
+    source = loading.load(f"tfds:{name}", str(tmp_path))
+    assert loading.num_examples(source, "train") == 6
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_splits_of_any_data_set_are_found_by_their_names(
   tmp_path, splits, test
 ):
   store_images(tmp_path, "image", splits)
-  source = datasets.load("tfds:my_own", str(tmp_path))
+  source = loading.load("tfds:my_own", str(tmp_path))
   assert source.dataset.test == test
   assert source.num_classes == 0
 
@@ -321,7 +321,7 @@ TRANSFER = {
 def test_tfds_has_the_splits_and_classes_of_what_is_transferred_to(
   tmp_path, name
 ):
-  dataset = datasets.DATASETS[name]
+  dataset = registry.DATASETS[name]
   builder = tfds.builder(dataset.tfds_name, data_dir=tmp_path)
   num_classes, *splits = TRANSFER[name]
   assert [dataset.train, dataset.validation, dataset.test] == splits
@@ -339,7 +339,7 @@ def test_tfds_has_the_splits_and_classes_of_what_is_transferred_to(
 
 
 def test_metrics_are_those_of_the_paper():
-  metrics = {k: v.metric for k, v in datasets.DATASETS.items()}
+  metrics = {k: v.metric for k, v in registry.DATASETS.items()}
   assert set(metrics.values()) == set(scores.METRICS)
   assert {k: v for k, v in metrics.items() if v != "top1"} == {
     "voc2007": "map11",
@@ -350,11 +350,11 @@ def test_metrics_are_those_of_the_paper():
 
 
 def test_the_twelve_transfers_of_the_paper_are_known():
-  known = {*datasets.DATASETS, *datasets.NOT_IN_TFDS}
-  assert len(datasets.PAPER_TRANSFER) == 12
-  assert set(datasets.PAPER_TRANSFER) <= known
-  assert set(datasets.NOT_IN_TFDS) <= set(datasets.PAPER_TRANSFER)
-  for figures in datasets.PAPER_TRANSFER.values():
+  known = {*registry.DATASETS, *registry.NOT_IN_TFDS}
+  assert len(registry.PAPER_TRANSFER) == 12
+  assert set(registry.PAPER_TRANSFER) <= known
+  assert set(registry.NOT_IN_TFDS) <= set(registry.PAPER_TRANSFER)
+  for figures in registry.PAPER_TRANSFER.values():
     assert all(0.5 < figure < 1 for figure in figures)
 
 
@@ -391,7 +391,7 @@ def test_several_classes_an_image_are_counted_where_they_are_meant(
     ),
     split_datasets={"train": [(0, example)], "test": [(0, example)]},
   )
-  assert datasets.load(name, str(tmp_path)).num_classes == count
+  assert loading.load(name, str(tmp_path)).num_classes == count
 
 
 def test_unknown_name_tells_how_to_give_others(tmp_path):

@@ -17,7 +17,12 @@ import tensorflow_datasets as tfds
 from sklearn import datasets as sklearn_datasets
 
 from byol_jax import errors
-from byol_jax.data import image_folder
+from byol_jax.data import (
+  folder_builder,
+  folder_inspect,
+  image_folder,
+  thread_map,
+)
 
 PHOTOS = [
   PIL.Image.fromarray(photo).resize((128, 85))
@@ -259,7 +264,7 @@ def test_unreadable_files_and_folders_are_listed(tmp_path, monkeypatch):
       raise deny
     return listdir(path)
 
-  monkeypatch.setattr(image_folder, "open", deny_b, raising=False)
+  monkeypatch.setattr(folder_inspect, "open", deny_b, raising=False)
   monkeypatch.setattr(os, "listdir", deny_sub)
   broken = dict(load(root, max_broken=0.9).broken)
   assert broken["b.jpg"] == "cannot be read: Permission denied"
@@ -410,7 +415,7 @@ def test_deviation_is_never_zero(tmp_path):
 def test_folder_is_prepared_once(tmp_path, monkeypatch):
   root = fill(tmp_path / "root", tree("a/1.png", "b/2.png") | {"c.png": b""})
   first = load(root, max_broken=0.5)
-  monkeypatch.setattr(image_folder, "_look", None)
+  monkeypatch.setattr(folder_inspect, "inspect", None)
   second = load(root, max_broken=0.5)
   assert second[1:] == first[1:]
   assert stored(second) == stored(first)
@@ -499,7 +504,7 @@ def test_terminal_shows_progress(tmp_path, monkeypatch):
 
 def test_few_items_are_made_ahead_and_order_is_kept():
   started = []
-  results = image_folder._parallel(
+  results = thread_map.thread_map(
     lambda i: started.append(i) or -i, range(1000), ""
   )
   assert list(itertools.islice(results, 3)) == [(0, 0), (1, -1), (2, -2)]
@@ -569,7 +574,7 @@ def test_interrupted_preparation_leaves_nothing_that_looks_complete(
     raise OSError(28, "No space left on device")
 
   with monkeypatch.context() as patch:
-    patch.setattr(image_folder._Builder, "_stored", fail)
+    patch.setattr(folder_builder.FolderBuilder, "_stored", fail)
     assert "No space left" in load_error(root)
   assert not list(tmp_path.rglob("*.tfrecord*"))
   assert not prepared(tmp_path / "data")
@@ -582,7 +587,7 @@ def _load_and_die(root):
       os._exit(9)
     return b"x"
 
-  image_folder._Builder._stored = die
+  folder_builder.FolderBuilder._stored = die
   load(root)
 
 

@@ -12,7 +12,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from byol_jax import config, errors
-from byol_jax.data import datasets
+from byol_jax.data import registry
 from byol_jax.evaluation import embed, features, runner, scores
 from byol_jax.evaluation import subject as subjects
 from byol_jax.evaluation.protocols import PROTOCOLS
@@ -307,7 +307,7 @@ def test_what_diverged_is_never_chosen():
   diverged = finite._replace(vectors=finite.vectors * np.nan)
   subject = subjects.Subject(None, None, "", None, {}, {})
   subject = subject._replace(
-    source=type("Source", (), {"dataset": datasets.Dataset("x")})
+    source=type("Source", (), {"dataset": registry.Dataset("x")})
   )
   assert protocols._value(subject, finite) == 0
   assert protocols._value(subject, diverged) < 0

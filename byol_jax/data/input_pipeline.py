@@ -23,7 +23,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from byol_jax import errors
-from byol_jax.data import datasets, host_ops
+from byol_jax.data import host_ops, loading, registry
 
 _CYCLE = 16  # Shards read at a time, one record from each in turn.
 
@@ -86,7 +86,7 @@ class Views(NamedTuple):
 
 
 def train_batches(
-  source: datasets.Source,
+  source: loading.Source,
   views: Views,
   reading: Reading,
   *,
@@ -103,7 +103,7 @@ def train_batches(
   epoch of reading without decoding.
 
   Args:
-    source: what `datasets.load` returned.
+    source: what `loading.load` returned.
     views: what is made of each image.
     reading: how the images are read.
     batch_size: examples in a batch over all processes.
@@ -157,7 +157,7 @@ def train_batches(
 
 
 def first_views(
-  source: datasets.Source,
+  source: loading.Source,
   views: Views,
   reading: Reading,
   *,
@@ -190,7 +190,7 @@ def first_views(
 
 
 def eval_batches(
-  source: datasets.Source,
+  source: loading.Source,
   split: str,
   *,
   batch_size: int,
@@ -204,7 +204,7 @@ def eval_batches(
   """Returns every example of a split once, in the order of the files.
 
   Args:
-    source: what `datasets.load` returned.
+    source: what `loading.load` returned.
     split: tfds split expression.
     batch_size: examples in a batch of each process; the last may hold fewer.
     image_size: side of an image, pixels.
@@ -246,7 +246,7 @@ def eval_batches(
 
 
 def labelled_batches(
-  source: datasets.Source,
+  source: loading.Source,
   split: str,
   places: range | np.ndarray,
   view: host_ops.View,
@@ -262,7 +262,7 @@ def labelled_batches(
   """Returns endless shuffled batches of random crops, to train classifiers on.
 
   Args:
-    source: what `datasets.load` returned.
+    source: what `loading.load` returned.
     split: tfds split expression.
     places: which of its examples, by their order in the files. Any but a range
       are held in memory, undecoded.
@@ -319,7 +319,7 @@ def labelled_batches(
   return _guarded(_iterate(batches, reading.prefetch), source, split)
 
 
-def example_ids(source: datasets.Source, split: str) -> list[str]:
+def example_ids(source: loading.Source, split: str) -> list[str]:
   """Returns what identifies each example of a split, in the order of the files.
 
   The file's name where the data set holds it, as those of folders do; else the
@@ -345,7 +345,7 @@ def example_ids(source: datasets.Source, split: str) -> list[str]:
   ]
 
 
-def identity(source: datasets.Source, split: str) -> list[list[Any]]:
+def identity(source: loading.Source, split: str) -> list[list[Any]]:
   """Returns what changes when the examples of a split do, for JSON.
 
   Of each file: its name, the records that are skipped and taken, its size and
@@ -358,7 +358,7 @@ def identity(source: datasets.Source, split: str) -> list[list[Any]]:
   return found
 
 
-def num_shared(source: datasets.Source, split: str, other: str) -> int:
+def num_shared(source: loading.Source, split: str, other: str) -> int:
   """Returns how many examples two split expressions have in common.
 
   Raises:
@@ -392,7 +392,7 @@ def _trimmed(files: Files, places: range) -> Files:
   return names, skips, takes
 
 
-def measure(source: datasets.Source) -> datasets.Statistics:
+def measure(source: loading.Source) -> registry.Statistics:
   """Returns statistics of the first images of the pretraining split."""
   parse = _parser(source)
   sums, count, sides = np.zeros((2, 3)), 0, []
@@ -409,7 +409,7 @@ def measure(source: datasets.Source) -> datasets.Statistics:
     sides.append(min(image.shape[:2]))
   mean, square = sums / count
   std = np.maximum(np.sqrt(np.maximum(square - mean**2, 0)), 1e-3)
-  return datasets.Statistics(
+  return registry.Statistics(
     tuple(mean.round(4).tolist()),
     tuple(std.round(4).tolist()),
     int(np.median(sides)),
@@ -417,11 +417,11 @@ def measure(source: datasets.Source) -> datasets.Statistics:
 
 
 def _check_batch(
-  source: datasets.Source, batch_size: int, parts: int, process_count: int
+  source: loading.Source, batch_size: int, parts: int, process_count: int
 ) -> None:
   """Raises `UserError` if the stream cannot be cut into such batches."""
   split = source.dataset.pretrain
-  size = datasets.num_examples(source, split)
+  size = loading.num_examples(source, split)
   if size < batch_size:
     raise errors.UserError(
       f"batch_size={batch_size} is more than the {size} examples of split"
@@ -501,27 +501,27 @@ def _bytes(crops: tf.Tensor) -> tf.Tensor:
 
 
 def _part_stream(
-  source: datasets.Source, reading: Reading, part: int, seed: int, start: int
+  source: loading.Source, reading: Reading, part: int, seed: int, start: int
 ) -> tf.data.Dataset:
   """Returns the records of a part of the stream, from a position in it on."""
   files = _files(source, source.dataset.pretrain, part, reading.parts)
   seeds = tf.random.fold_in(tf.stack([tf.cast(seed, tf.int64), -1]), part)
   split = source.dataset.pretrain
-  total = datasets.num_examples(source, split)
+  total = loading.num_examples(source, split)
   if _record_size(source) * total <= reading.cache_bytes:
     records = _in_memory(source, split, _in_order(files))
     return _permuted(records, seeds, start)
   return _streamed(source, reading, files, seeds, start)
 
 
-def _record_size(source: datasets.Source) -> int:
+def _record_size(source: loading.Source) -> int:
   """Bytes of an undecoded example."""
   info = source.builder.info
   return max(info.dataset_size // info.splits.total_num_examples, 1)
 
 
 def _streamed(
-  source: datasets.Source,
+  source: loading.Source,
   reading: Reading,
   files: Files,
   seeds: tf.Tensor,
@@ -571,13 +571,13 @@ def _slices(
 
 
 def _files(
-  source: datasets.Source, split: str, part: int = 0, parts: int = 1
+  source: loading.Source, split: str, part: int = 0, parts: int = 1
 ) -> Files:
   """Returns the names of a split's files, records to skip and to take.
 
   Of several parts, equal but for one example, those of one.
   """
-  datasets.split_info(source, split)  # Answers an unknown one.
+  loading.split_info(source, split)  # Answers an unknown one.
   splits = tfds.even_splits(split, parts, drop_remainder=False)
   instructions = source.builder.info.splits[splits[part]].file_instructions
   return (
@@ -619,7 +619,7 @@ def _shuffled(files: Files, buffer: int, seeds: tf.Tensor) -> tf.data.Dataset:
 
 
 def _in_memory(
-  source: datasets.Source, split: str, records: tf.data.Dataset
+  source: loading.Source, split: str, records: tf.data.Dataset
 ) -> tf.Tensor:
   reader = records.as_numpy_iterator()
   return tf.constant([*_guarded(reader, source, split)])
@@ -642,7 +642,7 @@ def _permuted(
 
 
 def _parser(
-  source: datasets.Source, channels: int = 3, *, several: bool = False
+  source: loading.Source, channels: int = 3, *, several: bool = False
 ) -> Callable:
   """Returns a function from a serialized example to its image and label.
 
@@ -694,7 +694,7 @@ def keep_freed_memory() -> None:
 
 
 def _guarded(
-  iterator: Iterator, source: datasets.Source, split: str
+  iterator: Iterator, source: loading.Source, split: str
 ) -> Iterator:
   """Passes on an iterator, and tells in one line which file it failed at."""
   try:
@@ -704,7 +704,7 @@ def _guarded(
 
 
 def _diagnosis(
-  source: datasets.Source, split: str, error: tf.errors.OpError
+  source: loading.Source, split: str, error: tf.errors.OpError
 ) -> str:
   """Reads a split's files one by one to name the one that is to blame."""
   parse = _parser(source)
@@ -718,9 +718,9 @@ def _diagnosis(
     except (tf.errors.DataLossError, tf.errors.FailedPreconditionError):
       return f"{name} is truncated or corrupt; {remedy}."
     except tf.errors.OpError as found:
-      reason = datasets.one_line(found.message)
+      reason = loading.one_line(found.message)
       return (
         f"{name} holds a record that is not what features.json beside it says"
         f" ({reason}); {remedy}."
       )
-  return f"Reading {source.builder.data_dir} failed: {datasets.one_line(error.message)}."
+  return f"Reading {source.builder.data_dir} failed: {loading.one_line(error.message)}."

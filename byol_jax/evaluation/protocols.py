@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from byol_jax.data import datasets, host_ops, input_pipeline
+from byol_jax.data import host_ops, input_pipeline, loading
 from byol_jax.evaluation import features as features_lib
 from byol_jax.evaluation import (
   finetune,
@@ -260,7 +260,7 @@ def _scorer(subject: Subject) -> Callable[..., Features]:
       runs.eval_batches(
         run.config, subject.source, split, places=places, spread=True
       ),
-      datasets.num_examples(subject.source, split)
+      loading.num_examples(subject.source, split)
       if places is None
       else len(places),
     )

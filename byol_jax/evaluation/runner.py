@@ -10,7 +10,7 @@ import numpy as np
 from absl import logging
 
 from byol_jax import errors
-from byol_jax.data import datasets
+from byol_jax.data import loading, registry
 from byol_jax.evaluation import features, retrieval
 from byol_jax.evaluation import subject as subjects
 from byol_jax.evaluation.protocols import (
@@ -72,7 +72,7 @@ def protocol_names(run: runs.Run) -> list[str]:
       f" {' and '.join(asked)} with; set"
       " --config.evaluation.protocols=retrieval, or ='()' for none."
     )
-  size = datasets.num_examples(source, splits.train)
+  size = loading.num_examples(source, splits.train)
   for name, most in {
     "knn": size,
     "retrieval": size - (not splits.test),
@@ -105,7 +105,7 @@ def check_origin(run: runs.Run, encoder: str = "") -> None:
 
 
 def _judged(
-  run: runs.Run, source: datasets.Source, state: TrainState, split: str
+  run: runs.Run, source: loading.Source, state: TrainState, split: str
 ) -> Iterator[Subject]:
   yield subjects.online(run, source, state)
   if subjects.PIXELS in _baselines(run):
@@ -185,7 +185,7 @@ def evaluate(
           "dataset": source.dataset.tfds_name,
           "train_split": splits.train,
           "split": judged_on,
-          "examples": datasets.num_examples(source, judged_on),
+          "examples": loading.num_examples(source, judged_on),
           "step": 0 if prefix else int(state.step),
           "network": network,
           **({"encoder": encoder} if encoder and not prefix else {}),
@@ -207,7 +207,7 @@ def evaluate(
 def _paper(run: runs.Run, subject: Subject, protocol: str) -> dict[str, float]:
   """What the paper reports of the same network, transferred from ImageNet."""
   config = run.config
-  figures = datasets.PAPER_TRANSFER.get(_other(run))
+  figures = registry.PAPER_TRANSFER.get(_other(run))
   column = {"logistic": 0, "finetune": 1}.get(protocol)
   is_theirs = (
     subject.name == subjects.ONLINE

@@ -8,7 +8,7 @@ import haiku as hk
 import numpy as np
 
 from byol_jax import errors
-from byol_jax.data import datasets, input_pipeline
+from byol_jax.data import input_pipeline, loading
 from byol_jax.evaluation import features
 from byol_jax.evaluation.features import Features
 from byol_jax.learning.learner import TrainState
@@ -32,7 +32,7 @@ class Subject(NamedTuple):
   """
 
   run: runs.Run
-  source: datasets.Source
+  source: loading.Source
   name: str
   encode: features.Encode
   about: dict[str, Any]
@@ -58,7 +58,7 @@ class Splits(NamedTuple):
   test: str
 
 
-def open_source(run: runs.Run) -> datasets.Source:
+def open_source(run: runs.Run) -> loading.Source:
   """The data that a run is judged on: its own unless another is configured."""
   options = run.config.evaluation
   source = run.source
@@ -70,7 +70,7 @@ def open_source(run: runs.Run) -> datasets.Source:
   return source
 
 
-def make_splits(run: runs.Run, source: datasets.Source) -> Splits:
+def make_splits(run: runs.Run, source: loading.Source) -> Splits:
   """The examples to learn from, to choose by and to report.
 
   Raises:
@@ -84,7 +84,7 @@ def make_splits(run: runs.Run, source: datasets.Source) -> Splits:
   if test:
     _size(source, test, least=1)
   if dataset.validation and not options.train_split:
-    held = datasets.num_examples(source, dataset.validation)
+    held = loading.num_examples(source, dataset.validation)
     # tfds keeps the order of a sum: what is chosen by comes last.
     learnt, size = f"{learnt}+{dataset.validation}", size + held
   else:
@@ -99,9 +99,9 @@ def make_splits(run: runs.Run, source: datasets.Source) -> Splits:
   return Splits(learnt, range(size - held), range(size - held, size), test)
 
 
-def _size(source: datasets.Source, split: str, least: int) -> int:
+def _size(source: loading.Source, split: str, least: int) -> int:
   """How many examples a split has; `UserError` if they are too few."""
-  count = datasets.num_examples(source, split)
+  count = loading.num_examples(source, split)
   if count < least:
     raise errors.UserError(
       f"split {split!r} of {source.dataset.tfds_name} has {count} examples and"
@@ -111,19 +111,17 @@ def _size(source: datasets.Source, split: str, least: int) -> int:
   return count
 
 
-def pixels(run: runs.Run, source: datasets.Source) -> Subject:
+def pixels(run: runs.Run, source: loading.Source) -> Subject:
   """The images themselves."""
   return Subject(run, source, PIXELS, features.pixels, {"network": PIXELS}, {})
 
 
-def online(
-  run: runs.Run, source: datasets.Source, state: TrainState
-) -> Subject:
+def online(run: runs.Run, source: loading.Source, state: TrainState) -> Subject:
   """What was trained."""
   return _network(run, source, ONLINE, state.online_params, state.online_state)
 
 
-def untrained(run: runs.Run, source: datasets.Source, split: str) -> Subject:
+def untrained(run: runs.Run, source: loading.Source, split: str) -> Subject:
   """The online network before training, its statistics settled on a split."""
   initial = run.initial_state()
   settled = features.calibrated_state(
@@ -139,7 +137,7 @@ def untrained(run: runs.Run, source: datasets.Source, split: str) -> Subject:
 
 def _network(
   run: runs.Run,
-  source: datasets.Source,
+  source: loading.Source,
   name: str,
   params: hk.Params,
   state: hk.State,
@@ -156,7 +154,7 @@ def _network(
   return Subject(run, source, name, encode, about, {}, params, state)
 
 
-def name_of(source: datasets.Source, split: str) -> str:
+def name_of(source: loading.Source, split: str) -> str:
   """A file's name for what belongs to a split, of no other one."""
   readable = re.sub(r"\W+", "_", f"{source.dataset.tfds_name}_{split}")
   exact = f"{source.builder.data_dir} {split}".encode()
@@ -181,7 +179,7 @@ def features_of(subject: Subject, split: str) -> Features:
   if split in subject.made:
     return subject.made[split]
   config, source = subject.run.config, subject.source
-  count = datasets.num_examples(source, split)
+  count = loading.num_examples(source, split)
   subject.made[split] = features.kept(
     subject.run.workdir
     / "features"

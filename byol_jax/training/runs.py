@@ -15,7 +15,7 @@ import numpy as np
 from byol_jax import errors
 from byol_jax.augment import device_ops
 from byol_jax.config import Config
-from byol_jax.data import datasets, host_ops, input_pipeline
+from byol_jax.data import host_ops, input_pipeline, loading
 from byol_jax.learning import optimizers
 from byol_jax.learning.learner import Learner, TrainState, make_learner
 from byol_jax.models import networks
@@ -122,7 +122,7 @@ class Run(NamedTuple):
 
   config: Config
   workdir: pathlib.Path
-  source: datasets.Source
+  source: loading.Source
   plan: Plan
   learner: Learner
 
@@ -163,7 +163,7 @@ def prepare(config: Config, workdir: pathlib.Path) -> Run:
   devices.check_batch_size(config.train.batch_size, config.train.microbatches)
   source = _load_in_turn(config)
   config = _resolved(config, source, workdir)
-  num_examples = datasets.num_examples(source, source.dataset.pretrain)
+  num_examples = loading.num_examples(source, source.dataset.pretrain)
   plan = make_plan(config, num_examples)
   run = Run(
     config=config,
@@ -176,9 +176,9 @@ def prepare(config: Config, workdir: pathlib.Path) -> Run:
   return run
 
 
-def _load_in_turn(config: Config) -> datasets.Source:
+def _load_in_turn(config: Config) -> loading.Source:
   """The data, which the first process prepares where that is to be done."""
-  found: list[datasets.Source] = []
+  found: list[loading.Source] = []
 
   def open_data():
     found.append(load(config, config.data.dataset, config.data.root))
@@ -189,12 +189,12 @@ def _load_in_turn(config: Config) -> datasets.Source:
   return found[0]
 
 
-def load(config: Config, dataset: str, root: str) -> datasets.Source:
-  """Opens a data set, of folders the one at `root`; see `datasets.load`."""
+def load(config: Config, dataset: str, root: str) -> loading.Source:
+  """Opens a data set, of folders the one at `root`; see `loading.load`."""
   data = config.data
   if dataset != "folder":
-    return datasets.load(dataset, data.data_dir)
-  return datasets.load_folder(
+    return loading.load(dataset, data.data_dir)
+  return loading.load_folder(
     root,
     data.data_dir,
     labels=data.labels,
@@ -214,7 +214,7 @@ _CIFAR_STEM_UP_TO = 64
 
 
 def _resolved(
-  config: Config, source: datasets.Source, workdir: pathlib.Path
+  config: Config, source: loading.Source, workdir: pathlib.Path
 ) -> Config:
   """The configuration with all that it left to data and workdir filled in."""
   config = config.copy_and_resolve_references()
@@ -243,7 +243,7 @@ def _of_channels(
   return values if channels == 3 else (round(sum(values) / 3, 4),)
 
 
-def _classes(source: datasets.Source) -> int:
+def _classes(source: loading.Source) -> int:
   """At least one: where nothing is labelled, the classifier is there but idle."""
   return max(source.num_classes, 1)
 
@@ -358,7 +358,7 @@ def _batches(run: Run, start_step: int) -> Iterator[dict[str, Any]]:
 
 def eval_batches(
   config: Config,
-  source: datasets.Source,
+  source: loading.Source,
   split: str,
   batch_size: int | None = None,
   places: range | None = None,

