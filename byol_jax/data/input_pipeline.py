@@ -664,10 +664,10 @@ def _parser(
       example["image"], channels=channels, expand_animations=False
     )
     label = tf.cast(example.get(label_name, -1), tf.int32)
-    if source.several_labels and several:
+    if source.is_multi_label and several:
       each = tf.one_hot(label, source.num_classes, dtype=tf.int32)
       label = tf.maximum(tf.reduce_max(each, axis=0), 0)  # Of none, it is < 0.
-    elif source.several_labels:
+    elif source.is_multi_label:
       label = tf.constant(-1)  # Pretraining's classifier is for one.
     return tf.ensure_shape(image, [None, None, channels]), label
 

@@ -38,7 +38,7 @@ class Source(NamedTuple):
   broken: Sequence[tuple[str, str]] = ()  # Left out of a folder, and why.
 
   @property
-  def several_labels(self) -> bool:
+  def is_multi_label(self) -> bool:
     """Whether an image may be of several classes."""
     return self.dataset.metric == "map11"
 

@@ -92,7 +92,7 @@ def _draw_found(
   labelled = np.all(query_labels >= 0)
   agree = None
   if labelled:
-    several = run.source.several_labels
+    several = run.source.is_multi_label
     agree = share_a_class(labels, query_labels[:, None], several=several)
   draw_neighbours(queries, neighbours, found["cosines"], path, agree)
 
