@@ -24,6 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from byol_jax import config
+from byol_jax.config import schema
 from byol_jax.data import host_ops, input_pipeline, loading
 
 _SECONDS = 4.0  # Of each measurement; the median of three is told.
@@ -135,7 +136,7 @@ def _measure_memory(
   folder: str, views: input_pipeline.Views, batch_size: int, epochs: int
 ) -> None:
   source = loading.load_folder(
-    folder, "", labels="none", test_share=0.0, max_broken=0.5
+    folder, schema.DataConfig(labels="none", test_share=0.0, max_broken=0.5)
   )
   size = loading.num_examples(source, "train")
   settings = config.default_config().data

@@ -17,6 +17,7 @@ import tensorflow_datasets as tfds
 from sklearn import datasets as sklearn_datasets
 
 from byol_jax import errors
+from byol_jax.config import schema
 from byol_jax.data import (
   folder_builder,
   folder_inspect,
@@ -109,10 +110,12 @@ def load(
 ) -> image_folder.ImageFolder:
   return image_folder.load(
     str(root),
-    str(data_dir or root.parent / "data"),
-    labels=labels,
-    test_share=test_share,
-    max_broken=max_broken,
+    schema.DataConfig(
+      data_dir=str(data_dir or root.parent / "data"),
+      labels=labels,
+      test_share=test_share,
+      max_broken=max_broken,
+    ),
   )
 
 
@@ -393,23 +396,34 @@ def test_statistics_are_those_of_the_training_images(tmp_path):
   pixels = [x.reshape(-1, 3) / 255 for x in pixels]
   mean = np.mean([x.mean(axis=0) for x in pixels], axis=0)
   square = np.mean([(x**2).mean(axis=0) for x in pixels], axis=0)
-  np.testing.assert_allclose(folder.mean, mean, atol=6e-5)
-  np.testing.assert_allclose(folder.std, np.sqrt(square - mean**2), atol=6e-5)
-  assert folder.side == 8  # Of 1, 7, 8, 8, 33, 99.
-  assert all(round(x, 4) == x for x in folder.mean + folder.std)
+  np.testing.assert_allclose(folder.statistics.mean, mean, atol=6e-5)
+  np.testing.assert_allclose(
+    folder.statistics.std, np.sqrt(square - mean**2), atol=6e-5
+  )
+  assert folder.statistics.side == 8  # Of 1, 7, 8, 8, 33, 99.
+  assert all(
+    round(x, 4) == x for x in folder.statistics.mean + folder.statistics.std
+  )
 
 
 def test_every_fourth_pixel_of_a_photo_tells_enough(tmp_path):
   folder = load(fill(tmp_path / "root", {"a.png": photo(0, "PNG")}))
   pixels = np.asarray(PHOTOS[0]) / 255
-  np.testing.assert_allclose(folder.mean, pixels.mean(axis=(0, 1)), atol=0.02)
-  np.testing.assert_allclose(folder.std, pixels.std(axis=(0, 1)), atol=0.02)
+  np.testing.assert_allclose(
+    folder.statistics.mean, pixels.mean(axis=(0, 1)), atol=0.02
+  )
+  np.testing.assert_allclose(
+    folder.statistics.std, pixels.std(axis=(0, 1)), atol=0.02
+  )
 
 
 def test_deviation_is_never_zero(tmp_path):
   black = encoded(PIL.Image.new("RGB", (9, 9)), "PNG")
   folder = load(fill(tmp_path / "root", {"a.png": black}))
-  assert (folder.mean, folder.std) == ((0, 0, 0), (1e-3, 1e-3, 1e-3))
+  assert (folder.statistics.mean, folder.statistics.std) == (
+    (0, 0, 0),
+    (1e-3, 1e-3, 1e-3),
+  )
 
 
 def test_folder_is_prepared_once(tmp_path, monkeypatch):
@@ -574,7 +588,7 @@ def test_interrupted_preparation_leaves_nothing_that_looks_complete(
     raise OSError(28, "No space left on device")
 
   with monkeypatch.context() as patch:
-    patch.setattr(folder_builder.FolderBuilder, "_stored", fail)
+    patch.setattr(folder_builder.FolderBuilder, "_encode", fail)
     assert "No space left" in load_error(root)
   assert not list(tmp_path.rglob("*.tfrecord*"))
   assert not prepared(tmp_path / "data")
@@ -587,7 +601,7 @@ def _load_and_die(root):
       os._exit(9)
     return b"x"
 
-  folder_builder.FolderBuilder._stored = die
+  folder_builder.FolderBuilder._encode = die
   load(root)
 
 

@@ -2,34 +2,76 @@
 
 import io
 import os
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-import numpy as np
 import tensorflow_datasets as tfds
 
 from byol_jax import errors
-from byol_jax.data.folder_inspect import Image, read, to_rgb
+from byol_jax.data import statistics
+from byol_jax.data.folder_inspect import BrokenFile, Image, decode_rgb, read
 from byol_jax.data.folder_scan import valid_unicode
 from byol_jax.data.thread_map import thread_map
 
 
-class FolderBuilder(tfds.core.GeneratorBasedBuilder):
-  """Writes the records of one folder; reading them does not need it."""
+class Contents(NamedTuple):
+  """What the records of a folder are made from.
 
-  name = "image_folder"  # Each folder is a configuration of it.
+  Attributes:
+    root: absolute path of the folder.
+    classes: names of the classes; empty if there are no labels.
+    splits: images of each split, of which train has at least one.
+    broken: files that are left out.
+  """
+
+  root: str
+  classes: Sequence[str]
+  splits: Mapping[str, Sequence[Image]]
+  broken: Sequence[BrokenFile]
+
+
+def write(contents: Contents, data_dir: str, config_name: str) -> None:
+  """Writes the records of a folder.
+
+  tfds writes into a temporary folder and renames it at the end, so an
+  interrupted preparation leaves nothing that looks like a data set.
+
+  Args:
+    contents: the images.
+    data_dir: absolute folder of tfds data sets; is created.
+    config_name: name of the configuration, which no other contents have.
+
+  Raises:
+    UserError: if the records cannot be written or an image cannot be read any
+      more.
+  """
+  builder = FolderBuilder(contents, data_dir, config_name)
+  try:
+    builder.download_and_prepare(file_format=tfds.core.FileFormat.TFRECORD)
+  except Exception as error:
+    if os.path.isdir(builder.data_dir):
+      return  # Another process has written the records in the meantime.
+    # The message starts with long paths, so its end says more.
+    reason = " ".join(str(error).split())[-160:]
+    raise errors.UserError(
+      f"{contents.root} could not be prepared in {data_dir}"
+      f" ({type(error).__name__}: {reason}); choose a data.data_dir that can be"
+      " written and has room for all images."
+    ) from error
+
+
+class FolderBuilder(tfds.core.GeneratorBasedBuilder):
+  """Writes the records of one folder, which can be read without this class.
+
+  Each folder is a configuration of the data set image_folder.
+  """
+
+  name = "image_folder"
   VERSION = tfds.core.Version("1.0.0")
 
-  def __init__(self, root, data_dir, config, classes, splits, broken):
-    self._root, self._classes, self._splits = root, classes, splits
-    mean, square = np.mean([x.moments for x in splits["train"]], axis=0)
-    std = np.sqrt(np.maximum(square - np.square(mean), 1e-6))  # At least 1e-3.
-    sides = [image.side for images in splits.values() for image in images]
-    self._metadata = tfds.core.MetadataDict(
-      broken=broken,
-      mean=mean.round(4).tolist(),
-      std=std.round(4).tolist(),
-      side=int(np.median(sides)),
-    )
-    config = tfds.core.BuilderConfig(name=config)
+  def __init__(self, contents: Contents, data_dir: str, config_name: str):
+    self._contents = contents
+    config = tfds.core.BuilderConfig(name=config_name)
     super().__init__(data_dir=data_dir, config=config)
 
   def _create_builder_config(self, builder_config, version):
@@ -41,53 +83,48 @@ class FolderBuilder(tfds.core.GeneratorBasedBuilder):
       "image": tfds.features.Image(shape=(None, None, 3)),
       "file": tfds.features.Text(),
     }
-    if self._classes:
-      features["label"] = tfds.features.ClassLabel(names=self._classes)
+    if self._contents.classes:
+      features["label"] = tfds.features.ClassLabel(names=self._contents.classes)
     return tfds.core.DatasetInfo(
       builder=self,
-      description=f"Images from {valid_unicode(self._root)}.",
+      description=f"Images from {valid_unicode(self._contents.root)}.",
       features=tfds.features.FeaturesDict(features),
-      metadata=self._metadata,
+      metadata=_metadata(self._contents),
     )
 
   def _split_generators(self, dl_manager):
     return {
       split: self._generate_examples(split, images)
-      for split, images in self._splits.items()
+      for split, images in self._contents.splits.items()
     }
 
   def _generate_examples(self, split, images):
-    title = f"Writing {os.path.basename(self._root)} ({split})"
-    for image, data in thread_map(self._stored, images, title):
+    title = f"Writing {os.path.basename(self._contents.root)} ({split})"
+    for image, data in thread_map(self._encode, images, title):
       example = {"image": data, "file": valid_unicode(image.file.path)}
-      if self._classes:
+      if self._contents.classes:
         example["label"] = image.file.label
       yield os.fsencode(image.file.path), example
 
-  def _stored(self, image: Image) -> bytes:
-    data = read(self._root, image.file)
-    if image.as_it_is:
+  def _encode(self, image: Image) -> bytes:
+    data = read(self._contents.root, image.file)
+    if image.is_stored_unchanged:
       return data
     png = io.BytesIO()
-    to_rgb(data).save(png, "PNG")
+    decode_rgb(data).save(png, "PNG")
     return png.getvalue()
 
 
-def write(builder: FolderBuilder, root: str, data_dir: str) -> None:
-  """Writes the records; `UserError` if that fails.
-
-  tfds writes into a folder of another name and renames it at the end, so
-  nothing half-done is ever taken for a data set.
-  """
-  path = builder.data_dir
-  try:
-    builder.download_and_prepare(file_format=tfds.core.FileFormat.TFRECORD)
-  except Exception as error:
-    if os.path.isdir(path):
-      return  # Another process was faster.
-    reason = " ".join(str(error).split())[-160:]  # Starts with long paths.
-    raise errors.UserError(
-      f"{root} could not be prepared in {data_dir}"
-      f" ({type(error).__name__}: {reason}); choose a data.data_dir that can be"
-      " written and has room for all images."
-    ) from error
+def _metadata(contents: Contents) -> tfds.core.MetadataDict:
+  """Returns what is stored beside the records, for `image_folder` to read."""
+  images = [image for split in contents.splits.values() for image in split]
+  measured = statistics.summarize(
+    [image.moments for image in contents.splits["train"]],
+    [image.side for image in images],
+  )
+  return tfds.core.MetadataDict(
+    broken=contents.broken,
+    mean=measured.mean,
+    std=measured.std,
+    side=measured.side,
+  )

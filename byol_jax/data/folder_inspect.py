@@ -1,4 +1,4 @@
-"""Decodes the files of a folder to find out which of them are images."""
+"""Decodes the files of a folder to find the images among them."""
 
 import io
 import os
@@ -12,95 +12,118 @@ import PIL.Image
 import tensorflow as tf
 
 from byol_jax.data.folder_scan import File, valid_unicode
+from byol_jax.data.statistics import channel_moments
 from byol_jax.data.thread_map import thread_map
 
-# Every file is looked at, archives and films too, but only one that starts like
-# an image is read to its end.
+# The first bytes of an image. Every file is opened, and a folder may also hold
+# archives and films, so a file that starts differently is not read any further.
 _MAGIC = re.compile(
   rb"\xff\xd8\xff|\x89PNG|BM|GIF8|RIFF.{4}WEBP|II\*\0|MM\0\*|P[1-6]\s", re.S
 )
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # The same.
-_BOMBS = (
+# The same formats by their names in Pillow.
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+_TOO_LARGE = (
   PIL.Image.DecompressionBombError,
   PIL.Image.DecompressionBombWarning,
 )
+# Rows and columns between the pixels from which channel statistics are computed.
+_STRIDE = 4
+
+
+class BrokenFile(NamedTuple):
+  """A file that is left out.
+
+  Attributes:
+    path: path relative to the root, as valid Unicode.
+    reason: why the file cannot be used, in one line.
+  """
+
+  path: str
+  reason: str
 
 
 class Image(NamedTuple):
-  """A file that holds an image, and what is known of it."""
+  """A file that holds an image that can be used.
+
+  Attributes:
+    file: the file.
+    is_stored_unchanged: whether records hold the bytes of the file; otherwise
+      they hold a PNG with the same pixels.
+    side: short side, pixels.
+    moments: `statistics.channel_moments` of the image.
+  """
 
   file: File
-  as_it_is: bool  # Else it is stored as a PNG.
+  is_stored_unchanged: bool
   side: int
-  moments: np.ndarray  # [2, 3], means of the channels and of their squares.
+  moments: np.ndarray
 
 
 def inspect_all(
   root: str, files: Sequence[File]
-) -> tuple[list[Image], list[tuple[str, str]]]:
-  """Returns the images of a folder, and which files are left out and why."""
+) -> tuple[list[Image], list[BrokenFile]]:
+  """Decodes all files, and returns the images and the broken files, in order."""
   images, broken = [], []
   title = f"Preparing {os.path.basename(root)}"
-  for file, look in thread_map(lambda file: inspect(root, file), files, title):
-    if isinstance(look, Image):
-      images.append(look)
+  for file, found in thread_map(lambda x: inspect(root, x), files, title):
+    if isinstance(found, Image):
+      images.append(found)
     else:
-      broken.append((valid_unicode(file.path), look))
+      broken.append(BrokenFile(valid_unicode(file.path), found))
   return images, broken
 
 
 def inspect(root: str, file: File) -> Image | str:
-  """Returns what there is to know of an image, or why it cannot be used."""
+  """Decodes a file, and returns the image or why it cannot be used."""
   try:
     data = read(root, file)
     if not _MAGIC.match(data):
       return "not an image" if data else "empty file"
     decoded = _decode(data)
-    pixels = np.asarray(to_rgb(data)) if decoded is None else decoded
-  except _BOMBS as error:
+    pixels = np.asarray(decode_rgb(data)) if decoded is None else decoded
+  except _TOO_LARGE as error:
     return f"too large: {textwrap.shorten(str(error), 80)}"
-  except PIL.UnidentifiedImageError:  # Says nothing but an address in memory.
+  except (
+    PIL.UnidentifiedImageError
+  ):  # Its message only has an address in memory.
     return "truncated or corrupt: its header makes no sense"
-  except Exception as error:  # Pillow's decoders raise all there is.
+  except Exception as error:  # Pillow's decoders raise errors of any type.
     if isinstance(error, OSError) and error.errno:
       return f"cannot be read: {error.strerror}"
     return f"truncated or corrupt: {textwrap.shorten(str(error), 80)}"
-  side = min(pixels.shape[:2])
-  return Image(file, decoded is not None, side, _moments(pixels))
+  moments = channel_moments(pixels, _STRIDE)
+  return Image(file, decoded is not None, min(pixels.shape[:2]), moments)
 
 
 def read(root: str, file: File) -> bytes:
-  """Returns a file's bytes, no more than the first of them if no image's."""
+  """Returns the bytes of an image, or the first 16 bytes of any other file."""
   with open(os.path.join(root, file.path), "rb") as opened:
     head = opened.read(16)
     return head + opened.read() if _MAGIC.match(head) else head
 
 
-def _decode(data: bytes) -> np.ndarray | None:
-  """Returns pixels [H, W, 3] as training will see them, None if it cannot."""
-  if data.startswith(b"BM"):
-    return None  # TensorFlow takes numbers in a palette for shades of grey.
-  try:
-    image = tf.io.decode_image(data, channels=3, expand_animations=False)
-  except tf.errors.OpError:
-    return None
-  return image.numpy() if image.shape.num_elements() else None
+def decode_rgb(data: bytes) -> PIL.Image.Image:
+  """Decodes an image with Pillow, which reads more formats than TensorFlow.
 
-
-def to_rgb(data: bytes) -> PIL.Image.Image:
-  """Returns an image as Pillow reads it, which knows more formats."""
+  Raises:
+    ValueError: if the pixels are 32-bit numbers, whose range is unknown.
+    Exception: any other, if the image is truncated or corrupt.
+  """
   with PIL.Image.open(io.BytesIO(data), formats=_FORMATS) as image:
     if image.mode in ("I", "F"):
       raise ValueError(f"nothing says what is white in mode {image.mode}")
-    if image.mode.startswith("I;16"):  # convert() would clip, not scale.
+    if image.mode.startswith("I;16"):  # convert() would clip and not scale.
       scaled = (np.asarray(image) >> 8).astype(np.uint8)
       return PIL.Image.fromarray(scaled).convert("RGB")
     return image.convert("RGB")
 
 
-def _moments(pixels: np.ndarray) -> np.ndarray:
-  """Returns means [2, 3] of an image's channels, in [0, 1], and squares."""
-  if min(pixels.shape[:2]) >= 8:
-    pixels = pixels[::4, ::4]
-  values = pixels.reshape(-1, 3) / 255
-  return np.stack([values.mean(axis=0), np.square(values).mean(axis=0)])
+def _decode(data: bytes) -> np.ndarray | None:
+  """Returns the pixels [H, W, 3] that training sees, or None if it sees none."""
+  if data.startswith(b"BM"):
+    return None  # TensorFlow reads indices into a palette as shades of grey.
+  try:
+    image = tf.io.decode_image(data, channels=3, expand_animations=False)
+  except tf.errors.OpError:
+    return None
+  return image.numpy() if image.shape.num_elements() else None

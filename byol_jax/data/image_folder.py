@@ -1,12 +1,11 @@
-"""Any folder of images, made into a tfds data set once and then only read.
+"""Opens a folder of images as a tfds data set, which it writes only once.
 
-Two passes are made over the files of a folder: one decodes them, which tells
-the broken ones, the classes and the statistics; the other writes the records.
+Two passes read the files of a folder. The first decodes them to find the broken
+files, the classes and the channel statistics; the second writes the records.
 """
 
 import contextlib
 import hashlib
-import io
 import os
 import re
 import warnings
@@ -18,126 +17,142 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import read_only_builder
 
 from byol_jax import errors
-from byol_jax.data.folder_builder import FolderBuilder, write
-from byol_jax.data.folder_inspect import Image, inspect_all
+from byol_jax.config import schema
+from byol_jax.data import folder_builder, tfds_store
+from byol_jax.data.folder_builder import FolderBuilder
+from byol_jax.data.folder_inspect import BrokenFile, Image, inspect_all
 from byol_jax.data.folder_scan import File, list_files
 from byol_jax.data.folder_splits import class_names, split_images
+from byol_jax.data.registry import Statistics
 
 LABELS = ("folders", "none")
 
 
 class ImageFolder(NamedTuple):
-  """A folder of images that is ready to be read, and what is known of it."""
+  """A folder of images that is ready to be read.
 
-  builder: tfds.core.DatasetBuilder  # Has "train", may have "test".
-  broken: list[tuple[str, str]]  # (path below the root, reason), sorted.
-  mean: tuple[float, float, float]  # Of the channels of "train", in [0, 1].
-  std: tuple[float, float, float]
-  side: int  # Median short side of the images, pixels.
+  Attributes:
+    builder: reads the records; has the split train and may have test.
+    broken: files that are left out, sorted by path.
+    statistics: of the channels of the split train, and of the short sides of all
+      images.
+  """
+
+  builder: tfds.core.DatasetBuilder
+  broken: list[BrokenFile]
+  statistics: Statistics
 
 
-def load(
-  root: str,
-  data_dir: str,
-  *,
-  labels: str,
-  test_share: float,
-  max_broken: float,
-) -> ImageFolder:
-  """Opens a folder of images, preparing it where that is not on disk.
+def load(root: str, options: schema.DataConfig) -> ImageFolder:
+  """Opens a folder of images, and first writes it as tfds records if needed.
 
-  Images are found by their contents, wherever they lie below the root; names
-  that start with a dot are passed over. Sub-folders `train` and `test` (or
-  `val`, `valid`, `validation`) are the splits "train" and "test". Else all is
-  one tree, of which a share of each class may be held out as "test".
+  Any file below the root whose contents are an image is used, unless its name or
+  that of a folder above it starts with a dot. If the root has folders `train`
+  and `test` (or `val`, `valid`, `validation`), they are the splits train and
+  test. Otherwise a fraction of each class may be held out as test.
 
-  What is prepared lies in `data_dir/image_folder/<name>-<hash>/1.0.0`. The hash
-  is of root, labels, test_share and of path, size and time of all files, so a
-  folder that has changed is prepared anew.
+  The records are in `data_dir/image_folder/<name>-<hash>/1.0.0`. The hash covers
+  root, labels, test_share and the path, size and time of every file, so a folder
+  that changes is written again.
 
   Args:
-    root: the folder.
-    data_dir: absolute folder of tfds data sets; is created.
-    labels: "folders", where the outermost folders are the classes, or "none".
-      There are no labels either if there is but one class, or if any image lies
-      outside of all.
-    test_share: share of each class to hold out, in [0, 1); without effect if
-      there are no labels or if the splits are folders.
-    max_broken: the largest share of files that may be left out.
+    root: path of the folder.
+    options: these keys are used:
+      data_dir: folder of tfds data sets; is created.
+      labels: "folders", if the outermost folders are the classes, or "none".
+        There are no labels either if there is only one class, or if any image
+        lies outside of all classes.
+      test_share: fraction of each class to hold out, in [0, 1); has no effect if
+        there are no labels or if the splits are folders.
+      max_broken: the largest fraction of files that may be left out.
 
   Returns:
-    The data set, with features `image`, `file` (path below the root) and, if
-    there are labels, `label`.
+    The data set, with features `image`, `file` (path relative to the root) and,
+    if there are labels, `label`.
 
   Raises:
-    UserError: if there is no such folder, nothing in it can be trained on, too
+    UserError: if there is no such folder, it holds no image to train on, too
       many files are broken, or the records cannot be written.
   """
   root = os.path.abspath(os.path.expanduser(root))
-  if labels not in LABELS:
-    raise errors.unknown_name("data.labels", labels, LABELS)
+  if options.labels not in LABELS:
+    raise errors.unknown_name("data.labels", options.labels, LABELS)
   if not os.path.isdir(root):
-    raise errors.UserError(f"{root} is not a folder; name a folder of images.")
+    raise errors.UserError(
+      f"{root} is not a folder; set root to a folder of images."
+    )
+  data_dir = tfds_store.absolute_data_dir(options.data_dir)
   files = list_files(root, os.path.join(data_dir, FolderBuilder.name))
-  config = _config_name(root, labels, float(test_share), files)
+  name = config_name(root, options.labels, float(options.test_share), files)
   path = os.path.join(
-    data_dir, FolderBuilder.name, config, str(FolderBuilder.VERSION)
+    data_dir, FolderBuilder.name, name, str(FolderBuilder.VERSION)
   )
   if not os.path.isdir(path):
     with _quiet():
-      images, broken = inspect_all(root, files)
-      _require_images(root, images, broken)
-      _require_few_broken(root, broken, len(files), max_broken)
-      classes = class_names(images) if labels == "folders" else []
-      one_tree = all(file.split == "train" for file in files)
-      splits = split_images(images, test_share if classes and one_tree else 0)
-      builder = FolderBuilder(root, data_dir, config, classes, splits, broken)
-      write(builder, root, data_dir)
-  opened = _open(path)
-  infos = opened.builder.info.splits.values()
-  total = sum(info.num_examples for info in infos) + len(opened.broken)
-  _require_few_broken(root, opened.broken, total, max_broken)
-  return opened
+      contents = _inspect(root, files, options)
+      folder_builder.write(contents, data_dir, name)
+  folder = _open(path)
+  infos = folder.builder.info.splits.values()
+  total = sum(info.num_examples for info in infos) + len(folder.broken)
+  _require_few_broken(root, folder.broken, total, options.max_broken)
+  return folder
 
 
-def _config_name(
+def config_name(
   root: str, labels: str, test_share: float, files: Sequence[File]
 ) -> str:
-  """Returns a folder name that people recognise and no other content has."""
-  # The form of this text must not change: data sets on disk are found by it.
+  """Returns a folder name that identifies a folder of images and its contents.
+
+  Returns:
+    The last part of the root, and eight digits of a hash of all arguments.
+  """
+  # Data sets on disk are found by the hash of this text, so its form is fixed.
   listed = ", ".join(f"_{file!r}" for file in files)
-  content = f"({root!r}, {labels!r}, {test_share!r}, [{listed}])"
-  digest = hashlib.sha256(content.encode()).hexdigest()
+  text = f"({root!r}, {labels!r}, {test_share!r}, [{listed}])"
+  digest = hashlib.sha256(text.encode()).hexdigest()
   name = re.sub(r"[^A-Za-z0-9_.-]+", "_", os.path.basename(root))[:60]
   return f"{name or 'root'}-{digest[:8]}"
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-  """Silences tfds and Pillow; images that would fill the memory are errors."""
-  tfds.disable_progress_bar()
-  with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+  """Silences tfds and Pillow, and makes too large images raise an error."""
+  with tfds_store.quiet_tfds(), warnings.catch_warnings():
     warnings.simplefilter("ignore")
     warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
     yield
 
 
+def _inspect(
+  root: str, files: Sequence[File], options: schema.DataConfig
+) -> folder_builder.Contents:
+  """Decodes all files, and returns the contents of the records to write."""
+  images, broken = inspect_all(root, files)
+  _require_images(root, images, broken)
+  _require_few_broken(root, broken, len(files), options.max_broken)
+  classes = class_names(images) if options.labels == "folders" else []
+  has_test_folder = any(file.split == "test" for file in files)
+  holds_out = classes and not has_test_folder
+  splits = split_images(images, options.test_share if holds_out else 0)
+  return folder_builder.Contents(root, classes, splits, broken)
+
+
 def _require_images(
-  root: str, images: Sequence[Image], broken: Sequence[tuple[str, str]]
+  root: str, images: Sequence[Image], broken: Sequence[BrokenFile]
 ) -> None:
-  """Raises `UserError` if there is nothing to train on."""
+  """Raises `UserError` unless there is an image to train on."""
   if not any(image.file.split == "train" for image in images):
     path, reason = broken[0] if broken else (root, "no files in it")
     raise errors.UserError(
       f"{root} holds no images to train on; first problem: {path} ({reason});"
-      " name a folder of JPEG, PNG, BMP or GIF files."
+      " set root to a folder of JPEG, PNG, BMP or GIF files."
     )
 
 
 def _require_few_broken(
-  root: str, broken: Sequence[tuple[str, str]], total: int, max_broken: float
+  root: str, broken: Sequence[BrokenFile], total: int, max_broken: float
 ) -> None:
-  """Raises `UserError` if a larger share of files is broken than may be."""
+  """Raises `UserError` if the fraction of broken files exceeds `max_broken`."""
   if len(broken) / total > max_broken:
     path, reason = broken[0]
     raise errors.UserError(
@@ -148,16 +163,16 @@ def _require_few_broken(
 
 
 def _open(path: str) -> ImageFolder:
-  """Opens what is on disk; `UserError` if that is not all there."""
+  """Opens the records in a folder; raises `UserError` if files are missing."""
   try:
     builder = read_only_builder.builder_from_directory(path)
     metadata = builder.info.metadata
     return ImageFolder(
       builder,
-      [(file, reason) for file, reason in metadata["broken"]],
-      tuple(metadata["mean"]),
-      tuple(metadata["std"]),
-      metadata["side"],
+      [BrokenFile(*file) for file in metadata["broken"]],
+      Statistics(
+        tuple(metadata["mean"]), tuple(metadata["std"]), metadata["side"]
+      ),
     )
   except (OSError, ValueError, KeyError) as error:
     raise errors.UserError(

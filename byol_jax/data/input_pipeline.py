@@ -23,7 +23,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from byol_jax import errors
-from byol_jax.data import host_ops, loading, registry
+from byol_jax.data import host_ops, loading, registry, tfds_store
 
 _CYCLE = 16  # Shards read at a time, one record from each in turn.
 
@@ -718,9 +718,9 @@ def _diagnosis(
     except (tf.errors.DataLossError, tf.errors.FailedPreconditionError):
       return f"{name} is truncated or corrupt; {remedy}."
     except tf.errors.OpError as found:
-      reason = loading.one_line(found.message)
+      reason = tfds_store.one_line(found.message)
       return (
         f"{name} holds a record that is not what features.json beside it says"
         f" ({reason}); {remedy}."
       )
-  return f"Reading {source.builder.data_dir} failed: {loading.one_line(error.message)}."
+  return f"Reading {source.builder.data_dir} failed: {tfds_store.one_line(error.message)}."

@@ -194,13 +194,7 @@ def load(config: Config, dataset: str, root: str) -> loading.Source:
   data = config.data
   if dataset != "folder":
     return loading.load(dataset, data.data_dir)
-  return loading.load_folder(
-    root,
-    data.data_dir,
-    labels=data.labels,
-    test_share=data.test_share,
-    max_broken=data.max_broken,
-  )
+  return loading.load_folder(root, data)
 
 
 # Views for images of a short side up to the first number get the second as
