@@ -1,4 +1,4 @@
-"""Folders of images for tests: writing them, loading them, reading the records."""
+"""Writes folders of images for tests, opens them and reads their records."""
 
 import io
 import pathlib

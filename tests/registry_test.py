@@ -34,8 +34,8 @@ class Downloads:
     return iter(())
 
 
-# The number of classes, and the paper's splits (train, validation, test) by their
-# names in tfds.
+# The number of classes, and the paper's splits (train, validation, test) by
+# their names in tfds.
 TRANSFER = {
   "imagenet2012_1pct": (1000, "train", "", "validation"),
   "imagenet2012_10pct": (1000, "train", "", "validation"),

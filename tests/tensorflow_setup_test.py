@@ -10,8 +10,8 @@ from byol_jax.data import tensorflow_setup
 from tests import command_line
 
 # A CPU build of TensorFlow never sees a GPU, so the request to hide GPUs is
-# recorded. TensorFlow refuses the number of threads once it has run an operation,
-# so the number that is left at the end tells whether the requests came in time.
+# recorded. TensorFlow refuses the number of threads once it has run an
+# operation, so the number at the end tells whether the requests came in time.
 PROGRAM = """
 import json, sys
 import tensorflow as tf

@@ -1,4 +1,4 @@
-"""Data sets in the form of tfds for tests: storing, loading and reading them."""
+"""Stores data sets for tests in the form of tfds, and reads them."""
 
 import numpy as np
 import pytest

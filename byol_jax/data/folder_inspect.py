@@ -26,7 +26,7 @@ _TOO_LARGE = (
   PIL.Image.DecompressionBombError,
   PIL.Image.DecompressionBombWarning,
 )
-# Rows and columns between the pixels from which channel statistics are computed.
+# Channel statistics are computed from every fourth row and column.
 _STRIDE = 4
 
 
@@ -62,7 +62,7 @@ class Image(NamedTuple):
 def inspect_all(
   root: str, files: Sequence[File]
 ) -> tuple[list[Image], list[BrokenFile]]:
-  """Decodes all files, and returns the images and the broken files, in order."""
+  """Decodes all files and returns the images and the broken files."""
   images, broken = [], []
   title = f"Preparing {os.path.basename(root)}"
   for file, found in thread_map(lambda x: inspect(root, x), files, title):
@@ -119,7 +119,7 @@ def decode_rgb(data: bytes) -> PIL.Image.Image:
 
 
 def _decode(data: bytes) -> np.ndarray | None:
-  """Returns the pixels [H, W, 3] that training sees, or None if it sees none."""
+  """Returns pixels [H, W, 3] as training reads them, None if it cannot."""
   if data.startswith(b"BM"):
     return None  # TensorFlow reads indices into a palette as shades of grey.
   try:

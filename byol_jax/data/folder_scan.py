@@ -5,8 +5,8 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
-# Names of a folder of test images beside a folder `train`. If there are several,
-# the last one is used.
+# Names of a folder of test images beside a folder `train`. If there are
+# several, the last one is used.
 _TEST_FOLDERS = ("validation", "valid", "val", "test")
 
 
@@ -21,7 +21,8 @@ class File(NamedTuple):
     size: bytes; -1 if the file cannot be read.
     mtime_ns: time of the last change; -1 if the file cannot be read.
     split: train or test.
-    label: name of the outermost folder below the split's; empty if there is none.
+    label: name of the outermost folder below the split's; empty if there is
+      none.
   """
 
   path: str

@@ -23,8 +23,8 @@ def split_images(
 ) -> dict[str, list[Image]]:
   """Returns the images of each split, in an order that looks random.
 
-  In each class, the images whose paths have the smallest hashes move to the split
-  test. One more image in a class therefore moves at most one other image.
+  In each class, the images whose paths have the smallest hashes move to the
+  split test. One more image in a class therefore moves at most one other image.
 
   Args:
     images: images with the splits of their files.

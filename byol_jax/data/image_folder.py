@@ -34,8 +34,8 @@ class ImageFolder(NamedTuple):
   Attributes:
     builder: reads the records; has the split train and may have test.
     broken: files that are left out, sorted by path.
-    statistics: of the channels of the split train, and of the short sides of all
-      images.
+    statistics: of the channels of the split train, and of the short sides of
+      all images.
   """
 
   builder: tfds.core.DatasetBuilder
@@ -46,14 +46,14 @@ class ImageFolder(NamedTuple):
 def load(root: str, options: schema.DataConfig) -> ImageFolder:
   """Opens a folder of images, and first writes it as tfds records if needed.
 
-  Any file below the root whose contents are an image is used, unless its name or
-  that of a folder above it starts with a dot. If the root has folders `train`
-  and `test` (or `val`, `valid`, `validation`), they are the splits train and
-  test. Otherwise a fraction of each class may be held out as test.
+  Any file below the root whose contents are an image is used, unless its name
+  or that of a folder above it starts with a dot. If the root has folders
+  `train` and `test` (or `val`, `valid`, `validation`), they are the splits
+  train and test. Otherwise a fraction of each class may be held out as test.
 
-  The records are in `data_dir/image_folder/<name>-<hash>/1.0.0`. The hash covers
-  root, labels, test_share and the path, size and time of every file, so a folder
-  that changes is written again.
+  The records are in `data_dir/image_folder/<name>-<hash>/1.0.0`. The hash
+  covers root, labels, test_share and the path, size and time of every file, so
+  a folder that changes is written again.
 
   Args:
     root: path of the folder.
@@ -62,8 +62,8 @@ def load(root: str, options: schema.DataConfig) -> ImageFolder:
       labels: "folders", if the outermost folders are the classes, or "none".
         There are no labels either if there is only one class, or if any image
         lies outside of all classes.
-      test_share: fraction of each class to hold out, in [0, 1); has no effect if
-        there are no labels or if the splits are folders.
+      test_share: fraction of each class to hold out, in [0, 1); has no effect
+        if there are no labels or if the splits are folders.
       max_broken: the largest fraction of files that may be left out.
 
   Returns:
@@ -106,7 +106,8 @@ def config_name(
   Returns:
     The last part of the root, and eight digits of a hash of all arguments.
   """
-  # Data sets on disk are found by the hash of this text, so its form is fixed.
+  # Records on disk are found by the hash of this text, so its form is fixed.
+  # The class File was called _File when the first records were written.
   listed = ", ".join(f"_{file!r}" for file in files)
   text = f"({root!r}, {labels!r}, {test_share!r}, [{listed}])"
   digest = hashlib.sha256(text.encode()).hexdigest()

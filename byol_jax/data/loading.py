@@ -47,19 +47,19 @@ def load(name: str, data_dir: str) -> Source:
 
   Args:
     name: a name in `DATASETS`, or `tfds:` and a name that tfds knows.
-    data_dir: folder of tfds data sets; empty means the default of tfds, which is
-      $TFDS_DATA_DIR or ~/tensorflow_datasets.
+    data_dir: folder of tfds data sets; empty means the default of tfds, which
+      is $TFDS_DATA_DIR or ~/tensorflow_datasets.
 
   Raises:
-    UserError: if the name is unknown, the data set cannot be prepared, it has no
-      images or no train split, or files of it are missing.
+    UserError: if the name is unknown, the data set cannot be prepared, it has
+      no images or no train split, or files of it are missing.
   """
   configure_tensorflow()
   if name in NOT_IN_TFDS:
     raise errors.UserError(
-      f"tfds does not have {name}; download it from {NOT_IN_TFDS[name]}, put each"
-      f" class in a folder of its own below {name}/train and {name}/test, and"
-      f" set dataset=folder and root={name} instead."
+      f"tfds does not have {name}; download it from {NOT_IN_TFDS[name]}, put"
+      f" each class in a folder of its own below {name}/train and {name}/test,"
+      f" and set dataset=folder and root={name} instead."
     )
   has_prefix = name.startswith(_PREFIX)
   if not has_prefix and name not in DATASETS:
@@ -73,8 +73,8 @@ def load(name: str, data_dir: str) -> Source:
   needs_folder = data_dir and tfds_name != MnistDigits.name
   if needs_folder and not tf.io.gfile.isdir(folder):
     raise errors.UserError(
-      f"{name} cannot be read, as data_dir={data_dir!r} is not a folder; create"
-      " it, or leave data_dir empty for the default of tfds."
+      f"{name} cannot be read because data_dir={data_dir!r} is not a folder;"
+      " create it, or leave data_dir empty for the default of tfds."
     )
   builder = tfds_store.open_prepared(tfds_name, folder)
   builder = builder or tfds_store.prepare(name, tfds_name, folder)
@@ -173,8 +173,8 @@ def _check(builder: tfds.core.DatasetBuilder) -> None:
   if not isinstance(features.get("image"), tfds.features.Image):
     raise errors.UserError(
       f"{os.path.join(str(builder.data_dir), 'features.json')} names"
-      f" {', '.join(sorted(features))}, but no image called 'image'; prepare the"
-      " data set with one."
+      f" {', '.join(sorted(features))}, but no image called 'image'; prepare"
+      " the data set with one."
     )
   existing = set(tf.io.gfile.listdir(str(builder.data_dir)))
   for split in info.splits.values():

