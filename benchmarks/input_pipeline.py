@@ -24,7 +24,8 @@ import numpy as np
 import tensorflow as tf
 
 from byol_jax import config
-from byol_jax.data import datasets, host_ops, input_pipeline
+from byol_jax.config import schema
+from byol_jax.data import host_ops, input_pipeline, loading
 
 _SECONDS = 4.0  # Of each measurement; the median of three is told.
 _ARRAYS = 8192
@@ -134,10 +135,10 @@ def _rate(dataset: tf.data.Dataset, images: int) -> float:
 def _measure_memory(
   folder: str, views: input_pipeline.Views, batch_size: int, epochs: int
 ) -> None:
-  source = datasets.load_folder(
-    folder, "", labels="none", test_share=0.0, max_broken=0.5
+  source = loading.load_folder(
+    folder, schema.DataConfig(labels="none", test_share=0.0, max_broken=0.5)
   )
-  size = datasets.num_examples(source, "train")
+  size = loading.num_examples(source, "train")
   settings = config.default_config().data
   batches = input_pipeline.train_batches(
     source,

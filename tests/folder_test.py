@@ -1,6 +1,5 @@
 """A folder as people have them: two thousand real images, a few of them broken."""
 
-import io
 import itertools
 import json
 import os
@@ -11,16 +10,11 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from tests import command_line
+from tests.image_folders import encoded
 
 IMAGES = 2000
 BROKEN = 20  # 1%, of six kinds.
 STEPS = 4
-
-
-def encoded(image, form, **options) -> bytes:
-  file = io.BytesIO()
-  image.save(file, form, **options)
-  return file.getvalue()
 
 
 FORMS = {

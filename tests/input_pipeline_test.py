@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 
 from byol_jax import config, errors
 from byol_jax.augment import device_ops
-from byol_jax.data import datasets, host_ops, input_pipeline
+from byol_jax.data import host_ops, input_pipeline, loading
 
 SIZE = 97  # Prime, so no batch size fits.
 SHARDS = 5
@@ -64,15 +64,15 @@ def stored(tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture(scope="module")
-def source(stored) -> datasets.Source:
-  return datasets.load("cifar10", str(stored))
+def source(stored) -> loading.Source:
+  return loading.load("cifar10", str(stored))
 
 
 @pytest.fixture
-def copied(stored, tmp_path) -> tuple[datasets.Source, list[pathlib.Path]]:
+def copied(stored, tmp_path) -> tuple[loading.Source, list[pathlib.Path]]:
   """A copy of the data set that may be broken, and its files."""
   shutil.copytree(stored, tmp_path / "copied")
-  source = datasets.load("cifar10", str(tmp_path / "copied"))
+  source = loading.load("cifar10", str(tmp_path / "copied"))
   return source, sorted(tmp_path.glob("copied/cifar10/*/*.tfrecord*"))
 
 
@@ -420,7 +420,7 @@ def test_process_opens_only_files_of_its_own(copied):
 
 def test_labels_that_tfds_hides_are_minus_one(tmp_path):
   store_unlabelled(tmp_path, tfds.features.ClassLabel(num_classes=2), -1)
-  source = datasets.load("stl10", str(tmp_path))
+  source = loading.load("stl10", str(tmp_path))
   assert source.num_classes == 2
   stream = labels(batches(source, 1, batch_size=8))
   np.testing.assert_array_equal(np.sort(stream), [-1, -1, -1, -1, 1, 1, 1, 1])
@@ -428,7 +428,7 @@ def test_labels_that_tfds_hides_are_minus_one(tmp_path):
 
 def test_data_set_without_labels_gives_minus_one(tmp_path):
   store_unlabelled(tmp_path, None, None)
-  source = datasets.load("stl10", str(tmp_path))
+  source = loading.load("stl10", str(tmp_path))
   assert source.num_classes == 0
   np.testing.assert_array_equal(labels(batches(source, 1, batch_size=8)), -1)
   evaluated = labels(eval_batches(source))
@@ -506,7 +506,7 @@ def test_part_of_a_split_is_evaluated_alone(source):
 
 
 def test_digits_come_with_three_channels(digits_dir):
-  digits = datasets.load("mnist_digits", digits_dir)
+  digits = loading.load("mnist_digits", digits_dir)
   (batch,) = batches(digits, 1, image_size=28)
   assert batch["view1"].shape == (10, 28, 28, 3)
   total = sum(len(b["label"]) for b in eval_batches(digits, "test"))
@@ -691,7 +691,7 @@ def test_statistics_are_those_that_numpy_computes(source):
 
 
 def test_measured_statistics_are_near_those_known_of_the_digits(digits_dir):
-  digits = datasets.load("mnist_digits", digits_dir)
+  digits = loading.load("mnist_digits", digits_dir)
   measured = input_pipeline.measure(digits)
   known = digits.dataset.statistics
   np.testing.assert_allclose(measured.mean, known.mean, atol=0.01)

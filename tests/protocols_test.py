@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from byol_jax.data import datasets
+from byol_jax.data import registry
 from byol_jax.evaluation import classifiers
 from byol_jax.evaluation.eval_model import EvalModel
 from byol_jax.evaluation.features import Features
@@ -101,7 +101,7 @@ def test_random_crops_go_through_the_frozen_encoder(run):
 def test_a_classifier_that_diverged_is_never_chosen():
   finite = Features(np.eye(2, dtype=np.float32), np.array([1, 0]))
   diverged = finite._replace(vectors=finite.vectors * np.nan)
-  source = types.SimpleNamespace(dataset=datasets.Dataset("x"))
+  source = types.SimpleNamespace(dataset=registry.Dataset("x"))
   model = EvalModel(None, source, "", None, {})
   assert classifiers.validation_value(model, finite) == 0
   assert classifiers.validation_value(model, diverged) < 0

@@ -24,7 +24,7 @@ import tensorflow_datasets as tfds
 
 from byol_jax import errors
 from byol_jax.augment import spec
-from byol_jax.data import datasets, host_ops
+from byol_jax.data import host_ops, loading, registry, tfds_store
 
 _CYCLE = 16  # Shards read at a time, one record from each in turn.
 
@@ -87,7 +87,7 @@ class Views(NamedTuple):
 
 
 def train_batches(
-  source: datasets.Source,
+  source: loading.Source,
   views: Views,
   reading: Reading,
   *,
@@ -158,7 +158,7 @@ def train_batches(
 
 
 def first_views(
-  source: datasets.Source,
+  source: loading.Source,
   views: Views,
   reading: Reading,
   *,
@@ -191,7 +191,7 @@ def first_views(
 
 
 def eval_batches(
-  source: datasets.Source,
+  source: loading.Source,
   split: str,
   *,
   batch_size: int,
@@ -247,7 +247,7 @@ def eval_batches(
 
 
 def labelled_batches(
-  source: datasets.Source,
+  source: loading.Source,
   split: str,
   places: range | np.ndarray,
   view: spec.Crop,
@@ -307,7 +307,7 @@ def labelled_batches(
   def example(position, record):
     image, label = parse(record)
     u = tf.random.stateless_uniform([1, 5], tf.stack([seed, position]))
-    (image,) = host_ops.crops(image, u[:, :4], [view], image_size)
+    (image,) = host_ops.crops(image, u[:, :4], [view], image_size)  # type: ignore[list-item]
     image = tf.where(u[0, 4] < view.flip_prob, image[:, ::-1], image)
     image = tf.clip_by_value(image[..., :channels] / 255, 0.0, 1.0)
     return {"image": image, "label": label}
@@ -320,7 +320,7 @@ def labelled_batches(
   return _guarded(_iterate(batches, reading.prefetch), source, split)
 
 
-def example_ids(source: datasets.Source, split: str) -> list[str]:
+def example_ids(source: loading.Source, split: str) -> list[str]:
   """Returns what identifies each example of a split, in the order of the files.
 
   The file's name where the data set holds it, as those of folders do; else the
@@ -346,7 +346,7 @@ def example_ids(source: datasets.Source, split: str) -> list[str]:
   ]
 
 
-def identity(source: datasets.Source, split: str) -> list[list[Any]]:
+def identity(source: loading.Source, split: str) -> list[list[Any]]:
   """Returns what changes when the examples of a split do, for JSON.
 
   Of each file: its name, the records that are skipped and taken, its size and
@@ -359,7 +359,7 @@ def identity(source: datasets.Source, split: str) -> list[list[Any]]:
   return found
 
 
-def num_shared(source: datasets.Source, split: str, other: str) -> int:
+def num_shared(source: loading.Source, split: str, other: str) -> int:
   """Returns how many examples two split expressions have in common.
 
   Raises:
@@ -393,7 +393,7 @@ def _trimmed(files: Files, places: range) -> Files:
   return names, skips, takes
 
 
-def measure(source: datasets.Source) -> datasets.Statistics:
+def measure(source: loading.Source) -> registry.Statistics:
   """Returns statistics of the first images of the pretraining split."""
   parse = _parser(source)
   sums, count, sides = np.zeros((2, 3)), 0, []
@@ -410,7 +410,7 @@ def measure(source: datasets.Source) -> datasets.Statistics:
     sides.append(min(image.shape[:2]))
   mean, square = sums / count
   std = np.maximum(np.sqrt(np.maximum(square - mean**2, 0)), 1e-3)
-  return datasets.Statistics(
+  return registry.Statistics(
     tuple(mean.round(4).tolist()),
     tuple(std.round(4).tolist()),
     int(np.median(sides)),
@@ -418,11 +418,11 @@ def measure(source: datasets.Source) -> datasets.Statistics:
 
 
 def _check_batch(
-  source: datasets.Source, batch_size: int, parts: int, process_count: int
+  source: loading.Source, batch_size: int, parts: int, process_count: int
 ) -> None:
   """Raises `UserError` if the stream cannot be cut into such batches."""
   split = source.dataset.pretrain
-  size = datasets.num_examples(source, split)
+  size = loading.num_examples(source, split)
   if size < batch_size:
     raise errors.UserError(
       f"batch_size={batch_size} is more than the {size} examples of split"
@@ -502,27 +502,27 @@ def _bytes(crops: tf.Tensor) -> tf.Tensor:
 
 
 def _part_stream(
-  source: datasets.Source, reading: Reading, part: int, seed: int, start: int
+  source: loading.Source, reading: Reading, part: int, seed: int, start: int
 ) -> tf.data.Dataset:
   """Returns the records of a part of the stream, from a position in it on."""
   files = _files(source, source.dataset.pretrain, part, reading.parts)
   seeds = tf.random.fold_in(tf.stack([tf.cast(seed, tf.int64), -1]), part)
   split = source.dataset.pretrain
-  total = datasets.num_examples(source, split)
+  total = loading.num_examples(source, split)
   if _record_size(source) * total <= reading.cache_bytes:
     records = _in_memory(source, split, _in_order(files))
     return _permuted(records, seeds, start)
   return _streamed(source, reading, files, seeds, start)
 
 
-def _record_size(source: datasets.Source) -> int:
+def _record_size(source: loading.Source) -> int:
   """Bytes of an undecoded example."""
   info = source.builder.info
   return max(info.dataset_size // info.splits.total_num_examples, 1)
 
 
 def _streamed(
-  source: datasets.Source,
+  source: loading.Source,
   reading: Reading,
   files: Files,
   seeds: tf.Tensor,
@@ -572,13 +572,13 @@ def _slices(
 
 
 def _files(
-  source: datasets.Source, split: str, part: int = 0, parts: int = 1
+  source: loading.Source, split: str, part: int = 0, parts: int = 1
 ) -> Files:
   """Returns the names of a split's files, records to skip and to take.
 
   Of several parts, equal but for one example, those of one.
   """
-  datasets.split_info(source, split)  # Answers an unknown one.
+  loading.split_info(source, split)  # Answers an unknown one.
   splits = tfds.even_splits(split, parts, drop_remainder=False)
   instructions = source.builder.info.splits[splits[part]].file_instructions
   return (
@@ -620,7 +620,7 @@ def _shuffled(files: Files, buffer: int, seeds: tf.Tensor) -> tf.data.Dataset:
 
 
 def _in_memory(
-  source: datasets.Source, split: str, records: tf.data.Dataset
+  source: loading.Source, split: str, records: tf.data.Dataset
 ) -> tf.Tensor:
   reader = records.as_numpy_iterator()
   return tf.constant([*_guarded(reader, source, split)])
@@ -643,7 +643,7 @@ def _permuted(
 
 
 def _parser(
-  source: datasets.Source, channels: int = 3, *, several: bool = False
+  source: loading.Source, channels: int = 3, *, several: bool = False
 ) -> Callable:
   """Returns a function from a serialized example to its image and label.
 
@@ -665,10 +665,10 @@ def _parser(
       example["image"], channels=channels, expand_animations=False
     )
     label = tf.cast(example.get(label_name, -1), tf.int32)
-    if source.several_labels and several:
+    if source.is_multi_label and several:
       each = tf.one_hot(label, source.num_classes, dtype=tf.int32)
       label = tf.maximum(tf.reduce_max(each, axis=0), 0)  # Of none, it is < 0.
-    elif source.several_labels:
+    elif source.is_multi_label:
       label = tf.constant(-1)  # Pretraining's classifier is for one.
     return tf.ensure_shape(image, [None, None, channels]), label
 
@@ -695,7 +695,7 @@ def keep_freed_memory() -> None:
 
 
 def _guarded(
-  iterator: Iterator, source: datasets.Source, split: str
+  iterator: Iterator, source: loading.Source, split: str
 ) -> Iterator:
   """Passes on an iterator, and tells in one line which file it failed at."""
   try:
@@ -705,7 +705,7 @@ def _guarded(
 
 
 def _diagnosis(
-  source: datasets.Source, split: str, error: tf.errors.OpError
+  source: loading.Source, split: str, error: tf.errors.OpError
 ) -> str:
   """Reads a split's files one by one to name the one that is to blame."""
   parse = _parser(source)
@@ -719,9 +719,9 @@ def _diagnosis(
     except (tf.errors.DataLossError, tf.errors.FailedPreconditionError):
       return f"{name} is truncated or corrupt; {remedy}."
     except tf.errors.OpError as found:
-      reason = datasets.one_line(found.message)
+      reason = tfds_store.one_line(found.message)
       return (
         f"{name} holds a record that is not what features.json beside it says"
         f" ({reason}); {remedy}."
       )
-  return f"Reading {source.builder.data_dir} failed: {datasets.one_line(error.message)}."
+  return f"Reading {source.builder.data_dir} failed: {tfds_store.one_line(error.message)}."

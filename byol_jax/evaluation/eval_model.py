@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from byol_jax.config import schema
-from byol_jax.data import datasets, input_pipeline
+from byol_jax.data import input_pipeline, loading
 from byol_jax.evaluation import feature_cache, features
 from byol_jax.evaluation import splits as splits_lib
 from byol_jax.evaluation.features import Features
@@ -41,7 +41,7 @@ class EvalModel:
   """
 
   run: runs.Run
-  source: datasets.Source
+  source: loading.Source
   name: str
   encode: Encode
   cache_key: dict[str, Any]
@@ -70,7 +70,7 @@ class EvalModel:
   def _load_or_compute(self, split: str) -> Features:
     data: schema.DataConfig = self.run.config.data
     source = self.source
-    count = datasets.num_examples(source, split)
+    count = loading.num_examples(source, split)
     name = f"{self.name}_{splits_lib.file_name(source, split)}"
     return feature_cache.load_or_compute(
       self.run.workdir / "features" / name,
@@ -127,18 +127,18 @@ class EvalModel:
 
 
 def online(
-  run: runs.Run, source: datasets.Source, state: TrainState
+  run: runs.Run, source: loading.Source, state: TrainState
 ) -> EvalModel:
   """Returns the trained online network."""
   return _network(run, source, ONLINE, state.online_params, state.online_state)
 
 
-def pixels(run: runs.Run, source: datasets.Source) -> EvalModel:
+def pixels(run: runs.Run, source: loading.Source) -> EvalModel:
   """Returns the baseline whose features are the images themselves."""
   return EvalModel(run, source, PIXELS, features.flatten, {"network": PIXELS})
 
 
-def untrained(run: runs.Run, source: datasets.Source, split: str) -> EvalModel:
+def untrained(run: runs.Run, source: loading.Source, split: str) -> EvalModel:
   """Returns the online network before training, calibrated on a split.
 
   See `features.calibrated_state` for the batch-norm statistics.
@@ -167,7 +167,7 @@ def baseline_names(run: runs.Run) -> list[str]:
 
 def _network(
   run: runs.Run,
-  source: datasets.Source,
+  source: loading.Source,
   name: str,
   params: hk.Params,
   state: hk.State,

@@ -18,7 +18,7 @@ import numpy as np
 import optax
 
 from byol_jax.config import convert, schema
-from byol_jax.data import datasets
+from byol_jax.data import loading
 from byol_jax.evaluation import classifiers, features, heads
 from byol_jax.evaluation.classifiers import Classifier
 from byol_jax.evaluation.features import Features
@@ -250,7 +250,7 @@ def make_scorer(model: EvalModel) -> Callable[..., Features]:
 
   def score(state: State, split: str, indices: range | None = None) -> Features:
     if indices is None:
-      count = datasets.num_examples(model.source, split)
+      count = loading.num_examples(model.source, split)
     else:
       count = len(indices)
     batches = features.extract(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NotRequired, TypedDict
 
 from byol_jax import errors
-from byol_jax.data import datasets
+from byol_jax.data import registry
 from byol_jax.evaluation import protocols
 from byol_jax.evaluation.eval_model import (
   ONLINE,
@@ -151,7 +151,7 @@ def paper_value(run: runs.Run, protocol: str) -> float | None:
   The paper reports a ResNet-50, pretrained on ImageNet, on its transfer sets.
   """
   config = run.config
-  values = datasets.PAPER_TRANSFER.get(_other_dataset(run))
+  values = registry.PAPER_TRANSFER.get(_other_dataset(run))
   column = _PAPER_COLUMNS.get(protocol)
   is_comparable = (
     config.data.dataset == "imagenet2012"

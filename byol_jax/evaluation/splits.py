@@ -10,7 +10,7 @@ import numpy as np
 
 from byol_jax import errors
 from byol_jax.config import schema
-from byol_jax.data import datasets, input_pipeline
+from byol_jax.data import input_pipeline, loading
 from byol_jax.training import data_streams, runs
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Splits(NamedTuple):
     return self.test or self.train
 
 
-def open_source(run: runs.Run) -> datasets.Source:
+def open_source(run: runs.Run) -> loading.Source:
   """Opens the data set to evaluate on: the run's own or the configured one."""
   options: schema.EvaluationConfig = run.config.evaluation
   source = run.source
@@ -58,7 +58,7 @@ def open_source(run: runs.Run) -> datasets.Source:
   return source
 
 
-def make_splits(run: runs.Run, source: datasets.Source) -> Splits:
+def make_splits(run: runs.Run, source: loading.Source) -> Splits:
   """Returns the examples to fit to, to validate on and to test on.
 
   Hyper-parameters are chosen on the data set's validation split, else on the
@@ -78,7 +78,7 @@ def make_splits(run: runs.Run, source: datasets.Source) -> Splits:
   if dataset.validation and not options.train_split:
     # tfds keeps the order of a sum: the validation split comes last.
     train = f"{train}+{dataset.validation}"
-    end = size + datasets.num_examples(source, dataset.validation)
+    end = size + loading.num_examples(source, dataset.validation)
     fit, validation = range(size), range(size, end)
   else:
     fit, validation = hold_out(size, options.holdout)
@@ -106,9 +106,9 @@ def hold_out(size: int, fraction: float) -> tuple[range, range]:
   return range(start), range(start, size)
 
 
-def _size(source: datasets.Source, split: str, at_least: int) -> int:
+def _size(source: loading.Source, split: str, at_least: int) -> int:
   """Returns the size of a split; raises `UserError` if it is too small."""
-  count = datasets.num_examples(source, split)
+  count = loading.num_examples(source, split)
   if count < at_least:
     raise errors.UserError(
       f"split {split!r} of {source.dataset.tfds_name} has {count} examples and"
@@ -118,7 +118,7 @@ def _size(source: datasets.Source, split: str, at_least: int) -> int:
   return count
 
 
-def file_name(source: datasets.Source, split: str) -> str:
+def file_name(source: loading.Source, split: str) -> str:
   """Returns a readable name for the files of a split, unique to that split."""
   readable = re.sub(r"\W+", "_", f"{source.dataset.tfds_name}_{split}")
   exact = f"{source.builder.data_dir} {split}".encode()

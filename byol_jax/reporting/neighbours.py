@@ -37,7 +37,7 @@ def write(run: runs.Run) -> pathlib.Path:
   )
   agree = None
   if np.all(query_labels >= 0):  # -1 is an unlabelled example.
-    several = run.source.several_labels
+    several = run.source.is_multi_label
     agree = same_class(labels, query_labels[:, None], multi_label=several)
   path = style.figure_path(run.workdir, "neighbours")
   draw(queries, neighbours, found["cosines"], path, agree)

@@ -7,13 +7,13 @@ import jax
 import numpy as np
 
 from byol_jax.config import schema
-from byol_jax.data import datasets, input_pipeline
+from byol_jax.data import input_pipeline, loading
 from byol_jax.runtime import devices
 
 
 def open_source(
   config: schema.Config, dataset: str = "", root: str = ""
-) -> datasets.Source:
+) -> loading.Source:
   """Opens a data set; see `datasets.load` for its errors.
 
   Args:
@@ -25,14 +25,8 @@ def open_source(
   if not dataset:
     dataset, root = data.dataset, data.root
   if dataset != "folder":
-    return datasets.load(dataset, data.data_dir)
-  return datasets.load_folder(
-    root,
-    data.data_dir,
-    labels=data.labels,
-    test_share=data.test_share,
-    max_broken=data.max_broken,
-  )
+    return loading.load(dataset, data.data_dir)
+  return loading.load_folder(root, data)
 
 
 def make_views(config: schema.Config) -> input_pipeline.Views:
@@ -60,7 +54,7 @@ def pipeline_options(config: schema.Config) -> input_pipeline.Reading:
 
 
 def train_batches(
-  config: schema.Config, source: datasets.Source, start_step: int
+  config: schema.Config, source: loading.Source, start_step: int
 ) -> Iterator[dict[str, Any]]:
   """Yields the training batches from a step on, on the devices ahead of use."""
   return devices.prefetch(
@@ -79,7 +73,7 @@ def train_batches(
 
 def eval_batches(
   config: schema.Config,
-  source: datasets.Source,
+  source: loading.Source,
   split: str,
   batch_size: int | None = None,
   places: range | None = None,

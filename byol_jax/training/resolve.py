@@ -3,7 +3,7 @@
 import jax
 
 from byol_jax.config import convert, schema
-from byol_jax.data import datasets, input_pipeline
+from byol_jax.data import input_pipeline, loading
 
 # Images with a short side of up to the first number are viewed at the second,
 # sizes that the field trains at. Larger images are viewed at the paper's 224.
@@ -16,7 +16,7 @@ _CIFAR_STEM_UP_TO = 64
 
 
 def resolved(
-  config: schema.Config, source: datasets.Source, parts: int | None
+  config: schema.Config, source: loading.Source, parts: int | None
 ) -> schema.Config:
   """Returns the configuration with no value left open.
 

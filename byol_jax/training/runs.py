@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from byol_jax.config import schema
-from byol_jax.data import datasets
+from byol_jax.data import loading
 from byol_jax.learning.learner import Learner, TrainState
 from byol_jax.runtime import checkpoints, devices, processes
 from byol_jax.training import build, data_streams, resolve, workdir_files
@@ -27,7 +27,7 @@ class Run(NamedTuple):
 
   config: schema.Config
   workdir: pathlib.Path
-  source: datasets.Source
+  source: loading.Source
   plan: Plan
   learner: Learner
 
@@ -74,7 +74,7 @@ def prepare(config: schema.Config, workdir: pathlib.Path) -> Run:
   )
   config = resolve.resolved(config, source, parts)
   plan = make_plan(
-    config, datasets.num_examples(source, source.dataset.pretrain)
+    config, loading.num_examples(source, source.dataset.pretrain)
   )
   processes.broadcast_from_primary(
     lambda: workdir_files.check_settings(workdir, config)
@@ -88,6 +88,6 @@ def prepare(config: schema.Config, workdir: pathlib.Path) -> Run:
   )
 
 
-def _num_outputs(source: datasets.Source) -> int:
+def _num_outputs(source: loading.Source) -> int:
   """Returns at least 1: without labels the classifier exists but does not learn."""
   return max(source.num_classes, 1)

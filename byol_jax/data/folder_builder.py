@@ -1,0 +1,130 @@
+"""Writes the images of a folder as tfds records."""
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import tensorflow_datasets as tfds
+
+from byol_jax import errors
+from byol_jax.data import statistics
+from byol_jax.data.folder_inspect import BrokenFile, Image, decode_rgb, read
+from byol_jax.data.folder_scan import valid_unicode
+from byol_jax.data.thread_map import thread_map
+
+
+class Contents(NamedTuple):
+  """What the records of a folder are made from.
+
+  Attributes:
+    root: absolute path of the folder.
+    classes: names of the classes; empty if there are no labels.
+    splits: images of each split, of which train has at least one.
+    broken: files that are left out.
+  """
+
+  root: str
+  classes: Sequence[str]
+  splits: Mapping[str, Sequence[Image]]
+  broken: Sequence[BrokenFile]
+
+
+def write(contents: Contents, data_dir: str, config_name: str) -> None:
+  """Writes the records of a folder.
+
+  tfds writes into a temporary folder and renames it at the end, so an
+  interrupted preparation leaves nothing that looks like a data set.
+
+  Args:
+    contents: the images.
+    data_dir: absolute folder of tfds data sets; is created.
+    config_name: name of the configuration, which no other contents have.
+
+  Raises:
+    UserError: if the records cannot be written or an image cannot be read any
+      more.
+  """
+  builder = FolderBuilder(contents, data_dir, config_name)
+  try:
+    builder.download_and_prepare(file_format=tfds.core.FileFormat.TFRECORD)
+  except Exception as error:
+    if os.path.isdir(builder.data_dir):
+      return  # Another process has written the records in the meantime.
+    # The message starts with long paths, so its end says more.
+    reason = " ".join(str(error).split())[-160:]
+    raise errors.UserError(
+      f"{contents.root} could not be prepared in {data_dir}"
+      f" ({type(error).__name__}: {reason}); choose a data.data_dir that can be"
+      " written and has room for all images."
+    ) from error
+
+
+class FolderBuilder(tfds.core.GeneratorBasedBuilder):
+  """Writes the records of one folder, which can be read without this class.
+
+  Each folder is a configuration of the data set image_folder.
+  """
+
+  name = "image_folder"
+  VERSION = tfds.core.Version("1.0.0")
+
+  def __init__(self, contents: Contents, data_dir: str, config_name: str):
+    self._contents = contents
+    config = tfds.core.BuilderConfig(name=config_name)
+    super().__init__(data_dir=data_dir, config=config)
+
+  def _create_builder_config(self, builder_config, version):
+    del version
+    return builder_config  # tfds would warn that the class does not list it.
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    features = {
+      "image": tfds.features.Image(shape=(None, None, 3)),
+      "file": tfds.features.Text(),
+    }
+    if self._contents.classes:
+      features["label"] = tfds.features.ClassLabel(names=self._contents.classes)
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description=f"Images from {valid_unicode(self._contents.root)}.",
+      features=tfds.features.FeaturesDict(features),
+      metadata=_metadata(self._contents),
+    )
+
+  def _split_generators(self, dl_manager):
+    return {
+      split: self._generate_examples(split, images)
+      for split, images in self._contents.splits.items()
+    }
+
+  def _generate_examples(self, split, images):
+    title = f"Writing {os.path.basename(self._contents.root)} ({split})"
+    for image, data in thread_map(self._encode, images, title):
+      example = {"image": data, "file": valid_unicode(image.file.path)}
+      if self._contents.classes:
+        example["label"] = image.file.label
+      yield os.fsencode(image.file.path), example
+
+  def _encode(self, image: Image) -> bytes:
+    data = read(self._contents.root, image.file)
+    if image.is_stored_unchanged:
+      return data
+    png = io.BytesIO()
+    decode_rgb(data).save(png, "PNG")
+    return png.getvalue()
+
+
+def _metadata(contents: Contents) -> tfds.core.MetadataDict:
+  """Returns what is stored beside the records, for `image_folder` to read."""
+  images = [image for split in contents.splits.values() for image in split]
+  measured = statistics.summarize(
+    [image.moments for image in contents.splits["train"]],
+    [image.side for image in images],
+  )
+  return tfds.core.MetadataDict(
+    broken=contents.broken,
+    mean=measured.mean,
+    std=measured.std,
+    side=measured.side,
+  )

@@ -1,0 +1,186 @@
+"""Opens a data set by its name or as a folder of images."""
+
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from byol_jax import errors
+from byol_jax.config import schema
+from byol_jax.data import image_folder, tfds_store
+from byol_jax.data.folder_inspect import BrokenFile
+from byol_jax.data.mnist_digits import MnistDigits
+from byol_jax.data.registry import DATASETS, NOT_IN_TFDS, Dataset
+from byol_jax.data.tensorflow_setup import configure_tensorflow
+
+# Stands before the name of a data set that tfds knows and `DATASETS` need not.
+_PREFIX = "tfds:"
+
+
+class Source(NamedTuple):
+  """A data set that is ready to be read.
+
+  Attributes:
+    builder: reads the records.
+    dataset: where the data set comes from and what its splits are for.
+    num_classes: number of classes; 0 if there are no labels.
+    broken: files of a folder of images that are left out.
+  """
+
+  builder: tfds.core.DatasetBuilder
+  dataset: Dataset
+  num_classes: int
+  broken: Sequence[BrokenFile] = ()
+
+  @property
+  def is_multi_label(self) -> bool:
+    """Whether an image may belong to more than one class."""
+    return self.dataset.metric == "map11"
+
+
+def load(name: str, data_dir: str) -> Source:
+  """Opens a data set, and first downloads and prepares it if it is not on disk.
+
+  Any version that is on disk is used.
+
+  Args:
+    name: a name in `DATASETS`, or `tfds:` and a name that tfds knows.
+    data_dir: folder of tfds data sets; empty means the default of tfds, which
+      is $TFDS_DATA_DIR or ~/tensorflow_datasets.
+
+  Raises:
+    UserError: if the name is unknown, the data set cannot be prepared, it has
+      no images or no train split, or files of it are missing.
+  """
+  configure_tensorflow()
+  if name in NOT_IN_TFDS:
+    raise errors.UserError(
+      f"tfds does not have {name}; download it from {NOT_IN_TFDS[name]}, put"
+      f" each class in a folder of its own below {name}/train and {name}/test,"
+      f" and set dataset=folder and root={name} instead."
+    )
+  has_prefix = name.startswith(_PREFIX)
+  if not has_prefix and name not in DATASETS:
+    raise errors.unknown_name(
+      "data set", name, [*DATASETS, "folder", f"{_PREFIX}NAME"]
+    )
+  tfds_name = (
+    name.removeprefix(_PREFIX) if has_prefix else DATASETS[name].tfds_name
+  )
+  folder = tfds_store.absolute_data_dir(data_dir)
+  needs_folder = data_dir and tfds_name != MnistDigits.name
+  if needs_folder and not tf.io.gfile.isdir(folder):
+    raise errors.UserError(
+      f"{name} cannot be read because data_dir={data_dir!r} is not a folder;"
+      " create it, or leave data_dir empty for the default of tfds."
+    )
+  builder = tfds_store.open_prepared(tfds_name, folder)
+  builder = builder or tfds_store.prepare(name, tfds_name, folder)
+  dataset = _describe(builder, tfds_name) if has_prefix else DATASETS[name]
+  _check(builder)
+  return Source(builder, dataset, _num_classes(builder, dataset))
+
+
+def load_folder(root: str, options: schema.DataConfig) -> Source:
+  """Opens a folder of images, and first writes it as tfds records if needed.
+
+  Args:
+    root: path of the folder.
+    options: `data_dir`, `labels`, `test_share` and `max_broken` are used.
+
+  Returns:
+    The data set. It has no test split, and no labels, where the folder has no
+    classes; see `image_folder.load`.
+
+  Raises:
+    UserError: if `root` is not a folder, holds too few usable images, or the
+      records cannot be written.
+  """
+  configure_tensorflow()
+  if not root:
+    raise errors.UserError(
+      "root is empty; set it to the folder of images, as in"
+      " --config.data.root=DIR."
+    )
+  folder = image_folder.load(root, options)
+  dataset = Dataset(
+    os.path.abspath(os.path.expanduser(root)),
+    folder.statistics,
+    test="test" if "test" in folder.builder.info.splits else "",
+  )
+  num_classes = _num_classes(folder.builder, dataset)
+  return Source(folder.builder, dataset, num_classes, folder.broken)
+
+
+def split_info(source: Source, split: str) -> tfds.core.SplitInfo:
+  """Returns the description by tfds of a split expression like `train[:50%]`.
+
+  Raises:
+    UserError: if there is no such split; the message lists the existing ones.
+  """
+  splits = source.builder.info.splits
+  try:
+    return splits[split]
+  except (KeyError, ValueError) as error:
+    name = f"split of {source.dataset.tfds_name}"
+    raise errors.unknown_name(name, split, sorted(splits)) from error
+
+
+def num_examples(source: Source, split: str) -> int:
+  """Returns the number of examples in a split expression like `train[:50%]`.
+
+  Raises:
+    UserError: if there is no such split; the message lists the existing ones.
+  """
+  return split_info(source, split).num_examples
+
+
+def _describe(builder: tfds.core.DatasetBuilder, tfds_name: str) -> Dataset:
+  """Returns a description that follows the usual names of splits."""
+  splits = builder.info.splits
+  if "train" not in splits:
+    raise errors.UserError(
+      f"{tfds_name} has no split called train, only"
+      f" {', '.join(sorted(splits)) or 'none'}; choose another data set."
+    )
+  tests = [name for name in ("test", "validation") if name in splits]
+  return Dataset(tfds_name, test=tests[0] if tests else "")
+
+
+def _num_classes(builder: tfds.core.DatasetBuilder, dataset: Dataset) -> int:
+  """Returns the number of classes; 0 if there is no label to evaluate on.
+
+  A list of classes per image only counts as a label if the metric is map11.
+  """
+  label: Any = dict(builder.info.features).get(dataset.label)
+  if dataset.metric == "map11" and isinstance(label, tfds.features.Sequence):
+    label = label.feature
+  is_class = isinstance(label, tfds.features.ClassLabel)
+  return label.num_classes if is_class else 0
+
+
+def _check(builder: tfds.core.DatasetBuilder) -> None:
+  """Raises `UserError` unless all records on disk can be read."""
+  info = builder.info
+  if info.file_format != tfds.core.FileFormat.TFRECORD:
+    raise errors.UserError(
+      f"{builder.data_dir} holds {info.file_format.value} files, but only"
+      " tfrecord can be read; prepare it again with file_format='tfrecord'."
+    )
+  features = dict(info.features)
+  if not isinstance(features.get("image"), tfds.features.Image):
+    raise errors.UserError(
+      f"{os.path.join(str(builder.data_dir), 'features.json')} names"
+      f" {', '.join(sorted(features))}, but no image called 'image'; prepare"
+      " the data set with one."
+    )
+  existing = set(tf.io.gfile.listdir(str(builder.data_dir)))
+  for split in info.splits.values():
+    for path in split.filepaths:
+      if path.name not in existing:
+        raise errors.UserError(
+          f"{path} is missing; copy it again, or delete the folder and prepare"
+          " the data set again."
+        )
