@@ -19,7 +19,6 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +26,7 @@ from jax.extend import core
 
 from byol_jax import config as config_lib
 from byol_jax.learning import learner
-from byol_jax.models import networks
+from byol_jax.models import describe
 from byol_jax.runtime import cpu, devices
 from byol_jax.training import build, plan
 
@@ -55,12 +54,8 @@ def main() -> None:
   print(json.dumps({"benchmark": "memory", **vars(options), **counted}))
 
 
-def _accelerator() -> str:
-  return "gpu"
-
-
-# On CPUs, convolutions are written otherwise, and gradients all-reduced as one.
-@mock.patch.object(jax, "default_backend", _accelerator)
+# CPUs compute convolutions in another form and all-reduce gradients as one array.
+@devices.assume_platform("gpu")
 def count(options: argparse.Namespace) -> dict[str, int]:
   """All figures by name, as on an accelerator; bytes, unless the name tells."""
   config = config_lib.default_config()
@@ -104,7 +99,7 @@ def count(options: argparse.Namespace) -> dict[str, int]:
   return {
     **{
       f"parameters, {'encoder' if i == 0 else part}": size
-      for i, (part, _, _, size) in enumerate(networks.describe(network, views))
+      for i, (part, _, _, size) in enumerate(describe.describe(network, views))
     },
     **memory,
     "memory": sum(memory.values()),

@@ -45,12 +45,12 @@ def main() -> None:
   # Late, as the command line decides how these start.
   import jax
 
-  from byol_jax.models import convolution
+  from byol_jax.models import cpu_convolution
   from byol_jax.runtime import devices
   from byol_jax.training import plan
 
   if options.plain:
-    convolution._cpu_conv = convolution._lax_conv  # type: ignore[assignment]
+    cpu_convolution.conv = cpu_convolution.lax_conv  # type: ignore[assignment]
   config = _config(options)
   network = build.build_network(config, num_classes=10)
   planned = plan.make_plan(config, num_examples=10_000)

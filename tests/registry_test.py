@@ -9,6 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from byol_jax.data import registry
+from byol_jax.evaluation.metrics import METRICS
 from tests import command_line
 from tests.tfds_data import load_error
 

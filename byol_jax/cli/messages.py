@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from byol_jax.models import networks
+from byol_jax.models import describe
 from byol_jax.runtime import processes
 from byol_jax.training import build, plan, workdir_files
 from byol_jax.training.runs import Run
@@ -38,7 +38,7 @@ def describe_network(run: Run) -> None:
   side, channels = config.data.image_size, config.data.channels
   shape = (config.train.batch_size, side, side, channels)
   network = build.build_network(config, run.num_classes)
-  for row in networks.describe(network, shape):
+  for row in describe.describe(network, shape):
     say("  {:12}{:>18} -> {:12}{:>14,} parameters".format(*row))
 
 

@@ -1,10 +1,9 @@
 """ResNet encoders, with the reference's parameter tree.
 
-Module and parameter names, shapes and the order in which random numbers are
-used are those of deepmind-research/byol/utils/networks.py, so that its
-checkpoints load as they are. The residual blocks are our own because Haiku's
-first version always starts the last scale of a bottleneck block at zero, which
-the paper did not.
+Module and parameter names, shapes and the order of random numbers are those of
+deepmind-research/byol/utils/networks.py, so that its checkpoints load as they are.
+Haiku's own residual blocks are not used: their first version always starts the
+last scale of a bottleneck block at zero, which the paper did not.
 """
 
 import functools
@@ -17,16 +16,18 @@ import jax
 import jax.numpy as jnp
 
 from byol_jax import errors
+from byol_jax.config import schema
 from byol_jax.models import layers
+from byol_jax.models.batch_norm import BatchNorm
 
 
 class Architecture(NamedTuple):
-  """What tells one ResNet from another.
+  """The depth and width of a ResNet.
 
   Attributes:
     module_name: the root of its parameter names.
-    blocks: how many residual blocks each of the four groups has.
-    channels: the output channels of each group at width 1.
+    blocks: residual blocks in each of the four groups.
+    channels: output channels of each group at width 1.
     bottleneck: whether a block is 1x1-3x3-1x1 rather than 3x3-3x3.
   """
 
@@ -36,23 +37,7 @@ class Architecture(NamedTuple):
   bottleneck: bool
 
 
-_BASIC = (64, 128, 256, 512)
-_BOTTLENECK = (256, 512, 1024, 2048)
-
-# He et al. 2016. TinyResNet is the reference's, for tests; ResNet10 is ours, the
-# shallowest that keeps the channels, for a machine without an accelerator.
-ENCODERS = {
-  "TinyResNet": Architecture("tiny_res_net", (1, 1, 1, 1), (8, 8, 8, 8), False),
-  "ResNet10": Architecture("res_net10", (1, 1, 1, 1), _BASIC, False),
-  "ResNet18": Architecture("res_net18", (2, 2, 2, 2), _BASIC, False),
-  "ResNet34": Architecture("res_net34", (3, 4, 6, 3), _BASIC, False),
-  "ResNet50": Architecture("res_net50", (3, 4, 6, 3), _BOTTLENECK, True),
-  "ResNet101": Architecture("res_net101", (3, 4, 23, 3), _BOTTLENECK, True),
-  "ResNet152": Architecture("res_net152", (3, 8, 36, 3), _BOTTLENECK, True),
-  "ResNet200": Architecture("res_net200", (3, 24, 36, 3), _BOTTLENECK, True),
-}
-
-# Kernel, stride and whether a 3x3 max-pool of stride 2 follows.
+# By name: kernel, stride, and whether a 3x3 max-pool of stride 2 follows.
 _STEMS = {"imagenet": (7, 2, True), "cifar": (3, 1, False)}
 _STEM_CHANNELS = 64
 
@@ -69,7 +54,7 @@ _POOLINGS = {"mean": _pool_mean, "flatten": _pool_flatten}
 
 
 class _Block(hk.Module):
-  """One residual block, its layers and shortcut built but not yet ordered."""
+  """The layers and the shortcut of a residual block, not yet in an order."""
 
   def __init__(
     self,
@@ -96,7 +81,7 @@ class _Block(hk.Module):
     self.layers = []
     for i, (size, kernel, conv_stride) in enumerate(convs):
       is_last = i == len(convs) - 1
-      norm = layers.BatchNorm(
+      norm = BatchNorm(
         **bn_config,
         scale_init=last_scale_init if is_last else None,
         name=f"batchnorm_{i}",
@@ -107,14 +92,12 @@ class _Block(hk.Module):
 
 
 class _BlockV1(_Block):
-  """Convolution, batch norm, ReLU; the last ReLU after the addition."""
+  """Convolution, batch norm, ReLU; the last ReLU follows the addition."""
 
   def __init__(self, *, bn_config: Mapping[str, Any], **kwargs):
     super().__init__(bn_config=bn_config, **kwargs)
     if self.shortcut_conv is not None:
-      self.shortcut_norm = layers.BatchNorm(
-        **bn_config, name="shortcut_batchnorm"
-      )
+      self.shortcut_norm = BatchNorm(**bn_config, name="shortcut_batchnorm")
 
   def __call__(self, x: chex.Array, is_training: bool) -> chex.Array:
     shortcut = x
@@ -128,7 +111,7 @@ class _BlockV1(_Block):
 
 
 class _BlockV2(_Block):
-  """Batch norm, ReLU, convolution; nothing after the addition."""
+  """Batch norm, ReLU, convolution; nothing follows the addition."""
 
   def __call__(self, x: chex.Array, is_training: bool) -> chex.Array:
     shortcut = x
@@ -144,7 +127,7 @@ _BLOCKS = {"v1": _BlockV1, "v2": _BlockV2}
 
 
 class _BlockGroup(hk.Module):
-  """Blocks of one resolution; the first one strides and projects."""
+  """Blocks of one resolution, of which the first strides and projects."""
 
   def __init__(
     self,
@@ -180,46 +163,35 @@ class ResNet(hk.Module):
   def __init__(
     self,
     architecture: Architecture,
-    *,
-    width: float,
-    version: str,
-    stem: str,
-    pooling: str,
-    zero_init_last_scale: bool,
+    config: schema.EncoderConfig,
     bn_config: Mapping[str, Any],
     remat: bool,
   ):
-    """Builds the layers; `check` says first whether the names are known.
+    """Builds the layers of a configuration that `check` has passed.
 
     Args:
-      architecture: an entry of `ENCODERS`.
-      width: multiplies every channel count, the stem's too.
-      version: v1 (post-activation) or v2 (pre-activation).
-      stem: imagenet (7x7 stride 2, max-pool) or cifar (3x3 stride 1).
-      pooling: mean over positions, or flatten, which keeps them.
-      zero_init_last_scale: start each residual branch at zero.
-      bn_config: keyword arguments of every `layers.BatchNorm`.
-      remat: keep each block's input only and compute the block again for its
-        gradient: less memory, a third more work.
+      architecture: its depth and width.
+      config: width multiplier, version, stem, pooling, initial scales.
+      bn_config: keyword arguments of every `BatchNorm`.
+      remat: whether to keep each block's input only and compute the block again
+        for its gradient, which takes less memory and a third more work.
     """
     super().__init__(name=architecture.module_name)
-    kernel, stride, self.max_pool = _STEMS[stem]
-    self.version = version
-    self.pool = _POOLINGS[pooling]
-    scale_init = jnp.zeros if zero_init_last_scale else None
+    kernel, stride, self.max_pool = _STEMS[config.stem]
+    self.version = config.version
+    self.pool = _POOLINGS[config.pooling]
+    scale_init = jnp.zeros if config.zero_init_last_scale else None
     self.initial_conv = layers.Conv2D(
-      scaled(_STEM_CHANNELS, width), kernel, stride, "initial_conv"
+      scaled(_STEM_CHANNELS, config.width), kernel, stride, "initial_conv"
     )
-    if version == "v1":
-      self.initial_norm = layers.BatchNorm(
-        **bn_config, name="initial_batchnorm"
-      )
+    if config.version == "v1":
+      self.initial_norm = BatchNorm(**bn_config, name="initial_batchnorm")
     self.groups = [
       _BlockGroup(
-        _BLOCKS[version],
+        _BLOCKS[config.version],
         num_blocks=architecture.blocks[i],
         stride=1 if i == 0 else 2,
-        channels=scaled(architecture.channels[i], width),
+        channels=scaled(architecture.channels[i], config.width),
         bottleneck=architecture.bottleneck,
         last_scale_init=scale_init,
         bn_config=bn_config,
@@ -228,8 +200,8 @@ class ResNet(hk.Module):
       )
       for i in range(4)
     ]
-    if version == "v2":
-      self.final_norm = layers.BatchNorm(**bn_config, name="final_batchnorm")
+    if config.version == "v2":
+      self.final_norm = BatchNorm(**bn_config, name="final_batchnorm")
 
   def __call__(self, images: chex.Array, is_training: bool) -> chex.Array:
     """Returns [V, B, D] embeddings of normalised [V, B, H, W, 3] views."""
@@ -246,17 +218,16 @@ class ResNet(hk.Module):
 
 
 def scaled(channels: int, width: float) -> int:
-  """The channel count at a width multiplier, at least 4 (one a bottleneck)."""
+  """Returns the channels at a width multiplier, at least 4 for a bottleneck."""
   return max(4, round(channels * width))
 
 
-def check(name: str, version: str, stem: str, pooling: str) -> None:
-  """Raises `UserError` listing the known ones if any of the names is unknown."""
-  for what, value, known in (
-    ("model.encoder.name", name, ENCODERS),
-    ("model.encoder.version", version, _BLOCKS),
-    ("model.encoder.stem", stem, _STEMS),
-    ("model.encoder.pooling", pooling, _POOLINGS),
+def check(config: schema.EncoderConfig) -> None:
+  """Raises `UserError`, which lists the known names, for an unknown one."""
+  for key, value, known in (
+    ("version", config.version, _BLOCKS),
+    ("stem", config.stem, _STEMS),
+    ("pooling", config.pooling, _POOLINGS),
   ):
     if value not in known:
-      raise errors.unknown_name(what, value, known)
+      raise errors.unknown_name(f"model.encoder.{key}", value, known)

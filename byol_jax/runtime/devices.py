@@ -12,6 +12,8 @@ With several processes, arrays would span all devices instead of the local ones.
 """
 
 import collections
+import contextlib
+import contextvars
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -74,6 +76,29 @@ def pmap_update(update: Callable[..., Any]) -> Callable[..., Any]:
   )
 
 
+_assumed_platform: contextvars.ContextVar[str | None] = contextvars.ContextVar(
+  "assumed_platform", default=None
+)
+
+
+def platform() -> str:
+  """Returns the platform that functions are traced for: cpu, gpu or tpu.
+
+  Code that computes the same in another way on CPUs asks here.
+  """
+  return _assumed_platform.get() or jax.default_backend()
+
+
+@contextlib.contextmanager
+def assume_platform(name: str) -> Iterator[None]:
+  """Traces functions in its block for another platform, to look at them."""
+  token = _assumed_platform.set(name)
+  try:
+    yield
+  finally:
+    _assumed_platform.reset(token)
+
+
 def mean_over_devices(
   tree: chex.ArrayTree, axis_name: str | None
 ) -> chex.ArrayTree:
@@ -89,7 +114,7 @@ def mean_over_devices(
   """
   if axis_name is None:
     return tree
-  if jax.default_backend() != "cpu":
+  if platform() != "cpu":
     return jax.lax.pmean(tree, axis_name)
   flat, unflatten = flatten_util.ravel_pytree(tree)
   return unflatten(jax.lax.pmean(flat, axis_name))
@@ -157,6 +182,8 @@ def differing_devices(state: chex.ArrayTree) -> list[int]:
     Indices into `jax.devices()`, of all processes, found by a checksum over all
     bits.
   """
+  if jax.device_count() == 1:
+    return []
   dummy = np.zeros(jax.local_device_count())  # pmap needs a mapped operand.
   sums = np.asarray(_checksum_function()(state, dummy))
   return np.flatnonzero(sums != sums[0]).tolist()

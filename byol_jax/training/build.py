@@ -22,26 +22,15 @@ def build_network(
     config: a resolved configuration, see `resolve.resolved`.
     num_classes: outputs of the online classifier.
   """
-  model = config.model
   return networks.make_network(
-    encoder=model.encoder.name,
-    width=model.encoder.width,
-    version=model.encoder.version,
-    stem=model.encoder.stem,
-    pooling=model.encoder.pooling,
-    zero_init_last_scale=model.encoder.zero_init_last_scale,
-    projector_layers=model.projector.layers,
-    projector_hidden_size=model.projector.hidden_size,
-    projector_output_size=model.projector.output_size,
-    predictor_layers=model.predictor.layers,
-    predictor_hidden_size=model.predictor.hidden_size,
-    batch_norm_decay_rate=model.batch_norm.decay_rate,
-    batch_norm_eps=model.batch_norm.eps,
-    num_classes=num_classes,
-    mean=config.data.mean,
-    std=config.data.std,
-    precision=config.train.precision,
-    remat=config.train.remat,
+    networks.NetworkConfig(
+      model=config.model,
+      num_classes=num_classes,
+      mean=config.data.mean,
+      std=config.data.std,
+      precision=config.train.precision,
+      remat=config.train.remat,
+    )
   )
 
 

@@ -1,0 +1,147 @@
+"""Batch norm as Haiku's, for several views side by side, with a fast derivative."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import chex
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from byol_jax.models.cpu_convolution import at_least_float32
+from byol_jax.runtime import devices
+
+
+class BatchNorm(hk.Module):
+  """`hk.BatchNorm` with scale and offset, each view by its own statistics.
+
+  Maps [V, B, ..., C] to the same. Running statistics take in one view after the
+  other. All sums are in float32 at least; the output has the input's type.
+  """
+
+  def __init__(
+    self,
+    decay_rate: float,
+    eps: float,
+    axis_name: str | None,
+    scale_init: Any = None,
+    name: str | None = None,
+  ):
+    """Builds the layer.
+
+    Args:
+      decay_rate: of the running statistics.
+      eps: added to variances.
+      axis_name: devices that share statistics; None for each by itself.
+      scale_init: initialiser of the scale; by default ones.
+      name: of the module.
+    """
+    super().__init__(name=name)
+    self._eps = eps
+    self._axis_name = axis_name
+    self._scale_init = scale_init or jnp.ones
+    self._mean_ema = hk.ExponentialMovingAverage(decay_rate, name="mean_ema")
+    self._var_ema = hk.ExponentialMovingAverage(decay_rate, name="var_ema")
+
+  def __call__(self, x: chex.Array, is_training: bool) -> chex.Array:
+    """Normalises [V, B, ..., C] by batch statistics, or by running ones."""
+    shape = (1,) * (x.ndim - 2) + x.shape[-1:]
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    scale = hk.get_parameter("scale", shape, dtype, self._scale_init)
+    offset = hk.get_parameter("offset", shape, dtype, jnp.zeros)
+    if is_training:
+      rows = x.reshape(x.shape[0], -1, x.shape[-1])
+      y, means, variances = _normalise(
+        self._eps,
+        self._axis_name,
+        rows,
+        scale.reshape(1, -1),
+        offset.reshape(1, -1),
+      )
+      for mean, var in zip(means, variances, strict=True):
+        self._mean_ema(mean.reshape(shape))
+        self._var_ema(var.reshape(shape))
+      return y.reshape(x.shape)
+    inv = scale * jax.lax.rsqrt(self._var_ema.average + self._eps)
+    centred = at_least_float32(x) - self._mean_ema.average[None]
+    return (centred * inv[None] + offset[None]).astype(x.dtype)
+
+
+def _column_sums(
+  terms: Callable[..., Sequence[chex.Array]], *arrays: chex.Array
+) -> chex.Array:
+  """Sums terms over the rows, in float32 at least.
+
+  The rows are added slice to slice before the rest is summed: XLA's CPU backend
+  does that at the speed of memory and without storing the terms, which it does
+  not achieve with a sum over all rows.
+
+  Args:
+    terms: maps parts of the arrays, [V, n, C] each, to S such.
+    *arrays: [V, N, C].
+
+  Returns:
+    [S, V, C].
+  """
+  rows = arrays[0].shape[1]
+  parts = next(k for k in (8, 7, 6, 5, 4, 3, 2, 1) if rows % k == 0)
+  n = rows // parts
+  sums = [
+    terms(
+      *(at_least_float32(array[:, i * n : (i + 1) * n]) for array in arrays)
+    )
+    for i in range(parts)
+  ]
+  return jnp.stack(
+    [
+      jnp.sum(sum(term[1:], term[0]), axis=1)
+      for term in zip(*sums, strict=True)
+    ]
+  )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _normalise(eps, axis_name, x, scale, offset):
+  """Returns [V, N, C] normalised per view, and the means and variances used.
+
+  Scale and offset are [1, C].
+
+  The derivative is written out: it needs two sums over the rows, while
+  differentiating the forward pass needs four. It treats mean and variance, which
+  only feed the running statistics, as constants.
+  """
+  return _normalise_forward(eps, axis_name, x, scale, offset)[0]
+
+
+def _normalise_forward(eps, axis_name, x, scale, offset):
+  means = _column_sums(lambda x: (x, jnp.square(x)), x) / x.shape[1]
+  mean, mean_of_squares = devices.mean_over_devices(means, axis_name)
+  var = mean_of_squares - jnp.square(mean)
+  inv = jax.lax.rsqrt(var + eps)
+  y = (at_least_float32(x) - mean[:, None]) * (scale * inv)[:, None]
+  y = y + offset[None]
+  return (y.astype(x.dtype), mean, var), (x, scale, mean, inv)
+
+
+def _normalise_backward(eps, axis_name, residuals, cotangents):
+  del eps
+  x, scale, mean, inv = residuals
+  dy, _, _ = cotangents
+  mean = mean[:, None]
+  totals = _column_sums(lambda dy, x: (dy, dy * (x - mean)), dy, x)
+  d_offset, d_scale = totals[0], totals[1] * inv
+  means = jnp.stack([d_offset, d_scale]) / x.shape[1]
+  mean_dy, slope = devices.mean_over_devices(means, axis_name)[:, :, None]
+  inv = inv[:, None]
+  centred = at_least_float32(x) - mean
+  dx = at_least_float32(dy) - mean_dy - centred * (inv * slope)
+  dx = dx * (scale[None] * inv)
+  return (
+    dx.astype(x.dtype),
+    jnp.sum(d_scale, axis=0, keepdims=True),
+    jnp.sum(d_offset, axis=0, keepdims=True),
+  )
+
+
+_normalise.defvjp(_normalise_forward, _normalise_backward)

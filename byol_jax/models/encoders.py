@@ -1,0 +1,87 @@
+"""The registry of encoders.
+
+To add a family of encoders, write a Haiku module in a file of this package and
+enter its members here. The module maps [V, B, H, W, C] views and `is_training` to
+[V, B, D] embeddings; the names of its parameters begin with its own name.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import chex
+
+from byol_jax import errors
+from byol_jax.config import schema
+from byol_jax.models import resnet
+
+
+class Builder(Protocol):
+  """Makes the Haiku module of an encoder, inside a transformed function."""
+
+  def __call__(
+    self,
+    config: schema.EncoderConfig,
+    *,
+    bn_config: Mapping[str, Any],
+    remat: bool,
+  ) -> Callable[[chex.Array, bool], chex.Array]:
+    """Returns the module.
+
+    Args:
+      config: the options of the encoder.
+      bn_config: keyword arguments of every `BatchNorm`.
+      remat: whether to compute parts again for their gradient.
+    """
+
+
+class Encoder(NamedTuple):
+  """An entry of the registry.
+
+  Attributes:
+    build: makes the module.
+    check: raises `UserError` if the options do not suit this encoder.
+  """
+
+  build: Builder
+  check: Callable[[schema.EncoderConfig], None]
+
+
+def _resnet(
+  module_name: str,
+  blocks: tuple[int, ...],
+  channels: tuple[int, ...],
+  bottleneck: bool,
+) -> Encoder:
+  architecture = resnet.Architecture(module_name, blocks, channels, bottleneck)
+  return Encoder(functools.partial(resnet.ResNet, architecture), resnet.check)
+
+
+_BASIC = (64, 128, 256, 512)
+_BOTTLENECK = (256, 512, 1024, 2048)
+
+# He et al. 2016. TinyResNet is the reference's, for tests; ResNet10 is ours, the
+# shallowest that keeps the channels, for a machine without an accelerator.
+ENCODERS: dict[str, Encoder] = {
+  "TinyResNet": _resnet("tiny_res_net", (1, 1, 1, 1), (8, 8, 8, 8), False),
+  "ResNet10": _resnet("res_net10", (1, 1, 1, 1), _BASIC, False),
+  "ResNet18": _resnet("res_net18", (2, 2, 2, 2), _BASIC, False),
+  "ResNet34": _resnet("res_net34", (3, 4, 6, 3), _BASIC, False),
+  "ResNet50": _resnet("res_net50", (3, 4, 6, 3), _BOTTLENECK, True),
+  "ResNet101": _resnet("res_net101", (3, 4, 23, 3), _BOTTLENECK, True),
+  "ResNet152": _resnet("res_net152", (3, 8, 36, 3), _BOTTLENECK, True),
+  "ResNet200": _resnet("res_net200", (3, 24, 36, 3), _BOTTLENECK, True),
+}
+
+
+def find(config: schema.EncoderConfig) -> Encoder:
+  """Returns the entry of an encoder.
+
+  Raises:
+    UserError: if the name is unknown or the options do not suit the encoder.
+  """
+  if config.name not in ENCODERS:
+    raise errors.unknown_name("model.encoder.name", config.name, ENCODERS)
+  encoder = ENCODERS[config.name]
+  encoder.check(config)
+  return encoder
