@@ -124,3 +124,20 @@ def test_parts_of_different_lengths_are_concatenated_in_order(monkeypatch):
   monkeypatch.setattr(processes.multihost_utils, "process_allgather", gather)
   found = processes.all_gather_concat(parts[0])
   np.testing.assert_array_equal(found, np.arange(8).reshape(4, 2))
+
+
+@pytest.mark.parametrize(
+  ("flags", "parts"),
+  [
+    (("", 2, None), ("--num_processes=2", "all three")),
+    (("here:1", None, 0), ("--coordinator=here:1", "all three")),
+    (("here:1", 2, 2), ("--process_id=2", "from 0 to 1")),
+    (("here:1", 2, -1), ("--process_id=-1", "from 0 to 1")),
+  ],
+)
+def test_incomplete_or_contradictory_flags_are_one_line(flags, parts):
+  with pytest.raises(errors.UserError) as info:
+    processes.initialize(*flags)
+  for part in parts:
+    assert part in str(info.value)
+  assert "\n" not in str(info.value)

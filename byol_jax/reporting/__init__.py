@@ -1,1 +1,1 @@
-"""Pictures and tables of what a run left in its workdir."""
+"""Pictures and tables of the results in a workdir."""

@@ -61,6 +61,34 @@ def initialize(
     UserError: only some of the arguments are given, or they are contradictory,
       or the connection fails.
   """
+  is_given = _check_flags(coordinator_address, num_processes, process_id)
+  if not (is_given or _are_launched()):
+    return
+  cpu.raise_collective_timeout()
+  try:
+    jax.distributed.initialize(
+      coordinator_address or None,
+      num_processes,
+      process_id,
+      initialization_timeout=_INITIALIZATION_SECONDS,
+      heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+      cluster_detection_method="deactivate" if is_given else None,
+    )
+  except (RuntimeError, ValueError) as error:
+    if not is_given:
+      logging.warning("No other processes were found: %s", error)
+      return
+    raise errors.UserError(
+      "The processes could not be connected:"
+      f" {str(error).splitlines()[0]}; check that all were started and can"
+      f" reach --coordinator={coordinator_address}."
+    ) from error
+
+
+def _check_flags(
+  coordinator_address: str, num_processes: int | None, process_id: int | None
+) -> bool:
+  """Returns whether the flags name the processes; see `initialize`."""
   is_given = (
     bool(coordinator_address),
     num_processes is not None,
@@ -81,27 +109,7 @@ def initialize(
       f"--process_id={process_id} must be from 0 to {num_processes - 1}, as"
       f" --num_processes={num_processes}."
     )
-  if not (any(is_given) or _are_launched()):
-    return
-  cpu.raise_collective_timeout()
-  try:
-    jax.distributed.initialize(
-      coordinator_address or None,
-      num_processes,
-      process_id,
-      initialization_timeout=_INITIALIZATION_SECONDS,
-      heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
-      cluster_detection_method="deactivate" if any(is_given) else None,
-    )
-  except (RuntimeError, ValueError) as error:
-    if not any(is_given):
-      logging.warning("No other processes were found: %s", error)
-      return
-    raise errors.UserError(
-      "The processes could not be connected:"
-      f" {str(error).splitlines()[0]}; check that all were started and can"
-      f" reach --coordinator={coordinator_address}."
-    ) from error
+  return any(is_given)
 
 
 def _are_launched() -> bool:
