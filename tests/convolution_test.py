@@ -1,5 +1,6 @@
 """Convolution as CPUs compute it, against XLA's own."""
 
+import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from byol_jax.models import convolution
+from byol_jax.models import convolution, layers
+from byol_jax.runtime import devices
 
 _PADS = st.tuples(st.integers(0, 3), st.integers(0, 3))
 
@@ -84,11 +86,36 @@ def test_leading_axes_are_only_examples():
   assert_close(y[1], convolution.conv(x[1], w, 2))
 
 
-def test_accelerators_get_xlas_own_convolution(monkeypatch):
+@pytest.mark.parametrize("by_argument", [True, False])
+def test_accelerators_get_xlas_own_convolution(by_argument):
   x = jnp.ones((1, 8, 8, 64))
   w = jnp.ones((3, 3, 64, 8))
-  on_cpu = jax.make_jaxpr(lambda x, w: convolution.conv(x, w, 1))(x, w)
-  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-  on_gpu = jax.make_jaxpr(lambda x, w: convolution.conv(x, w, 1))(x, w)
-  assert "custom_vjp" in str(on_cpu)
-  assert [e.primitive.name for e in on_gpu.eqns] == ["conv_general_dilated"]
+
+  def traced(platform):
+    if by_argument:
+      return jax.make_jaxpr(
+        lambda x, w: convolution.conv(x, w, 1, platform=platform)
+      )(x, w)
+    with devices.assume_platform(platform):
+      return jax.make_jaxpr(lambda x, w: convolution.conv(x, w, 1))(x, w)
+
+  assert "custom_vjp" in str(traced("cpu"))
+  (operation,) = traced("gpu").eqns
+  assert operation.primitive.name == "conv_general_dilated"
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 2), (7, 2)])
+def test_the_layer_is_haikus(kernel, stride):
+  x = np.random.RandomState(0).randn(2, 9, 10, 5).astype(np.float32)
+
+  def of(layer):
+    return hk.without_apply_rng(hk.transform(layer))
+
+  ours = of(lambda x: layers.Conv2D(6, kernel, stride, "conv")(x))
+  haikus = of(
+    lambda x: hk.Conv2D(6, kernel, stride, with_bias=False, name="conv")(x)
+  )
+  key = jax.random.key(0)
+  params, expected = ours.init(key, x), haikus.init(key, x)
+  np.testing.assert_array_equal(params["conv"]["w"], expected["conv"]["w"])
+  assert_close(ours.apply(params, x), haikus.apply(params, x))

@@ -6,7 +6,8 @@ import chex
 import haiku as hk
 import numpy as np
 
-from byol_jax.models import networks
+from byol_jax.config import schema
+from tests import network_cases
 from tests.golden_data import Golden
 
 UPDATES = Golden("update_steps_1dev")
@@ -19,16 +20,15 @@ _ROUNDING_ONLY = [("projector/linear", "b"), ("predictor/linear", "b")]
 def make_network() -> hk.TransformedWithState:
   """The network that the reference trained, with ten classes."""
   config = UPDATES.json("config_json")["network_config"]
-  return networks.make_network(
-    encoder=config["encoder_class"],
-    projector_hidden_size=config["projector_hidden_size"],
-    projector_output_size=config["projector_output_size"],
-    predictor_hidden_size=config["predictor_hidden_size"],
-    batch_norm_decay_rate=config["bn_config"]["decay_rate"],
-    batch_norm_eps=config["bn_config"]["eps"],
-    num_classes=10,
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
+  assert (
+    config["bn_config"]["decay_rate"] == schema.BatchNormConfig().decay_rate
+  )
+  assert config["bn_config"]["eps"] == schema.BatchNormConfig().eps
+  assert config["projector_hidden_size"] == config["predictor_hidden_size"]
+  return network_cases.make_network(
+    name=config["encoder_class"],
+    hidden_size=config["projector_hidden_size"],
+    output_size=config["projector_output_size"],
   )
 
 

@@ -9,37 +9,19 @@ import numpy as np
 import optax
 import pytest
 
-from byol_jax.learning import learner, optimizers
-from byol_jax.models import networks
+from byol_jax.config import schema
+from byol_jax.learning import learner, optimizers, schedules, target
 from byol_jax.runtime import devices
 from tests.golden_data import Golden
+from tests.golden_network import assert_trees_agree, make_network
 
 ONE = Golden("update_steps_1dev")
 TWO = Golden("update_steps_2dev")
 
-# A bias just before batch norm: its exact gradient is zero.
-ROUNDING_ONLY = [("projector/linear", "b"), ("predictor/linear", "b")]
-
-
-@functools.cache
-def make_network():
-  config = ONE.json("config_json")["network_config"]
-  return networks.make_network(
-    encoder=config["encoder_class"],
-    projector_hidden_size=config["projector_hidden_size"],
-    projector_output_size=config["projector_output_size"],
-    predictor_hidden_size=config["predictor_hidden_size"],
-    batch_norm_decay_rate=config["bn_config"]["decay_rate"],
-    batch_norm_eps=config["bn_config"]["eps"],
-    num_classes=10,
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-  )
-
 
 def lars_settings():
   hparams = ONE.json("config_json")["optimizer_config"]
-  return dict(
+  return schema.OptimizerConfig(
     weight_decay=hparams["weight_decay"],
     momentum=hparams["momentum"],
     trust_coefficient=hparams["eta"],
@@ -49,20 +31,20 @@ def lars_settings():
 @functools.cache
 def make_learner(tau=None, network=None, microbatches=1):
   config = ONE.json("config_json")
-  learning_rate = optimizers.learning_rate_schedule(
-    optimizers.peak_learning_rate(
+  learning_rate = schedules.learning_rate_schedule(
+    schedules.peak_learning_rate(
       config["lr_schedule_config"]["base_learning_rate"], config["batch_size"]
     ),
     total_steps=config["max_steps"],
     warmup_steps=config["lr_schedule_config"]["warmup_steps"],
   )
-  optimizer = optimizers.lars(learning_rate, **lars_settings())
+  optimizer = optimizers.lars(learning_rate, lars_settings())
   if tau is None:
-    schedule = optimizers.tau_schedule(
+    schedule = target.tau_schedule(
       "cosine", config["base_target_ema"], config["max_steps"]
     )
   else:
-    schedule = optimizers.tau_schedule("constant", tau, config["max_steps"])
+    schedule = target.tau_schedule("constant", tau, config["max_steps"])
   return learner.make_learner(
     network or make_network(),
     optimizer,
@@ -102,7 +84,7 @@ def start_state():
 @jax.jit
 def loss_of_batch(params, state, batch):
   """`learner.loss_fn` of a whole batch on one device."""
-  labelled = learner.labelled_share(batch["label"], axis_name=None)
+  labelled = learner.labelled_fraction(batch["label"], axis_name=None)
   return learner.loss_fn(make_network(), params, state, batch, labelled)
 
 
@@ -111,18 +93,6 @@ gradients_of_batch = jax.jit(jax.grad(loss_of_batch, has_aux=True))
 
 def trace(state):
   return optax.tree.get(state.opt_state, "trace")
-
-
-def assert_trees_agree(actual, expected, rtol):
-  """Each array within `rtol` of the expected one, in the L2 norm."""
-  chex.assert_trees_all_equal_shapes(actual, expected)
-  for module, arrays in expected.items():
-    for name, array in arrays.items():
-      error = np.linalg.norm(np.asarray(actual[module][name] - array))
-      if (module, name) in ROUNDING_ONLY and np.linalg.norm(array) < 1e-5:
-        assert error < 1e-6, (module, name)
-      else:
-        assert error <= rtol * np.linalg.norm(array), (module, name)
 
 
 def in_float64(tree):
@@ -408,7 +378,7 @@ def test_micro_batches_change_nothing_where_batch_norm_is_frozen():
 def test_micro_batches_average_gradients_of_parts():
   """Batch norm sees a part at a time; one optimizer step follows (paper, 5)."""
   state, batch = start_state(), partly_labelled()
-  labelled = learner.labelled_share(batch["label"], axis_name=None)
+  labelled = learner.labelled_fraction(batch["label"], axis_name=None)
 
   @jax.jit
   def gradient(part, state):
@@ -428,7 +398,7 @@ def test_micro_batches_average_gradients_of_parts():
   two = make_learner(microbatches=2)
   done, _ = jax.jit(two.update)(state, batch)
   # The first step's trace is the gradient after LARS' scaling: decay and all.
-  expected, _ = optimizers.lars(lambda step: 1.0, **lars_settings()).update(
+  expected, _ = optimizers.lars(lambda step: 1.0, lars_settings()).update(
     total, state.opt_state, state.online_params
   )
   actual = jax.tree.map(jnp.negative, trace(done))

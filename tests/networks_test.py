@@ -10,25 +10,12 @@ import numpy as np
 import pytest
 
 from byol_jax import errors
-from byol_jax.models import networks, resnet
+from byol_jax.models import describe, encoders, networks
+from byol_jax.runtime import devices
 from tests import golden_data
+from tests.network_cases import make_network
 
 TREES = golden_data.param_trees()
-
-
-def make_network(**changes):
-  options = dict(
-    encoder="ResNet18",
-    projector_hidden_size=32,
-    projector_output_size=16,
-    predictor_hidden_size=32,
-    batch_norm_decay_rate=0.9,
-    batch_norm_eps=1e-5,
-    num_classes=10,
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-  )
-  return networks.make_network(**(options | changes))
 
 
 def shapes_of(network, side):
@@ -43,12 +30,12 @@ def shapes_of(network, side):
 )
 def test_parameter_tree_is_the_references(tree, encoder, width):
   config = TREES[tree]["config"]
+  assert config["projector_hidden_size"] == config["predictor_hidden_size"]
   network = make_network(
-    encoder=encoder,
+    name=encoder,
     width=width,
-    projector_hidden_size=config["projector_hidden_size"],
-    projector_output_size=config["projector_output_size"],
-    predictor_hidden_size=config["predictor_hidden_size"],
+    hidden_size=config["projector_hidden_size"],
+    output_size=config["projector_output_size"],
     num_classes=1000,
   )
   params, state = shapes_of(network, 224)
@@ -82,9 +69,8 @@ def test_parameter_tree_is_the_references(tree, encoder, width):
   ],
 )
 def test_encoders_have_the_known_number_of_parameters(encoder, count):
-  params, _ = shapes_of(make_network(encoder=encoder), 64)
-  root = resnet.ENCODERS[encoder].module_name
-  of_encoder = {m: a for m, a in params.items() if m.startswith(root)}
+  params, _ = shapes_of(make_network(name=encoder), 64)
+  of_encoder = {m: a for m, a in params.items() if networks.is_of_encoder(m)}
   assert hk.data_structures.tree_size(of_encoder) == count
 
 
@@ -98,7 +84,7 @@ def test_every_variant_gives_finite_outputs_of_its_shapes(
   version, stem, pooling, positions
 ):
   network = make_network(
-    encoder="TinyResNet", version=version, stem=stem, pooling=pooling, width=0.5
+    name="TinyResNet", version=version, stem=stem, pooling=pooling, width=0.5
   )
   images = jax.random.uniform(jax.random.key(0), (2, 32, 32, 3))
   params, state = network.init(jax.random.key(1), images, is_training=True)
@@ -125,9 +111,7 @@ def test_width_multiplies_all_channels_even_by_fractions():
 def test_zero_init_silences_each_residual_branch(encoder, last):
   images = jnp.zeros((1, 32, 32, 3))
   for zero in (False, True):
-    network = make_network(
-      encoder=encoder, width=0.125, zero_init_last_scale=zero
-    )
+    network = make_network(name=encoder, width=0.125, zero_init_last_scale=zero)
     params, _ = network.init(jax.random.key(0), images, is_training=True)
     scales = [
       arrays["scale"]
@@ -139,8 +123,8 @@ def test_zero_init_silences_each_residual_branch(encoder, last):
 
 
 @pytest.mark.slow
-def test_inference_judges_each_image_by_itself():
-  network = make_network(encoder="TinyResNet")
+def test_inference_treats_each_image_by_itself():
+  network = make_network(name="TinyResNet")
   images = jax.random.uniform(jax.random.key(0), (4, 32, 32, 3))
   params, state = network.init(jax.random.key(1), images, is_training=True)
   _, state = network.apply(params, state, images, is_training=True)
@@ -156,7 +140,7 @@ def test_inference_judges_each_image_by_itself():
 @pytest.mark.parametrize(
   ("option", "value", "known"),
   [
-    ("encoder", "ResNet51", "ResNet50"),
+    ("name", "ResNet51", "ResNet50"),
     ("version", "v3", "v1, v2"),
     ("stem", "patch", "imagenet, cifar"),
     ("pooling", "max", "mean, flatten"),
@@ -169,12 +153,12 @@ def test_unknown_names_list_the_known_ones(option, value, known):
 
 
 @pytest.mark.slow
-def test_bfloat16_computes_in_it_and_keeps_all_else_in_float32(monkeypatch):
+def test_bfloat16_computes_in_it_and_keeps_all_else_in_float32():
   # The stem keeps 16 positions to the end: batch norm over a few images of one
   # position each would blow up rounding.
   images = jax.random.uniform(jax.random.key(0), (1, 16, 32, 32, 3))
   full, half = (
-    make_network(encoder="TinyResNet", stem="cifar", precision=precision)
+    make_network(name="TinyResNet", stem="cifar", precision=precision)
     for precision in ("float32", "bfloat16")
   )
   (params, state), (same, _) = (
@@ -189,8 +173,7 @@ def test_bfloat16_computes_in_it_and_keeps_all_else_in_float32(monkeypatch):
     outputs, new_state = network.apply(params, state, images, is_training=True)
     return jnp.mean(jnp.square(outputs.prediction)), (outputs, new_state)
 
-  with monkeypatch.context() as patched:  # CPUs widen inside a convolution.
-    patched.setattr(jax, "default_backend", lambda: "gpu")
+  with devices.assume_platform("gpu"):  # CPUs widen inside a convolution.
     program = jax.make_jaxpr(jax.grad(lambda p: loss(half, p)[0]))(params)
   assert products_of(program.jaxpr) == {"bfloat16"}
   outputs = []
@@ -234,3 +217,29 @@ def test_rematerialisation_changes_no_result():
 
     results.append(jax.jit(jax.grad(loss, has_aux=True))(params))
   chex.assert_trees_all_close(*results, rtol=1e-4, atol=1e-6)
+
+
+class _Patches(hk.Module):
+  """A toy family: the mean of linear patch embeddings."""
+
+  def __init__(self, config, *, bn_config, remat):
+    del bn_config, remat
+    super().__init__(name="patches")
+    self._channels = round(8 * config.width)
+
+  def __call__(self, images, is_training):
+    del is_training
+    views, batch, height, width, channels = images.shape
+    x = images.reshape(views, batch, height // 4, 4, width // 4, 4, channels)
+    x = x.transpose(0, 1, 2, 4, 3, 5, 6).reshape(
+      views, batch, -1, 16 * channels
+    )
+    return jnp.mean(hk.Linear(self._channels)(x), axis=2)
+
+
+def test_the_registry_takes_encoders_that_are_no_resnets(monkeypatch):
+  entry = encoders.Encoder(_Patches, lambda config: None)
+  monkeypatch.setitem(encoders.ENCODERS, "Patches", entry)
+  network = make_network(name="Patches", width=2.0, stem="none of a ResNet's")
+  (encoder, *_) = describe.describe(network, (2, 32, 32, 3))
+  assert encoder == ("patches", "2x32x32x3", "2x16", 16 * (48 + 1))

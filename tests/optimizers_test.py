@@ -8,7 +8,8 @@ import optax
 import pytest
 
 from byol_jax import errors
-from byol_jax.learning import optimizers
+from byol_jax.config import schema
+from byol_jax.learning import optimizers, schedules, target
 from tests.golden_data import Golden
 
 SCHEDULES = Golden("schedules")
@@ -18,8 +19,8 @@ LARS = Golden("lars")
 @pytest.mark.parametrize("i", range(5))
 def test_learning_rate_is_the_references(i):
   setting = SCHEDULES.json("lr_settings_json")[i]
-  schedule = optimizers.learning_rate_schedule(
-    optimizers.peak_learning_rate(
+  schedule = schedules.learning_rate_schedule(
+    schedules.peak_learning_rate(
       setting["base_learning_rate"], setting["batch_size"]
     ),
     total_steps=setting["total_steps"],
@@ -35,7 +36,7 @@ def test_learning_rate_is_the_references(i):
 @pytest.mark.parametrize("i", range(4))
 def test_tau_is_the_references(i):
   setting = SCHEDULES.json("ema_settings_json")[i]
-  schedule = optimizers.tau_schedule(
+  schedule = target.tau_schedule(
     "cosine", setting["base_ema"], setting["max_steps"]
   )
   taus = jax.vmap(schedule)(SCHEDULES[f"ema/{i}/steps"])
@@ -43,13 +44,13 @@ def test_tau_is_the_references(i):
 
 
 def test_schedules_hold_their_last_value_and_stay_finite():
-  rate = optimizers.learning_rate_schedule(1.0, total_steps=4, warmup_steps=4)
+  rate = schedules.learning_rate_schedule(1.0, total_steps=4, warmup_steps=4)
   np.testing.assert_allclose(
     jax.vmap(rate)(jnp.arange(7)),
     [0, 0.25, 0.5, 0.75, 1.0, 0.0, 0.0],
     atol=1e-6,
   )
-  tau = optimizers.tau_schedule("constant", 0.9, 10)
+  tau = target.tau_schedule("constant", 0.9, 10)
   np.testing.assert_allclose(jax.vmap(tau)(jnp.arange(20)), 0.9)
 
 
@@ -58,9 +59,11 @@ def test_five_lars_steps_are_the_references():
   hparams = LARS.json("hparams_json")
   optimizer = optimizers.lars(
     lambda step: rates[step],
-    weight_decay=hparams["weight_decay"],
-    momentum=hparams["momentum"],
-    trust_coefficient=hparams["eta"],
+    schema.OptimizerConfig(
+      weight_decay=hparams["weight_decay"],
+      momentum=hparams["momentum"],
+      trust_coefficient=hparams["eta"],
+    ),
   )
   params = jax.tree.map(jnp.asarray, LARS.tree("params/0"))
   state = optimizer.init(params)
@@ -82,7 +85,7 @@ def test_biases_and_norms_are_neither_decayed_nor_adapted():
     "res_net50/~/initial_batchnorm": {"scale": 0, "offset": 0},
     "projector/batch_norm": {"scale": 0, "offset": 0},
   }
-  assert optimizers.decayed_and_adapted(params) == {
+  assert optimizers.exclude_bias_and_norm(params) == {
     "projector/linear": {"w": True, "b": False},
     "res_net50/~/initial_batchnorm": {"scale": False, "offset": False},
     "projector/batch_norm": {"scale": False, "offset": False},
@@ -90,24 +93,20 @@ def test_biases_and_norms_are_neither_decayed_nor_adapted():
 
 
 def test_tau_of_one_keeps_the_target_and_zero_copies():
-  target = {"m": {"w": jnp.array([0.1, -3.0, 1e-8])}}
+  params = {"m": {"w": jnp.array([0.1, -3.0, 1e-8])}}
   online = {"m": {"w": jnp.array([7.3, 0.2, 1.0])}}
   chex.assert_trees_all_equal(
-    optimizers.update_target(target, online, jnp.float32(1)), target
+    target.update_target(params, online, jnp.float32(1)), params
   )
   chex.assert_trees_all_close(
-    optimizers.update_target(target, online, jnp.float32(0)), online, rtol=1e-6
+    target.update_target(params, online, jnp.float32(0)), online, rtol=1e-6
   )
 
 
 def test_unknown_names_list_the_known_ones():
   with pytest.raises(errors.UserError, match=r"'adamax' is unknown.*lars, sgd"):
     optimizers.make_optimizer(
-      "adamax",
-      lambda step: 0.1,
-      weight_decay=0.0,
-      momentum=0.9,
-      trust_coefficient=1e-3,
+      lambda step: 0.1, schema.OptimizerConfig(name="adamax")
     )
   with pytest.raises(errors.UserError, match="cosine, constant"):
-    optimizers.tau_schedule("linear", 0.9, 10)
+    target.tau_schedule("linear", 0.9, 10)

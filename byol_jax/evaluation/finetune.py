@@ -23,7 +23,7 @@ from byol_jax.evaluation import classifiers, features, heads
 from byol_jax.evaluation.classifiers import Classifier
 from byol_jax.evaluation.features import Features
 from byol_jax.evaluation.heads import Head
-from byol_jax.learning import optimizers
+from byol_jax.learning import optimizers, schedules
 from byol_jax.runtime import devices
 from byol_jax.training import build
 
@@ -154,10 +154,10 @@ def update(
   (loss, state), grads = jax.value_and_grad(loss_fn, has_aux=True)(trained)
   grads, loss = devices.mean_over_devices((grads, loss), axis_name)
   hparams = now.hparams
-  falling = optimizers.half_cosine(now.step, hparams.total_steps)
+  falling = schedules.half_cosine(now.step, hparams.total_steps)
   decay = optax.add_decayed_weights(
     hparams.weight_decay,
-    mask=(optimizers.decayed_and_adapted(now.params), Head(True, False)),
+    mask=(optimizers.exclude_bias_and_norm(now.params), Head(True, False)),
   )
   grads, _ = decay.update(grads, decay.init(trained), trained)
   optimizer = heads.sgd(hparams.learning_rate * falling)

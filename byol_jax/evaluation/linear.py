@@ -21,7 +21,7 @@ from byol_jax.evaluation import classifiers, features, heads
 from byol_jax.evaluation.classifiers import Classifier
 from byol_jax.evaluation.features import Features
 from byol_jax.evaluation.heads import Head
-from byol_jax.learning import optimizers
+from byol_jax.learning import schedules
 
 if TYPE_CHECKING:
   from byol_jax.evaluation.eval_model import EvalModel
@@ -82,7 +82,7 @@ def _fit(
   return fit(
     batches,
     learning_rates=[
-      optimizers.peak_learning_rate(rate, batch_size)
+      schedules.peak_learning_rate(rate, batch_size)
       for rate in base_learning_rates
     ],
     total_steps=classifiers.num_steps(options.epochs, len(indices), batch_size),
@@ -127,7 +127,7 @@ def fit(
     that diverged holds NaN.
   """
   peaks = np.asarray(learning_rates, np.float32)
-  cosine = optimizers.learning_rate_schedule(
+  cosine = schedules.learning_rate_schedule(
     1.0, total_steps=total_steps, warmup_steps=0
   )
   layers = heads.stack(heads.new_head(num_features, num_classes), len(peaks))

@@ -16,7 +16,7 @@ from byol_jax.evaluation import classifiers
 from byol_jax.evaluation.classifiers import Classifier
 from byol_jax.evaluation.features import Features
 from byol_jax.evaluation.finetune import HParams, finetuned, make_scorer
-from byol_jax.learning import optimizers
+from byol_jax.learning import schedules
 
 if TYPE_CHECKING:
   from byol_jax.evaluation.eval_model import EvalModel
@@ -56,7 +56,7 @@ def _fit(
   ]
   grid = [
     HParams(
-      optimizers.peak_learning_rate(settings["learning_rate"], batch_size),
+      schedules.peak_learning_rate(settings["learning_rate"], batch_size),
       0.0,
       classifiers.num_steps(settings["epochs"], len(indices), batch_size),
     )

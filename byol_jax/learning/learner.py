@@ -1,5 +1,6 @@
-"""One step of BYOL as pure functions: state and batch in, state out."""
+"""The update of BYOL as pure functions of a state and a batch."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -9,7 +10,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from byol_jax.learning import losses, optimizers
+from byol_jax.learning import losses
+from byol_jax.learning.schedules import Schedule
+from byol_jax.learning.target import update_target
 from byol_jax.models import networks
 from byol_jax.runtime import devices
 
@@ -18,15 +21,15 @@ Metrics = dict[str, chex.Array]
 
 
 class TrainState(NamedTuple):
-  """All that training carries from step to step, without a device axis.
+  """The state that training carries from step to step, without a device axis.
 
   Attributes:
-    step: int32 scalar, how many updates were made.
-    online_params: {module: {name: array}}, what the gradient moves.
+    step: int32 scalar, the number of updates made.
+    online_params: {module: {name: array}}, which the gradient moves.
     target_params: the same tree, the moving average.
     online_state: running batch-norm statistics of the online network.
-    target_state: those of the target network; never averaged.
-    opt_state: the optimizer's.
+    target_state: those of the target network, which are never averaged.
+    opt_state: the state of the optimizer.
   """
 
   step: chex.Array
@@ -52,11 +55,11 @@ class Learner(NamedTuple):
 def _initialiser(
   network: hk.TransformedWithState, images: chex.Array
 ) -> tuple[Callable[[chex.PRNGKey], hk.Params], hk.State]:
-  """What makes initial parameters, and a zeroed state; runs no network.
+  """Returns a function to initial parameters, and a state of zeros.
 
-  Haiku creates parameters by running the forward pass. Under `jit`, nothing of
-  it survives but the initialisers, as only they lead to the parameters; the
-  state, which would depend on the images, is made from its shapes.
+  Haiku creates parameters by running the forward pass. Under `jit`, only the
+  initialisers are left of it, as nothing else leads to the parameters. The state
+  would depend on the images, so it is made from its shapes.
   """
   zeros = jnp.zeros((1, *images.shape[-3:]))
 
@@ -75,7 +78,7 @@ def _both_views(
   batch: Batch,
   axis_name: str | None,
 ) -> tuple[networks.Outputs, networks.Outputs, hk.State]:
-  """The outputs for view 1 and, after it, view 2, and the state after both."""
+  """Returns the outputs for view 1 and view 2, and the state after both."""
   views = jnp.stack([batch["view1"], batch["view2"]])
   outputs, state = network.apply(
     params, state, views, is_training=True, axis_name=axis_name
@@ -84,8 +87,8 @@ def _both_views(
   return first, second, state
 
 
-def labelled_share(labels: chex.Array, axis_name: str | None) -> chex.Array:
-  """The share of labelled examples in a batch over all devices."""
+def labelled_fraction(labels: chex.Array, axis_name: str | None) -> chex.Array:
+  """Returns the fraction of labelled examples in a batch over all devices."""
   return devices.mean_over_devices(jnp.mean(labels >= 0), axis_name)
 
 
@@ -97,22 +100,22 @@ def loss_fn(
   labelled: chex.Array,
   axis_name: str | None = None,
 ) -> tuple[chex.Array, tuple[hk.State, hk.State, Metrics]]:
-  """BYOL's loss plus the online classifier's.
+  """Returns BYOL's loss plus that of the online classifier.
 
-  Each view's prediction by the online network is compared with the other
-  view's projection by the target network, and both directions are added
-  (Grill et al. 2020, eq. 2). The classifier sees view 1 behind a stopped
-  gradient and counts labelled examples only.
+  The loss compares the online network's prediction for each view with the target
+  network's projection of the other view, and adds both directions (Grill et al.
+  2020, eq. 2). The classifier sees view 1 behind a stopped gradient and counts
+  labelled examples only.
 
   Args:
     network: from `networks.make_network`.
-    online_params: what the loss is differentiated by; those in `state` are
-      not looked at.
-    state: gives the target network and both batch-norm states.
-    batch: `view1`, `view2` [B, H, W, 3] in [0, 1]; `label` [B], -1 unknown.
-      May be a part, on a device or of a larger batch; the loss and the metrics
-      are this part's share, whose mean over parts is the whole batch's.
-    labelled: the share of labelled examples in the whole batch.
+    online_params: the parameters to differentiate by; those in `state` are
+      ignored.
+    state: holds the target network and both batch-norm states.
+    batch: `view1`, `view2` [B, H, W, 3] in [0, 1]; `label` [B], -1 if unknown.
+      It may be a part of a batch, on one device or of micro-batches: the mean
+      over all parts of the results is the result for the whole batch.
+    labelled: the fraction of labelled examples in the whole batch.
     axis_name: the devices' axis, for batch-norm statistics.
 
   Returns:
@@ -131,8 +134,8 @@ def loss_fn(
   )
 
   def mean_of_labelled(values: chex.Array) -> chex.Array:
-    # Divided by the share in the whole batch: a mean over parts of this mean is
-    # then the mean over all labelled examples. Without any, it is 0.
+    # Division by the fraction in the whole batch makes the mean over parts the
+    # mean over all labelled examples. Without any, it is 0.
     return jnp.mean(values) / jnp.maximum(labelled, 1e-9)
 
   labels, logits = batch["label"], online1.logits
@@ -148,27 +151,27 @@ def loss_fn(
   return loss, (online_state, target_state, metrics)
 
 
-def _accumulated(
+def _accumulate(
   network: hk.TransformedWithState,
   state: TrainState,
   batch: Batch,
   microbatches: int,
-  finish: Callable[[Batch], Batch],
+  augment: Callable[[Batch], Batch],
   axis_name: str | None,
 ) -> tuple[hk.Params, hk.State, hk.State, Metrics]:
-  """Gradient and metrics, means over micro-batches, and the last states.
+  """Returns mean gradients, the last states and mean metrics of micro-batches.
 
-  One micro-batch is worked on after the other, so that no more than one's views
-  and activations are in memory.
+  Micro-batches are processed one after the other, so that the views and
+  activations of only one are in memory.
   """
-  labelled = labelled_share(batch["label"], axis_name)
+  labelled = labelled_fraction(batch["label"], axis_name)
 
   def add(carry, part):
     total, online_state, target_state = carry
     now = state._replace(online_state=online_state, target_state=target_state)
     grads, (online_state, target_state, metrics) = jax.grad(
       lambda params: loss_fn(
-        network, params, now, finish(part), labelled, axis_name
+        network, params, now, augment(part), labelled, axis_name
       ),
       has_aux=True,
     )(state.online_params)
@@ -182,7 +185,7 @@ def _accumulated(
     jax.tree.map(
       lambda x: x.reshape(microbatches, -1, *x.shape[1:]), dict(batch)
     ),
-    unroll=0 if microbatches == 1 else 1,  # One needs no loop.
+    unroll=0 if microbatches == 1 else 1,  # A single part needs no loop.
   )
   return (
     jax.tree.map(lambda x: x / microbatches, total),
@@ -195,51 +198,37 @@ def _accumulated(
 def make_learner(
   network: hk.TransformedWithState,
   optimizer: optax.GradientTransformation,
-  learning_rate: optimizers.Schedule,
-  tau: optimizers.Schedule,
+  learning_rate: Schedule,
+  tau: Schedule,
   *,
   microbatches: int = 1,
-  finish: Callable[[Batch], Batch] = lambda batch: batch,
+  augment: Callable[[Batch], Batch] = lambda batch: batch,
 ) -> Learner:
-  """Builds the pure functions that train BYOL (Grill et al. 2020, alg. 1).
+  """Returns the pure functions that train BYOL (Grill et al. 2020, alg. 1).
 
   Args:
     network: from `networks.make_network`.
-    optimizer: the whole chain, the learning rate included.
-    learning_rate: the schedule the optimizer follows, for the metrics.
+    optimizer: the whole chain, with the learning rate.
+    learning_rate: the schedule that the optimizer follows, for the metrics.
     tau: the target's decay as a function of the step.
-    microbatches: parts that `update` takes a batch in, to need less memory.
-      Gradients are averaged, and there is one step of optimizer and target a
-      batch; batch norm sees the parts by themselves (paper, batch ablation).
-    finish: makes the views of a part, where the data layer left that to the
-      device; `batch` then holds what it takes.
+    microbatches: parts in which `update` processes a batch, to need less memory.
+      Gradients are averaged, and optimizer and target take one step per batch;
+      batch norm sees one part at a time (paper, batch ablation).
+    augment: makes the views of a part from crops, if the data layer left that to
+      the device.
 
   Returns:
-    `init` and `update`. With `axis_name`, `update` averages gradients,
-    metrics and batch-norm statistics over that axis. Metrics are of the state
+    `init` and `update`. With `axis_name`, `update` averages gradients, metrics
+    and batch-norm statistics over that axis. Metrics are those of the state
     before the update: loss, repr_loss, classif_loss, top1_accuracy,
     top5_accuracy, tau, learning_rate.
   """
 
-  def init(key: chex.PRNGKey, batch: Batch) -> TrainState:
-    # Two draws, as in the reference: the target does not start as a copy.
-    online_key, target_key = jax.random.split(key)
-    init_params, state = _initialiser(network, batch["view1"])
-    online_params = init_params(online_key)
-    return TrainState(
-      step=jnp.zeros((), jnp.int32),
-      online_params=online_params,
-      target_params=init_params(target_key),
-      online_state=state,
-      target_state=jax.tree.map(jnp.copy, state),  # Donated apart.
-      opt_state=optimizer.init(online_params),
-    )
-
   def update(
     state: TrainState, batch: Batch, axis_name: str | None = None
   ) -> tuple[TrainState, Metrics]:
-    grads, online_state, target_state, metrics = _accumulated(
-      network, state, batch, microbatches, finish, axis_name
+    grads, online_state, target_state, metrics = _accumulate(
+      network, state, batch, microbatches, augment, axis_name
     )
     grads, metrics = devices.mean_over_devices((grads, metrics), axis_name)
     updates, opt_state = optimizer.update(
@@ -248,7 +237,7 @@ def make_learner(
     online_params = optax.apply_updates(state.online_params, updates)
     metrics["tau"] = tau(state.step)
     metrics["learning_rate"] = learning_rate(state.step)
-    target_params = optimizers.update_target(
+    target_params = update_target(
       state.target_params, online_params, metrics["tau"]
     )
     return TrainState(
@@ -260,4 +249,25 @@ def make_learner(
       opt_state=opt_state,
     ), metrics
 
-  return Learner(init, update)
+  return Learner(functools.partial(_initial_state, network, optimizer), update)
+
+
+def _initial_state(
+  network: hk.TransformedWithState,
+  optimizer: optax.GradientTransformation,
+  key: chex.PRNGKey,
+  batch: Batch,
+) -> TrainState:
+  """Returns the state before the first update; see `Learner.init`."""
+  # Two draws, as in the reference: the target does not start as a copy.
+  online_key, target_key = jax.random.split(key)
+  init_params, state = _initialiser(network, batch["view1"])
+  online_params = init_params(online_key)
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    online_params=online_params,
+    target_params=init_params(target_key),
+    online_state=state,
+    target_state=jax.tree.map(jnp.copy, state),  # Its memory is donated apart.
+    opt_state=optimizer.init(online_params),
+  )

@@ -1,10 +1,10 @@
-"""Losses and accuracies, per example: callers take the mean."""
+"""Losses and accuracies per example; callers take the mean."""
 
 import chex
 import jax
 import jax.numpy as jnp
 
-# Below this squared norm a vector is left short rather than blown up.
+# A vector with a smaller squared norm stays short instead of being scaled up.
 _MIN_SQUARED_NORM = 1e-12  # deepmind-research/byol/utils/helpers.py
 
 
@@ -16,11 +16,11 @@ def _l2_normalize(x: chex.Array) -> chex.Array:
 def regression_loss(
   prediction: chex.Array, projection: chex.Array
 ) -> chex.Array:
-  """The squared distance of two directions: 2 - 2 cos(prediction, projection).
+  """Returns the squared distance of two directions, 2 - 2 cos.
 
   Args:
-    prediction: [B, D], the online network's.
-    projection: [B, D], the target network's; the caller stops its gradient.
+    prediction: [B, D], of the online network.
+    projection: [B, D], of the target network; the caller stops its gradient.
 
   Returns:
     [B], in [0, 4] (Grill et al. 2020, eq. 2).
@@ -34,14 +34,14 @@ def regression_loss(
 
 
 def softmax_cross_entropy(logits: chex.Array, labels: chex.Array) -> chex.Array:
-  """The cross-entropy of each example, 0 where its label is unknown.
+  """Returns the cross-entropy of each example, 0 where its label is unknown.
 
   Args:
     logits: [B, C].
     labels: [B] int32 in [0, C), or -1 where unknown.
 
   Returns:
-    [B], not negative.
+    [B], at least 0.
   """
   chex.assert_rank([logits, labels], [2, 1])
   one_hot = jax.nn.one_hot(labels, logits.shape[-1])  # All zeros for -1.
@@ -49,9 +49,9 @@ def softmax_cross_entropy(logits: chex.Array, labels: chex.Array) -> chex.Array:
 
 
 def topk_correct(logits: chex.Array, labels: chex.Array, k: int) -> chex.Array:
-  """1 where the label is among the k largest logits, else 0.
+  """Returns 1 where the label is among the k largest logits, else 0.
 
-  Ties count against the example, so that constant logits (a collapsed or
+  Ties count against the example, so that constant logits (of a collapsed or
   untrained classifier) score 0 and not 1.
 
   Args:

@@ -6,7 +6,7 @@ import haiku as hk
 
 from byol_jax.augment import device_ops
 from byol_jax.config import schema
-from byol_jax.learning import optimizers
+from byol_jax.learning import optimizers, schedules, target
 from byol_jax.learning.learner import Learner, make_learner
 from byol_jax.models import networks
 from byol_jax.training import data_streams
@@ -50,25 +50,18 @@ def build_learner(
   Raises:
     UserError: if the encoder, optimizer, schedule or precision is unknown.
   """
-  learning_rate = optimizers.learning_rate_schedule(
+  learning_rate = schedules.learning_rate_schedule(
     plan.peak_learning_rate,
     total_steps=plan.total_steps,
     warmup_steps=plan.warmup_steps,
   )
-  optimizer = optimizers.make_optimizer(
-    config.optimizer.name,
-    learning_rate,
-    weight_decay=config.optimizer.weight_decay,
-    momentum=config.optimizer.momentum,
-    trust_coefficient=config.optimizer.trust_coefficient,
-  )
   return make_learner(
     build_network(config, num_classes),
-    optimizer,
+    optimizers.make_optimizer(learning_rate, config.optimizer),
     learning_rate,
-    optimizers.tau_schedule(config.ema.schedule, plan.tau, plan.total_steps),
+    target.tau_schedule(config.ema.schedule, plan.tau, plan.total_steps),
     microbatches=plan.microbatches,
-    finish=functools.partial(
+    augment=functools.partial(
       device_ops.finish_views, data_streams.make_views(config)
     ),
   )

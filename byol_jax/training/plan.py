@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 from byol_jax.config import schema
-from byol_jax.learning import optimizers
+from byol_jax.learning import schedules, target
 
 # The paper's ablation of batch sizes: top-1 on ImageNet after 300 epochs by the
 # number of images that batch norm sees at once; gradients are accumulated to 4096
@@ -61,9 +61,7 @@ def make_plan(config: schema.Config, num_examples: int) -> Plan:
   epochs_in_steps = train.epochs * num_examples // train.batch_size
   tau = ema.base
   if ema.scale_with_batch:
-    tau = optimizers.scaled_tau(
-      ema.base, train.batch_size / ema.base_batch_size
-    )
+    tau = target.scaled_tau(ema.base, train.batch_size / ema.base_batch_size)
   return Plan(
     num_examples=num_examples,
     batch_size=train.batch_size,
@@ -71,7 +69,7 @@ def make_plan(config: schema.Config, num_examples: int) -> Plan:
     total_steps=train.steps or max(epochs_in_steps, 1),
     warmup_steps=int(config.optimizer.warmup_epochs * num_examples)
     // train.batch_size,
-    peak_learning_rate=optimizers.peak_learning_rate(
+    peak_learning_rate=schedules.peak_learning_rate(
       config.optimizer.base_learning_rate, train.batch_size
     ),
     tau=tau,

@@ -1,0 +1,115 @@
+"""Batch norm beside `hk.BatchNorm`."""
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from byol_jax.models.batch_norm import BatchNorm
+
+RANDOM = np.random.RandomState(0)
+SHAPES = [(32, 5), (4, 6, 7, 5)]  # [B, C] and [B, H, W, C].
+
+
+def ours(scale_init=None):
+  def forward(x, is_training):
+    norm = BatchNorm(0.9, 1e-5, None, scale_init=scale_init, name="norm")
+    return norm(x, is_training)
+
+  return hk.without_apply_rng(hk.transform_with_state(forward))
+
+
+def haikus():
+  """On one view after the other, as the reference does."""
+
+  def forward(x, is_training):
+    norm = hk.BatchNorm(True, True, 0.9, eps=1e-5, name="norm")
+    return jnp.stack([norm(view, is_training) for view in x])
+
+  return hk.without_apply_rng(hk.transform_with_state(forward))
+
+
+def inputs(shape, views):
+  x = RANDOM.randn(views, *shape).astype(np.float32) * 3 + 1
+  channels = (1,) * (len(shape) - 1) + shape[-1:]
+  params = {
+    "norm": {
+      "scale": RANDOM.rand(*channels).astype(np.float32) + 0.5,
+      "offset": RANDOM.randn(*channels).astype(np.float32),
+    }
+  }
+  return x, params
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_parameters_and_state_are_those_of_haiku(shape):
+  x, _ = inputs(shape, 2)
+  variables = [
+    network.init(None, x, is_training=True) for network in (ours(), haikus())
+  ]
+  assert jax.tree.structure(variables[0]) == jax.tree.structure(variables[1])
+  for leaf, expected in zip(*map(jax.tree.leaves, variables), strict=True):
+    np.testing.assert_allclose(leaf, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("views", [1, 2])
+@pytest.mark.parametrize("is_training", [True, False])
+def test_outputs_and_running_statistics_are_those_of_haiku(
+  shape, views, is_training
+):
+  x, params = inputs(shape, views)
+  _, state = haikus().init(None, x, is_training=True)
+  (y, after), (expected, expected_after) = (
+    network.apply(params, state, x, is_training)
+    for network in (ours(), haikus())
+  )
+  np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+  assert after.keys() == expected_after.keys()
+  for leaf, other in zip(
+    jax.tree.leaves(after), jax.tree.leaves(expected_after), strict=True
+  ):
+    np.testing.assert_allclose(leaf, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("views", [1, 2])
+def test_gradients_by_input_scale_and_offset_are_those_of_haiku(shape, views):
+  x, params = inputs(shape, views)
+  weights = RANDOM.randn(*x.shape).astype(np.float32)
+  _, state = haikus().init(None, x, is_training=True)
+
+  def loss(params, x, network):
+    y, _ = network.apply(params, state, x, True)
+    return jnp.sum(weights * jnp.sin(y))
+
+  gradients, expected = (
+    jax.grad(loss, argnums=(0, 1))(params, x, network)
+    for network in (ours(), haikus())
+  )
+  for leaf, other in zip(
+    jax.tree.leaves(gradients), jax.tree.leaves(expected), strict=True
+  ):
+    np.testing.assert_allclose(leaf, other, rtol=1e-3, atol=1e-4)
+
+
+def test_bfloat16_goes_in_and_out_and_float32_is_computed():
+  x, params = inputs((64, 5), 1)
+  half = jnp.asarray(x, jnp.bfloat16)
+  _, state = ours().init(None, x, is_training=True)
+  y, after = ours().apply(params, state, half, True)
+  expected, exact = ours().apply(params, state, half.astype(jnp.float32), True)
+  assert y.dtype == jnp.bfloat16
+  np.testing.assert_array_equal(y, expected.astype(jnp.bfloat16))
+  for leaf, other in zip(
+    jax.tree.leaves(after), jax.tree.leaves(exact), strict=True
+  ):
+    assert leaf.dtype == other.dtype != jnp.bfloat16
+    np.testing.assert_array_equal(leaf, other)
+
+
+def test_the_scale_can_start_at_zero():
+  x, _ = inputs((8, 5), 1)
+  params, _ = ours(jnp.zeros).init(None, x, is_training=True)
+  assert not np.any(params["norm"]["scale"])

@@ -1,0 +1,45 @@
+"""Networks for tests, from a few changed options."""
+
+import haiku as hk
+
+from byol_jax.config import schema
+from byol_jax.models import networks
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def make_network(
+  *,
+  hidden_size: int = 32,
+  output_size: int = 16,
+  num_classes: int = 10,
+  precision: str = "float32",
+  remat: bool = False,
+  **encoder,
+) -> hk.TransformedWithState:
+  """Returns a network with small heads.
+
+  Args:
+    hidden_size: of projector and predictor.
+    output_size: of projector and predictor.
+    num_classes: outputs of the online classifier.
+    precision: see `NetworkConfig`.
+    remat: see `NetworkConfig`.
+    **encoder: fields of `EncoderConfig`; by default a ResNet-18.
+  """
+  return networks.make_network(
+    networks.NetworkConfig(
+      model=schema.ModelConfig(
+        encoder=schema.EncoderConfig(**({"name": "ResNet18"} | encoder)),
+        projector=schema.ProjectorConfig(
+          hidden_size=hidden_size, output_size=output_size
+        ),
+        predictor=schema.PredictorConfig(hidden_size=hidden_size),
+      ),
+      num_classes=num_classes,
+      mean=IMAGENET_MEAN,
+      std=IMAGENET_STD,
+      precision=precision,
+      remat=remat,
+    )
+  )
