@@ -37,7 +37,7 @@ def digits_dir(tmp_path_factory) -> str:
 # The files that take minutes, the longest first: each of two workers takes a
 # file at a time, and the last file should be a short one.
 _LONG_FILES = (
-  "train_test.py",
+  "loop_test.py",
   "learner_test.py",
   "docs_test.py",
   "slurm_test.py",

@@ -10,7 +10,8 @@ import tensorflow_datasets as tfds
 from sklearn import datasets as sklearn_datasets
 
 from byol_jax import config
-from tests import command_line, train_test
+from tests import command_line
+from tests.experiment_configs import experiment_config
 
 EXPERIMENTS = sorted(
   path.stem for path in (command_line.ROOT / "experiments").glob("*.py")
@@ -21,7 +22,7 @@ FASHION = pathlib.Path("/usr/share/datasets/fashion-mnist")
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_is_a_valid_configuration(name):
-  config.validate(train_test.resolved(name))
+  config.validate(experiment_config(name))
 
 
 def store(folder, name, version, features, splits):

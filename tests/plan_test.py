@@ -1,0 +1,82 @@
+"""The plan of a run, and the learner that is built from it."""
+
+import numpy as np
+import pytest
+
+from byol_jax import config, errors
+from byol_jax.training import build, plan
+from tests.experiment_configs import experiment_config
+
+
+# Epochs x 1,281,167 images // 4096, as in deepmind-research/byol/configs.
+@pytest.mark.parametrize(
+  ("preset", "steps", "peak", "tau"),
+  [
+    ("40", 12_511, 7.2, 0.97),
+    ("100", 31_278, 7.2, 0.99),
+    ("300", 93_835, 4.8, 0.99),
+    ("1000", 312_784, 3.2, 0.996),
+  ],
+)
+def test_imagenet_plans_are_the_references(preset, steps, peak, tau):
+  cfg = experiment_config("imagenet", preset)
+  planned = plan.make_plan(cfg, 1_281_167)
+  assert planned.total_steps == steps
+  assert planned.warmup_steps == 3_127
+  assert planned.peak_learning_rate == pytest.approx(peak)
+  assert planned.tau == tau
+  assert cfg.model.encoder.name == "ResNet50"
+
+
+def test_steps_override_epochs():
+  cfg = config.default_config()
+  cfg.train.steps = 7
+  assert plan.make_plan(cfg, 1000).total_steps == 7
+
+
+def test_tau_keeps_its_half_life_when_the_batch_changes():
+  """The paper's .996 at 4096 is its .9995 at 512 (appendix G)."""
+  cfg = config.default_config()
+  large = plan.make_plan(cfg, 100_000)
+  cfg.train.batch_size = 512
+  assert plan.make_plan(cfg, 100_000).tau == 0.996  # Only if asked for.
+  cfg.ema.scale_with_batch = True
+  small = plan.make_plan(cfg, 100_000)
+  assert round(small.tau, 4) == 0.9995
+  assert small.half_life == pytest.approx(large.half_life)
+  # 0.996 ** 173 is a half.
+  assert large.half_life == pytest.approx(173 * 4096, rel=2e-3)
+  for base, half_life in ((0.0, 0.0), (1.0, np.inf)):
+    cfg.ema.base = base
+    assert plan.make_plan(cfg, 100_000).tau == base
+    assert plan.make_plan(cfg, 100_000).half_life == half_life
+
+
+def test_small_batch_norm_groups_and_long_warm_ups_draw_a_note():
+  cfg = config.default_config()
+  cfg.train.batch_size = 256
+  cfg.train.microbatches = 16
+  assert not [x for x in told(cfg) if "Note" in x]
+  cfg.train.microbatches = 32
+  (note,) = (x for x in told(cfg) if "Note" in x)
+  assert "only 8 images" in note
+  assert "59.7 at 64" in note
+  cfg.train.microbatches = 1
+  cfg.train.epochs = 5
+  (note,) = (x for x in told(cfg) if "Note" in x)
+  assert "optimizer.warmup_epochs" in note
+
+
+def told(cfg):
+  return plan.describe(plan.make_plan(cfg, 10_000), cfg.ema.schedule)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_a_learner_is_built_from_any_configuration(schedule):
+  cfg = config.default_config()
+  cfg.ema.schedule = schedule
+  planned = plan.make_plan(cfg, 1000)
+  build.build_learner(cfg, planned, num_classes=10)
+  cfg.ema.schedule = "sawtooth"
+  with pytest.raises(errors.UserError, match="cosine, constant"):
+    build.build_learner(cfg, planned, num_classes=10)
