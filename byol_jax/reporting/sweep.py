@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import axes, ticker
 
 from byol_jax import errors, sweeps
-from byol_jax.evaluation import results
+from byol_jax.evaluation.results import read as read_results
 from byol_jax.reporting import style, tables
 
 _FILE, _FIGURE = "sweep.md", "sweep.png"
@@ -37,7 +37,7 @@ def write(folder: pathlib.Path) -> pathlib.Path:
   sweep = sweeps.from_json((folder / sweeps.FILE).read_text())
   results = {
     name: {
-      run: results.read(run) for run in tables.find_workdirs(folder / name)
+      run: read_results(run) for run in tables.find_workdirs(folder / name)
     }
     for name in sweep.points
   }

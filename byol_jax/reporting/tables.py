@@ -1,6 +1,5 @@
 """Tables of results over the seeds of one run."""
 
-import json
 import pathlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,8 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from byol_jax import errors
-from byol_jax.config import convert
-from byol_jax.evaluation import results
+from byol_jax.evaluation.results import read as read_results
 from byol_jax.runtime import files
 from byol_jax.training import workdir_files
 
@@ -61,7 +59,7 @@ def write(folder: pathlib.Path) -> pathlib.Path:
   Raises:
     UserError: runs differ in anything else, or the file cannot be written.
   """
-  results = {run: results.read(run) for run in find_workdirs(folder)}
+  results = {run: read_results(run) for run in find_workdirs(folder)}
   check_comparable([*results])
   seeds = ", ".join(str(_settings(run)["seed"]) for run in results)
   path = folder / _FILE
@@ -208,11 +206,11 @@ def check_comparable(
 
 
 def _settings(workdir: pathlib.Path) -> dict[str, Any]:
-  """Returns the configuration of a run as dotted keys."""
-  path = workdir / "config.json"
-  if not path.exists():
+  """Returns the settings of a run by dotted key."""
+  settings = workdir_files.read_settings(workdir)
+  if not settings:
     raise errors.UserError(
-      f"{path} is missing, so the settings of these results are unknown; move"
-      f" {workdir} elsewhere."
+      f"{workdir / 'config.json'} is missing, so the settings of these results"
+      f" are unknown; move {workdir} elsewhere."
     )
-  return convert.flatten(json.loads(path.read_text()))
+  return settings
