@@ -1,1 +1,1 @@
-"""How fast the parts of byol_jax are, each beside what it is compared with."""
+"""Benchmarks of byol_jax, each beside the program that it is compared with."""

@@ -1,9 +1,10 @@
-"""How long the nearest neighbours in a large bank take, and how much memory.
+"""Measures time and memory of a nearest-neighbour search in a large bank.
 
     python -m benchmarks.neighbours --bank=1000000 --queries=10000
 
-Random vectors, float32, in a file as features are. Prints a JSON line. --sklearn
-measures scikit-learn's brute force on the same vectors instead.
+The bank is a file of random float32 vectors, as features are. The benchmark
+prints a JSON line. --sklearn measures scikit-learn's brute force on the same
+vectors instead.
 """
 
 import argparse
@@ -18,11 +19,11 @@ import numpy as np
 
 from byol_jax.runtime import cpu
 
-_ROWS = 50_000  # Written at a time.
+_ROWS = 50_000  # Rows of the bank that are written at a time.
 
 
 def main() -> None:
-  """Measures what the command line asks for."""
+  """Runs the benchmark with the options of the command line."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--bank", type=int, default=1_000_000)
   parser.add_argument("--queries", type=int, default=10_000)
@@ -66,7 +67,7 @@ def _stored(folder: pathlib.Path, count: int, features: int) -> np.ndarray:
   return np.load(path, mmap_mode="r")
 
 
-# Imports belong to neither time nor memory.
+# The imports stay outside of the measured time and memory.
 def _by_us() -> Callable[..., np.ndarray]:
   from byol_jax.evaluation import neighbours
 
@@ -86,7 +87,7 @@ def _by_sklearn() -> Callable[..., np.ndarray]:
 
 
 def _peak_mb() -> int:
-  """Of resident memory, pages of the bank's file that were read included."""
+  """Returns the peak resident memory in MB, with the pages read of the bank."""
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   return round(peak / 1e3)
 

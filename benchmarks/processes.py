@@ -1,13 +1,16 @@
-"""What a second process brings, and what of a step goes on communication.
+"""Measures the speed-up by a second process, and its cost of communication.
 
     python -m benchmarks.processes --width=0.25 --batch_size=64 --image_size=28
 
-Each process gets one core of its own and --batch_size images a step. Measured in
-turn, --rounds times: one process (`alone`); two that know nothing of each other
-(`apart`); two that train as one (`together`), whose batch is twice as large. What
-`together` takes longer than `apart` is communication and waiting for each other;
-what `apart` takes longer than `alone` is the machine's, as cores share memory.
-Prints a line for each measurement and last a JSON line of medians.
+Each process has one core of its own and processes --batch_size images per step.
+The benchmark measures three settings in alternation, --rounds times: one
+process (`alone`), two independent processes (`apart`), and two processes that
+train as one run with a batch twice as large (`together`).
+
+The difference between `together` and `apart` is communication and waiting for
+each other. The difference between `apart` and `alone` is due to the machine,
+whose cores share memory. The benchmark prints one line per measurement, and a
+JSON line of medians at the end.
 """
 
 import argparse
@@ -23,12 +26,12 @@ from benchmarks import update_step
 from byol_jax.runtime import cpu
 from byol_jax.training import build
 
-# How many processes, and whether they are one run.
+# By setting: the number of processes, and whether they make one run.
 _SETTINGS = {"alone": (1, False), "apart": (2, False), "together": (2, True)}
 
 
 def main() -> None:
-  """Measures what the command line asks for."""
+  """Runs the benchmark with the options of the command line."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--encoder", default="ResNet18")
   parser.add_argument("--stem", default="cifar")
@@ -37,8 +40,8 @@ def main() -> None:
   parser.add_argument("--image_size", type=int, default=28)
   parser.add_argument("--steps", type=int, default=10)
   parser.add_argument("--rounds", type=int, default=3)
-  parser.add_argument("--index", type=int, help="Of a process we started.")
-  parser.add_argument("--coordinator", default="", help="Likewise.")
+  parser.add_argument("--index", type=int, help="Internal.")
+  parser.add_argument("--coordinator", default="", help="Internal.")
   parser.set_defaults(microbatches=1, precision="float32", remat=False)
   options = parser.parse_args()
   if options.index is not None:
@@ -67,7 +70,7 @@ def main() -> None:
 
 
 def _measure(count: int, is_one_run: bool) -> float:
-  """Seconds a step of so many processes; the slowest one's."""
+  """Returns the seconds per step of the slowest of `count` processes."""
   arguments = sys.argv[1:]
   if is_one_run:
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -91,7 +94,7 @@ def _measure(count: int, is_one_run: bool) -> float:
 
 
 def _seconds_a_step(options: argparse.Namespace) -> float:
-  """The median, in one of the processes, on a core of its own."""
+  """Returns the median seconds per step of this process, on one core."""
   cores = sorted(os.sched_getaffinity(0))
   os.sched_setaffinity(0, {cores[options.index % len(cores)]})
   cpu.choose_fast_convolutions()
@@ -112,7 +115,7 @@ def _seconds_a_step(options: argparse.Namespace) -> float:
   update = devices.pmap_update(learner.update)
   (on_devices,) = devices.prefetch([batch])
   seconds = []
-  for _ in range(options.steps + 2):  # The first compiles, the second settles.
+  for _ in range(options.steps + 2):  # Step 1 compiles, step 2 settles.
     began = time.perf_counter()
     state, _ = jax.block_until_ready(update(state, on_devices))
     seconds.append(time.perf_counter() - began)

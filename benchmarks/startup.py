@@ -1,10 +1,11 @@
-"""How long a first step takes, with nothing compiled yet and on the next run.
+"""Measures the time to the first step, with a cold and a warm cache.
 
     python -m benchmarks.startup --config=experiments/quickstart.py
 
-Starts the command line twice with one new compilation cache, waits each time for
-the first line of metrics, stops, and prints a JSON line. Data are prepared by a
-run before these, if they are not yet.
+The benchmark starts the command line twice with one new compilation cache. It
+waits each time for the first line of metrics, stops the program, and prints a
+JSON line at the end. An earlier run prepares the data set, if it is not
+prepared yet.
 """
 
 import argparse
@@ -15,11 +16,11 @@ import sys
 import tempfile
 import time
 
-_LOOK_EVERY = 0.05  # Seconds.
+_LOOK_EVERY = 0.05  # Seconds between two looks at the metrics.
 
 
 def main() -> None:
-  """Measures the configuration that the command line names."""
+  """Runs the benchmark for the configuration that the command line names."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--config", default="experiments/quickstart.py")
   options = parser.parse_args()
@@ -52,7 +53,7 @@ def _run(config: str, workdir: pathlib.Path, *flags: str) -> None:
 def _to_first_step(
   config: str, workdir: pathlib.Path, cache: pathlib.Path
 ) -> float:
-  """Seconds from the command to the first step's metrics."""
+  """Returns the seconds from the command to the metrics of the first step."""
   started = time.perf_counter()
   process = _start(
     config,

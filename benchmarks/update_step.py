@@ -1,13 +1,15 @@
-"""How fast one update is, which part of it takes how long, and what bounds it.
+"""Measures the time of an update and of its parts, and what bounds it.
 
     python -m benchmarks.update_step --encoder=ResNet18 --stem=cifar \
       --width=0.25 --batch_size=128 --image_size=28
 
-Prints the share of each part and last a JSON line. Two views count as one image;
-rates are of the median step. The floor is what the step would take if all its
-products and convolutions ran as fast as a large matrix product does here.
---microbatches, --precision and --remat are the configuration's; --plain measures
-the same step with XLA's own convolutions and settings.
+The benchmark prints the fraction of time of each part, and a JSON line at the
+end. Two views count as one image. Rates are for the median step. The floor is
+the rate of a step whose matrix products and convolutions all run as fast as a
+large matrix product does on this machine.
+
+--microbatches, --precision and --remat set the keys of the configuration.
+--plain measures the same step with XLA's own convolutions and settings.
 """
 
 import argparse
@@ -26,7 +28,7 @@ _MATRIX = 2048  # Side of the matrices whose product gives the floor.
 
 
 def main() -> None:
-  """Measures what the command line asks for."""
+  """Runs the benchmark with the options of the command line."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--encoder", default="ResNet18")
   parser.add_argument("--stem", default="cifar")
@@ -42,7 +44,7 @@ def main() -> None:
   if not options.plain:
     cpu.choose_fast_convolutions()
 
-  # Late, as the command line decides how these start.
+  # These imports are late, because the command line decides how they start.
   import jax
 
   from byol_jax.models import cpu_convolution
@@ -73,9 +75,10 @@ def main() -> None:
     state, metrics = update(state, on_devices)
     return state, metrics
 
-  # Its parts are timed in turn with the step, so that a drift of the machine's
-  # speed is not taken for a part; not of micro-batches, as they would show as
-  # memory what accumulation saves.
+  # The parts and the step are timed in alternation, so that no part absorbs a
+  # drift of the machine's speed. With micro-batches the parts are not timed,
+  # because they use the whole batch and would raise the peak memory, which
+  # accumulation lowers.
   passes = []
   if options.microbatches == 1:
     passes = _passes(network, state, jax.device_put(batch))
@@ -108,7 +111,13 @@ def main() -> None:
 
 
 def _tell_parts(once: float, both: float, whole: float) -> None:
-  """Prints what is left between a forward pass, the gradient and a step."""
+  """Prints the time of each part.
+
+  Args:
+    once: seconds of a forward pass of one network.
+    both: seconds of the gradient, with the forward passes of both networks.
+    whole: seconds of a step.
+  """
   parts = {
     "forward, online": once,
     "forward, target": once,
@@ -120,7 +129,7 @@ def _tell_parts(once: float, both: float, whole: float) -> None:
 
 
 def _config(options):
-  """The small configuration with the encoder that was asked for."""
+  """Returns the small configuration with the options of the command line."""
   from byol_jax import config as config_lib
 
   config = config_lib.small_grey_config()
@@ -149,7 +158,7 @@ def _batch(size: int, side: int) -> dict[str, Any]:
 
 
 def _passes(network, state, batch) -> list[Callable[[], Any]]:
-  """One network's forward pass, and the gradient with both, as programs."""
+  """Returns two programs: a forward pass of one network, and the gradient."""
   import jax
   import jax.numpy as jnp
 
@@ -167,7 +176,7 @@ def _passes(network, state, batch) -> list[Callable[[], Any]]:
       has_aux=True,
     )(params)
 
-  state = jax.tree.map(jnp.copy, state)  # The update's own is donated.
+  state = jax.tree.map(jnp.copy, state)  # The update donates its own.
   return [
     lambda: forward(state.online_params, state.online_state, batch),
     lambda: gradient(state.online_params, state, batch),
@@ -175,7 +184,10 @@ def _passes(network, state, batch) -> list[Callable[[], Any]]:
 
 
 def _seconds(rounds: int, *programs: Callable[[], Any]) -> list[list[float]]:
-  """What each takes in every round but the first, which compiles."""
+  """Returns the seconds of each program by round, without the first round.
+
+  The first round compiles.
+  """
   import jax
 
   seconds: list[list[float]] = [[] for _ in programs]
@@ -188,10 +200,11 @@ def _seconds(rounds: int, *programs: Callable[[], Any]) -> list[list[float]]:
 
 
 def _forward_flops(network, state, batch) -> int:
-  """Of the products and convolutions of one pass over both views.
+  """Returns the floating-point operations of one forward pass over both views.
 
-  An update does four times as much: both networks forward, and a gradient by
-  weights and one by inputs. As textbooks count them, whatever the program does.
+  It counts matrix products and convolutions as textbooks do, whatever the
+  program does. An update takes four times as many: a forward pass of each
+  network, a gradient by the weights and one by the inputs.
   """
   import jax
   import jax.numpy as jnp
@@ -227,7 +240,7 @@ def _flops(jaxpr) -> int:
 
 
 def _matmul_rate() -> float:
-  """Floating-point operations a second of a large matrix product."""
+  """Returns the operations per second of a large matrix product."""
   import jax
   import jax.numpy as jnp
 

@@ -2,10 +2,10 @@
 
     python -m byol_jax.main --config=experiments/cifar10.py
 
-Expected: solo-learn reports 92.6% for its online classifier with this recipe
-(LARS at 1.0 x batch/256, trust coefficient 0.02, tau from 0.99, 1000 epochs);
-ours has not been run to the end. A few hours on one GPU. tfds downloads the
-data.
+solo-learn reports 92.6% for its online classifier with these hyper-parameters
+(LARS at 1.0 x batch/256, trust coefficient 0.02, tau from 0.99, 1000 epochs).
+We have not run this experiment to the end. It takes a few hours on one GPU.
+tfds downloads the data.
 """
 
 from byol_jax.config import default_config

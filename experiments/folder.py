@@ -2,10 +2,10 @@
 
     python -m byol_jax.main --config=experiments/folder.py --config.data.root=DIR
 
-Expected: a ResNet-18 for your images; how good it is, results.json and
-figures/neighbours.png tell. Image size, stem and normalisation are taken from
-the images and printed. Hours on a GPU for 100,000 images; look first, with
---mode=views.
+This trains a ResNet-18 on your images. results.json and figures/neighbours.png
+show how good it is. The program takes image size, stem and normalisation from
+the images and prints them. 100,000 images take hours on a GPU, so look at the
+views first, with --mode=views.
 """
 
 from byol_jax.config import default_config
@@ -21,9 +21,9 @@ def get_config():
   config.model.encoder.stem = "auto"
   config.model.projector.hidden_size = 1024
   config.model.predictor.hidden_size = 1024
-  # The paper's 0.996 is for a million updates of 4096 images. Short runs of
-  # small batches learn with a target that follows faster (solo-learn's CIFAR
-  # recipe).
+  # The paper's 0.996 is for a million updates of 4096 images. Short runs with
+  # small batches need a target that follows faster (solo-learn's settings for
+  # CIFAR).
   config.ema.base = 0.99
   config.optimizer.name = "sgd"
   config.optimizer.base_learning_rate = 0.1

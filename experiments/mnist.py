@@ -1,15 +1,15 @@
-"""The teaching flow: 8 grey digits -> 224 pixels -> ResNet-18 -> 512 -> 128.
+"""Shows all shapes: 8 grey digits -> 224 pixels -> ResNet-18 -> 512 -> 128.
 
     python -m byol_jax.main --config=experiments/mnist.py
 
-Two views, 224x224x1, of each 28x28 digit; ResNet-18 makes 512 numbers of each;
-the projector 128 of those, the predictor 128 of these, and the linear
-classifier 10 scores: the table at the start shows it. The digits ship with a
-package.
+The pipeline makes two views of 224x224x1 from each 28x28 digit. ResNet-18 maps
+a view to 512 features, the projector maps these to 128 and the predictor maps
+those to 128. The linear classifier maps the 512 features to 10 scores. The
+program prints these shapes at the start. The digits ship with a package.
 
-Expected: a demonstration of shapes and losses, not of accuracy: 40 steps of 8
-images, a few minutes on a CPU. To learn digits, run quickstart.py; for all
-60,000, --config.data.dataset=mnist, which tfds downloads.
+This experiment shows shapes and losses, not accuracy: it makes 40 steps of 8
+images, in a few minutes on a CPU. To learn digits, run quickstart.py. For all
+60,000 digits, add --config.data.dataset=mnist, which tfds downloads.
 """
 
 from byol_jax.config import small_grey_config

@@ -1,9 +1,10 @@
-"""BYOL on 4,000 real digits that ship with a package, on a laptop's CPU.
+"""BYOL on 4,000 real digits that ship with a package, on the CPU of a laptop.
 
     python -m byol_jax.main --config=experiments/quickstart.py
 
-Expected: three to six minutes on two cores; a linear probe at 0.97 for seed 0,
-against 0.89 on raw pixels and 0.90 before training.
+The run takes three to six minutes on two cores. With seed 0, a linear probe
+reaches 0.97 on the encoder, 0.89 on raw pixels and 0.90 on the encoder before
+training.
 """
 
 from byol_jax.config import small_grey_config
@@ -12,12 +13,13 @@ from byol_jax.config import small_grey_config
 def get_config():
   config = small_grey_config()
   config.data.dataset = "mnist_digits"
-  config.data.mean = (0.1303, 0.1303, 0.1303)  # Of its train split, measured.
+  config.data.mean = (0.1303, 0.1303, 0.1303)  # Measured on the train split.
   config.data.std = (0.3077, 0.3077, 0.3077)
   config.model.encoder.name = "ResNet10"
   config.model.encoder.width = 0.25
-  # A short run: many small steps, and a target that follows within a few of
-  # them. At 0.99 it stayed near its random start and the loss near 1.8.
+  # A short run needs many small steps, and a target that follows within a few
+  # of them. At 0.99 the target stayed near its random start and the loss near
+  # 1.8.
   config.ema.base = 0.9
   config.optimizer.base_learning_rate = 0.2
   config.train.batch_size = 64

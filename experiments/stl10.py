@@ -2,9 +2,9 @@
 
     python -m byol_jax.main --config=experiments/stl10.py
 
-Expected: sthalles' PyTorch-BYOL reports 75.2% for a linear probe after 80
-epochs with this recipe (SGD, batch 64, tau 0.996); ours has not been run to
-the end. About a day on one GPU. tfds downloads the data.
+sthalles' PyTorch-BYOL reports 75.2% for a linear probe after 80 epochs with
+these hyper-parameters (SGD, batch 64, tau 0.996). We have not run this
+experiment to the end. It takes about a day on one GPU. tfds downloads the data.
 """
 
 from byol_jax.config import default_config

@@ -5,27 +5,27 @@ usage='Trains on all hosts of a Cloud TPU.
 
   launch/tpu_pod.sh [OPTIONS] COMMAND [ARGUMENTS]
 
-  create [FLAGS]   order the TPU; FLAGS are those of gcloud, such as --spot
+  create [FLAGS]   create the TPU; FLAGS are flags of gcloud, such as --spot
   setup            copy this repository to all hosts and install it
   run ARGUMENTS    start byol_jax.main with ARGUMENTS on all hosts, and return
-  log              follow what all hosts print; Ctrl-C ends only the following
-  stop             let the run save and end; the same "run" goes on from there
-  fetch            copy runs/ of the first host, which writes it, to here
-  delete           give the TPU back, with all that is on its disks
+  log              follow the output of all hosts; Ctrl-C stops only the output
+  stop             save and end the run; the same "run" command resumes it
+  fetch            copy runs/ from the first host, which writes it, to here
+  delete           delete the TPU and everything on its disks
 
-  --name=NAME        or TPU_NAME: of the TPU, chosen by you
-  --zone=ZONE        or ZONE: of Google Cloud, such as europe-west4-a
+  --name=NAME        or TPU_NAME: the name of the TPU, which you choose
+  --zone=ZONE        or ZONE: a zone of Google Cloud, such as europe-west4-a
   --type=TYPE        or ACCELERATOR_TYPE: for create, such as v3-32
   --version=VERSION  or RUNTIME_VERSION: for create, such as tpu-ubuntu2204-base
-  --dry-run          print what would be run, and run nothing
-  --help             print this'
+  --dry-run          print the commands, and run nothing
+  --help             print this text'
 
 fail() {
   echo "Error: $1" >&2
   exit 1
 }
 
-# Fails unless an option was given: need VALUE OPTION VARIABLE EXAMPLE.
+# need VALUE OPTION VARIABLE EXAMPLE: fails if VALUE is empty.
 need() {
   [[ -n $1 ]] ||
     fail "$2 is missing; give $2=$4 or set $3."
@@ -37,7 +37,7 @@ run() {
   [[ -n $dry_run ]] || "$@"
 }
 
-on_hosts() { # on_hosts COMMAND: one command on all hosts at once.
+on_hosts() { # on_hosts COMMAND: runs COMMAND on all hosts at once.
   run gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all \
     --command="$1"
 }
@@ -77,7 +77,7 @@ case $action in
       fail "--config is missing; try run --config=experiments/imagenet.py:300."
     ;;
   setup | log | stop | fetch | delete)
-    [[ $# == 0 ]] || fail "$action takes no arguments; leave out $*."
+    [[ $# == 0 ]] || fail "$action takes no arguments; remove $*."
     ;;
   *) fail "$action is not a command; give $commands." ;;
 esac
@@ -97,7 +97,7 @@ case $action in
       --exclude=./runs --directory="$(dirname "$0")/.." .
     run gcloud compute tpus tpu-vm scp "$archive" "$name:byol_jax.tar.gz" \
       --zone="$zone" --worker=all
-    # The images of TPU hosts have an older Python than this needs; uv brings one.
+    # The Python on the images of TPU hosts is too old; uv installs a newer one.
     on_hosts "mkdir -p byol_jax && cd byol_jax && tar -xzf ../byol_jax.tar.gz \
 && python3 -m pip install --quiet --user uv \
 && python3 -m uv venv --quiet --clear --python=3.11 .venv \
@@ -105,7 +105,7 @@ case $action in
 -r requirements.txt -e '.[tpu]'"
     ;;
   run)
-    # Left behind on the hosts, so that a lost connection does not end it.
+    # The program runs in the background, so it survives a lost connection.
     on_hosts "cd byol_jax && { nohup .venv/bin/python -m byol_jax.main$(printf ' %q' "$@") \
 >>run.log 2>&1 </dev/null & }"
     ;;
@@ -113,7 +113,7 @@ case $action in
     on_hosts "tail -n 20 -F byol_jax/run.log"
     ;;
   stop)
-    # Written so that the pattern does not match the shell that looks for it.
+    # The brackets keep the pattern from matching the shell that runs pkill.
     on_hosts "pkill -TERM -f '[p]ython -m byol_jax.main'"
     ;;
   fetch)

@@ -1,8 +1,8 @@
-"""What a view may lose: one augmentation left out at a time.
+"""Sweeps the augmentations: each point leaves out some of them.
 
     python launch/sweep.py --sweep=experiments/sweeps/augmentations.py
 
-The paper's ablation, on the smallest data set that is ImageNet's kind.
+This is the paper's ablation, on the smallest data set similar to ImageNet.
 """
 
 from byol_jax.sweeps import Point, Sweep
@@ -11,7 +11,7 @@ _VIEWS = ("augment.view1", "augment.view2")
 
 
 def _without(*names):
-  """Both views without augmentations, each named by its probability."""
+  """Returns overrides that disable augmentations, by name, in both views."""
   return {f"{view}.{name}": 0.0 for view in _VIEWS for name in names}
 
 

@@ -1,10 +1,10 @@
-"""The images of an update, with rates scaled as everywhere.
+"""Sweeps the batch size. The learning rate scales with the batch, as always.
 
     python launch/sweep.py --sweep=experiments/sweeps/batch_size.py
 
-The paper's ablation accumulates gradients, so that its batch norm sees fewer
-images and its updates stay as large. Here the updates shrink, too, and the
-half-life of the target in images is kept.
+The paper's ablation accumulates gradients: batch norm sees fewer images, while
+an update keeps its number of images. In this sweep an update has fewer images,
+too, and the half-life of the target, counted in images, stays the same.
 """
 
 from byol_jax.sweeps import Point, Sweep

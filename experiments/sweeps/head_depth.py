@@ -1,11 +1,11 @@
-"""The layers of projector and predictor.
+"""Sweeps the number of layers of the projector and of the predictor.
 
 python launch/sweep.py --sweep=experiments/sweeps/head_depth.py
 """
 
 from byol_jax.sweeps import Point, Sweep
 
-# Top-1 by projector and predictor layers.
+# Top-1, by the layers of the projector and of the predictor.
 _PAPER = {
   (1, 1): 61.9,
   (1, 2): 65.0,

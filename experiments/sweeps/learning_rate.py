@@ -1,4 +1,4 @@
-"""The base learning rate, for 256 images.
+"""Sweeps the base learning rate, which is for a batch of 256 images.
 
 python launch/sweep.py --sweep=experiments/sweeps/learning_rate.py
 """

@@ -1,4 +1,4 @@
-"""The numbers in a projection.
+"""Sweeps the output size of the projector.
 
 python launch/sweep.py --sweep=experiments/sweeps/projection_size.py
 """

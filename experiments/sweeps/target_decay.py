@@ -1,15 +1,16 @@
-"""How slowly the target follows: tau at step 0, from 1 (never) to 0 (at once).
+"""Sweeps tau at step 0, from 1 (the target never moves) to 0 (it is a copy).
 
     python launch/sweep.py --sweep=experiments/sweeps/target_decay.py
 
-The paper's table 5a. As there, tau rises to 1 along a cosine, but for 0.
+This is the paper's table 5a. As there, tau rises to 1 along a cosine; a tau of
+0 stays constant.
 """
 
 from byol_jax.sweeps import Point, Sweep
 
 
 def get_sweep():
-  # Even in log(1 - tau), and the two ends one step further out.
+  # The axis is even in log(1 - tau); each end lies one step further out.
   return Sweep(
     experiment="experiments/quickstart.py",
     points={

@@ -1,10 +1,11 @@
-"""What tau does during training.
+"""Sweeps the schedule of tau.
 
     python launch/sweep.py --sweep=experiments/sweeps/target_schedule.py
 
-The quickstart's base at its batch of 64, and what that base would be if it
-were the paper's 0.996 at 4096 with the same half-life in images. The paper has
-no table of it.
+The points `cosine` and `constant` start at the quickstart's tau, for its batch
+of 64. `no average` keeps tau at 0. `half-life` scales the paper's 0.996 at 4096
+images to the batch of 64, with the same half-life in images. The paper has no
+such table.
 """
 
 from byol_jax.sweeps import Point, Sweep

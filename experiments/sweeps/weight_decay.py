@@ -1,4 +1,4 @@
-"""The weight decay; without any, the paper's runs were unstable.
+"""Sweeps the weight decay. Without it, the paper's runs were unstable.
 
 python launch/sweep.py --sweep=experiments/sweeps/weight_decay.py
 """
