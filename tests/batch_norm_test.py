@@ -94,6 +94,19 @@ def test_gradients_by_input_scale_and_offset_are_those_of_haiku(shape, views):
     np.testing.assert_allclose(leaf, other, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("is_training", [True, False])
+def test_eps_limits_the_gain_of_almost_constant_channels(is_training):
+  x, params = inputs((32, 5), 2)
+  x = x * 1e-3  # Variances of about 1e-5, the size of eps.
+  # The state holds a running average of such variances.
+  _, state = haikus().apply(params, haikus().init(None, x, True)[1], x, True)
+  y, expected = (
+    network.apply(params, state, x, is_training)[0]
+    for network in (ours(), haikus())
+  )
+  np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_bfloat16_goes_in_and_out_and_float32_is_computed():
   x, params = inputs((64, 5), 1)
   half = jnp.asarray(x, jnp.bfloat16)
@@ -107,6 +120,22 @@ def test_bfloat16_goes_in_and_out_and_float32_is_computed():
   ):
     assert leaf.dtype == other.dtype != jnp.bfloat16
     np.testing.assert_array_equal(leaf, other)
+
+
+def test_the_gradient_by_bfloat16_is_that_by_float32_rounded():
+  x, params = inputs((64, 5), 1)
+  half = jnp.asarray(x, jnp.bfloat16)
+  _, state = ours().init(None, x, is_training=True)
+
+  def loss(x):
+    y, _ = ours().apply(params, state, x, True)
+    return jnp.sum(jnp.square(y[:, :32]).astype(jnp.float32))
+
+  gradient, expected = map(jax.grad(loss), (half, half.astype(jnp.float32)))
+  assert gradient.dtype == jnp.bfloat16
+  error = np.linalg.norm(gradient.astype(np.float32) - expected)
+  # bfloat16 has eight binary digits, and the outputs are rounded to them, too.
+  assert 0 < error < 0.01 * np.linalg.norm(expected)
 
 
 def test_the_scale_can_start_at_zero():

@@ -29,7 +29,7 @@ def lars_settings():
 
 
 @functools.cache
-def make_learner(tau=None, network=None, microbatches=1):
+def make_learner(tau=None, network=None, microbatches=1, **options):
   config = ONE.json("config_json")
   learning_rate = schedules.learning_rate_schedule(
     schedules.peak_learning_rate(
@@ -51,6 +51,7 @@ def make_learner(tau=None, network=None, microbatches=1):
     learning_rate,
     schedule,
     microbatches=microbatches,
+    **options,
   )
 
 
@@ -372,6 +373,23 @@ def test_micro_batches_change_nothing_where_batch_norm_is_frozen():
     assert_trees_agree(getattr(parts, name), getattr(whole, name), 1e-6)
   assert_trees_agree(trace(parts), trace(whole), 2e-5)
   assert int(parts.step) == 1
+
+
+def test_views_are_made_on_the_device_for_one_micro_batch_at_a_time():
+  shapes = set()
+
+  def augment(part):
+    shapes.add(part["crops"].shape)
+    views = part["crops"] / 255
+    return {"view1": views, "view2": views[:, ::-1], "label": part["label"]}
+
+  batch = golden_batch(0)
+  crops = {"crops": batch["view1"] * 255, "label": batch["label"]}
+  one = make_learner(microbatches=2, augment=augment)
+  state, metrics = jax.eval_shape(one.update, start_state(), crops)
+  assert shapes == {(4, *batch["view1"].shape[1:])}
+  chex.assert_trees_all_equal_shapes(state, start_state())
+  assert metrics["loss"].shape == ()
 
 
 @pytest.mark.slow

@@ -28,7 +28,8 @@ class TrainState(NamedTuple):
     online_params: {module: {name: array}}, which the gradient moves.
     target_params: the same tree, the moving average.
     online_state: running batch-norm statistics of the online network.
-    target_state: those of the target network, which are never averaged.
+    target_state: running batch-norm statistics of the target network; they are
+      not a moving average of those of the online network.
     opt_state: the state of the optimizer.
   """
 
@@ -55,10 +56,10 @@ class Learner(NamedTuple):
 def _initialiser(
   network: hk.TransformedWithState, images: chex.Array
 ) -> tuple[Callable[[chex.PRNGKey], hk.Params], hk.State]:
-  """Returns a function to initial parameters, and a state of zeros.
+  """Returns a function that draws parameters, and the initial state of zeros.
 
-  Haiku creates parameters by running the forward pass. Under `jit`, only the
-  initialisers are left of it, as nothing else leads to the parameters. The state
+  Haiku creates parameters by running the forward pass. Under `jit`, XLA removes
+  all of it but the initialisers, as only they lead to the parameters. The state
   would depend on the images, so it is made from its shapes.
   """
   zeros = jnp.zeros((1, *images.shape[-3:]))
@@ -100,7 +101,7 @@ def loss_fn(
   labelled: chex.Array,
   axis_name: str | None = None,
 ) -> tuple[chex.Array, tuple[hk.State, hk.State, Metrics]]:
-  """Returns BYOL's loss plus that of the online classifier.
+  """Returns BYOL's loss plus the loss of the online classifier.
 
   The loss compares the online network's prediction for each view with the target
   network's projection of the other view, and adds both directions (Grill et al.
@@ -113,8 +114,9 @@ def loss_fn(
       ignored.
     state: holds the target network and both batch-norm states.
     batch: `view1`, `view2` [B, H, W, 3] in [0, 1]; `label` [B], -1 if unknown.
-      It may be a part of a batch, on one device or of micro-batches: the mean
-      over all parts of the results is the result for the whole batch.
+      It may be a part of a larger batch, on one of several devices or one
+      micro-batch: the mean of the results over all parts is the result for the
+      whole batch.
     labelled: the fraction of labelled examples in the whole batch.
     axis_name: the devices' axis, for batch-norm statistics.
 
@@ -214,8 +216,8 @@ def make_learner(
     microbatches: parts in which `update` processes a batch, to need less memory.
       Gradients are averaged, and optimizer and target take one step per batch;
       batch norm sees one part at a time (paper, batch ablation).
-    augment: makes the views of a part from crops, if the data layer left that to
-      the device.
+    augment: makes the views of a part from its crops, where the data layer
+      leaves augmentations to the device.
 
   Returns:
     `init` and `update`. With `axis_name`, `update` averages gradients, metrics
@@ -268,6 +270,7 @@ def _initial_state(
     online_params=online_params,
     target_params=init_params(target_key),
     online_state=state,
-    target_state=jax.tree.map(jnp.copy, state),  # Its memory is donated apart.
+    # A copy, as an update donates the memory of each state by itself.
+    target_state=jax.tree.map(jnp.copy, state),
     opt_state=optimizer.init(online_params),
   )

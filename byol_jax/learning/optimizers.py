@@ -13,7 +13,8 @@ from byol_jax.learning.schedules import Schedule
 def exclude_bias_and_norm(params: chex.ArrayTree) -> chex.ArrayTree:
   """Returns True for weights, False for biases and batch-norm parameters.
 
-  Only weights get weight decay and the adaptation of LARS (paper, 3.2).
+  This is an optax mask: where it is True, weight decay and LARS' trust ratio
+  apply (paper, 3.2). The name is the reference's.
 
   Args:
     params: Haiku's {module: {name: array}}.
@@ -32,7 +33,8 @@ def lars(
 ) -> optax.GradientTransformation:
   """Returns LARS as in the reference: the rate is applied after the momentum.
 
-  `optax.lars` applies it before, which differs as soon as the rate changes.
+  `optax.lars` applies the rate before the momentum, which differs as soon as
+  the rate changes.
 
   Args:
     learning_rate: the schedule.
@@ -56,8 +58,8 @@ def sgd(
 ) -> optax.GradientTransformation:
   """Returns stochastic gradient descent with momentum, without trust ratio.
 
-  Recipes for small data use it (lightly, luckmatters); see `lars` for the
-  arguments.
+  Small-scale implementations of BYOL train by it (lightly, luckmatters). See
+  `lars` for the arguments.
   """
   return optax.chain(
     optax.add_decayed_weights(config.weight_decay, mask=exclude_bias_and_norm),

@@ -13,7 +13,11 @@ Schedule = Callable[[chex.Numeric], chex.Numeric]
 
 
 def half_cosine(step: chex.Numeric, length: chex.Numeric) -> chex.Numeric:
-  """Returns a value that falls from 1 at step 0 to 0 at `length`, and stays."""
+  """Returns a half cosine from 1 at step 0 to 0 at `length` and after it.
+
+  Unlike in `optax.cosine_decay_schedule`, the length may be 0 or traced; the
+  values differ from optax' in the last digits.
+  """
   progress = jnp.clip(step / jnp.maximum(length, 1), 0.0, 1.0)
   return 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
 
@@ -31,8 +35,8 @@ def learning_rate_schedule(
   Args:
     peak: see `peak_learning_rate`.
     total_steps: the step at which the rate reaches 0.
-    warmup_steps: the step at which it peaks; from `total_steps` on, the whole
-      schedule is warm-up.
+    warmup_steps: the step at which the rate peaks; if it is not below
+      `total_steps`, the whole run is warm-up.
   """
 
   def schedule(step: chex.Numeric) -> chex.Numeric:
