@@ -5,6 +5,7 @@ from it. Its arrays are `params/MODULE/NAME` and `state/MODULE/NAME`, by Haiku's
 names; its metadata name the network and how images are prepared for it.
 """
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping
@@ -26,18 +27,19 @@ from byol_jax.training import build
 
 _FORMAT = "byol_jax.encoder.1"
 
-# The settings without which an encoder cannot be used as it was trained.
+# The settings without which an encoder cannot be used as it was trained. Of its own
+# section, only the initial scales are not among them.
 _KEYS = (
   "data.image_size",
   "data.channels",
   "data.eval_crop",
   "data.mean",
   "data.std",
-  "model.encoder.name",
-  "model.encoder.width",
-  "model.encoder.version",
-  "model.encoder.stem",
-  "model.encoder.pooling",
+  *(
+    f"model.encoder.{field.name}"
+    for field in dataclasses.fields(schema.EncoderConfig)
+    if field.name != "zero_init_last_scale"
+  ),
   "model.batch_norm.eps",
   "train.precision",
 )
