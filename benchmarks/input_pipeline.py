@@ -24,8 +24,10 @@ import numpy as np
 import tensorflow as tf
 
 from byol_jax import config
+from byol_jax.augment import spec
 from byol_jax.config import schema
-from byol_jax.data import host_ops, input_pipeline, loading
+from byol_jax.data import crops as crops_lib
+from byol_jax.data import input_pipeline, loading
 
 _SECONDS = 4.0  # Of each measurement; the median of three is told.
 _ARRAYS = 8192
@@ -49,10 +51,10 @@ def main() -> None:
     _measure_speed(options, views)
 
 
-def _views(image_size: int, placement: str) -> input_pipeline.Views:
+def _views(image_size: int, placement: str) -> spec.Views:
   """The paper's two views."""
   settings = config.default_config().augment
-  return input_pipeline.Views(
+  return spec.Views(
     settings.view1,
     settings.view2,
     image_size,
@@ -60,7 +62,7 @@ def _views(image_size: int, placement: str) -> input_pipeline.Views:
   )
 
 
-def _measure_speed(options, views: input_pipeline.Views) -> None:
+def _measure_speed(options, views: spec.Views) -> None:
   records, parse = (
     _files(options.folder) if options.folder else _arrays(options.random)
   )
@@ -69,7 +71,7 @@ def _measure_speed(options, views: input_pipeline.Views) -> None:
   def crops(position, record):
     image, _ = parse(record)
     seed = tf.stack([tf.constant(0, tf.int64), position])
-    return host_ops.two_crops(image, *views[:3], seed)
+    return crops_lib.two_random_crops(image, views, seed)
 
   batches = input_pipeline.augmented(
     stream, parse, views, options.batch_size, 0
@@ -133,7 +135,7 @@ def _rate(dataset: tf.data.Dataset, images: int) -> float:
 
 
 def _measure_memory(
-  folder: str, views: input_pipeline.Views, batch_size: int, epochs: int
+  folder: str, views: spec.Views, batch_size: int, epochs: int
 ) -> None:
   source = loading.load_folder(
     folder, schema.DataConfig(labels="none", test_share=0.0, max_broken=0.5)

@@ -1,5 +1,6 @@
 """The global stream: same batches however they are cut up or resumed."""
 
+import dataclasses
 import io
 import itertools
 import pathlib
@@ -12,20 +13,26 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from byol_jax import config, errors
-from byol_jax.augment import device_ops
-from byol_jax.data import host_ops, input_pipeline, loading
+from byol_jax.augment import device_ops, spec
+from byol_jax.data import crops, host_ops, input_pipeline, loading, sampling
 
 SIZE = 97  # Prime, so no batch size fits.
 SHARDS = 5
 _CONFIG = config.default_config().augment
-CROP_ONLY = host_ops.View(**_CONFIG.view1)._replace(
-  flip_prob=0.0, jitter_prob=0.0, grayscale_prob=0.0, blur_prob=0.0
+CROP_ONLY = dataclasses.replace(
+  spec.View(**_CONFIG.view1),
+  flip_prob=0.0,
+  jitter_prob=0.0,
+  grayscale_prob=0.0,
+  blur_prob=0.0,
 )
-FLIPPED = CROP_ONLY._replace(flip_prob=0.5)  # And little to compile.
-VIEWS = input_pipeline.Views(FLIPPED, FLIPPED, image_size=16)
+FLIPPED = dataclasses.replace(
+  CROP_ONLY, flip_prob=0.5
+)  # And little to compile.
+VIEWS = spec.Views(FLIPPED, FLIPPED, image_size=16)
 PAPER = {
-  "view1": host_ops.View(**_CONFIG.view1),
-  "view2": host_ops.View(**_CONFIG.view2),
+  "view1": spec.View(**_CONFIG.view1),
+  "view2": spec.View(**_CONFIG.view2),
 }
 READING = input_pipeline.Reading(shuffle_buffer=20)
 
@@ -208,26 +215,25 @@ def test_views_are_two_views_of_seed_and_position(source):
   (batch,) = batches(source, 1, **here)
   (on_device,) = batches(source, 1, **here, placement="device")
   np.testing.assert_array_equal(on_device["label"], batch["label"])
-  operations = host_ops.possible(*PAPER.values())
+  operations = spec.enabled_ops(*PAPER.values())
 
   @tf.function(jit_compile=True)
-  def finish(crops, recipes):
-    return host_ops.finish(crops, recipes, operations)
+  def apply(crops, recipes):
+    return host_ops.apply(crops, recipes, operations)
 
   for i in range(10):
-    crops_and_draws = host_ops.two_crops(
+    crops_and_draws = crops.two_random_crops(
       images[batch["label"][i]],
-      *PAPER.values(),
-      16,
+      spec.Views(*PAPER.values(), 16),
       np.array([5, 120 + i], np.int64),
     )
     for j in (0, 1):
       crop, u = crops_and_draws[j], crops_and_draws[2 + j]
-      recipe = host_ops.draw(u[None], [*PAPER.values()][j], operations)
-      (view,) = finish(crop[None], recipe)
+      recipe = sampling.sample_params(u[None], [*PAPER.values()][j], operations)
+      (view,) = apply(crop[None], recipe)
       np.testing.assert_allclose(batch[f"view{j + 1}"][i], view, atol=1e-6)
       for field, expected in zip(
-        on_device[f"recipe{j + 1}"], recipe, strict=True
+        on_device[f"params{j + 1}"], recipe, strict=True
       ):
         np.testing.assert_allclose(field[i], expected[0], rtol=1e-6)
 
@@ -245,7 +251,8 @@ def test_device_gets_the_bytes_of_the_crops_that_the_host_finishes(source):
 
 def test_views_finished_on_the_device_are_the_hosts_but_for_rounding(source):
   # Without contrast, hue and saturation nothing enlarges a rounded byte much.
-  view = CROP_ONLY._replace(
+  view = dataclasses.replace(
+    CROP_ONLY,
     flip_prob=0.5,
     jitter_prob=0.8,
     brightness=0.4,
@@ -259,10 +266,10 @@ def test_views_finished_on_the_device_are_the_hosts_but_for_rounding(source):
   changes = {"view1": view, "view2": view, "image_size": 24}
   (host,) = batches(source, 1, **changes)
   (device,) = batches(source, 1, **changes, placement="device")
-  operations = host_ops.possible(view)
+  operations = spec.enabled_ops(view)
   for i in (1, 2):
-    finished = device_ops.finish(
-      device[f"view{i}"], device[f"recipe{i}"], operations
+    finished = device_ops.apply(
+      device[f"view{i}"], device[f"params{i}"], operations
     )
     difference = np.abs(finished - host[f"view{i}"])
     assert difference.max() <= 0.5 / 255 + 1e-5
@@ -341,7 +348,7 @@ def test_first_views_of_a_device_are_crops_and_recipes(source):
   )
   assert originals[0].shape == (24, 20, 1)
   assert batch["view1"].shape == (3, 16, 16, 1)
-  assert batch["recipe1"].sigma.shape == (3,)
+  assert batch["params1"].sigma.shape == (3,)
 
 
 def test_batch_may_be_the_whole_split(source):
@@ -495,7 +502,7 @@ def test_evaluation_images_are_central_squares(source):
   (batch,) = eval_batches(source, "train[:7]")
   examples = tfds.as_numpy(source.builder.as_dataset(split="train[:7]"))
   for image, example in zip(batch["image"], examples, strict=True):
-    expected = host_ops.eval_image(example["image"], 16, 0.875)
+    expected = crops.centre_crop(example["image"], 16, 0.875)
     np.testing.assert_allclose(image, expected, atol=1e-6)
 
 
@@ -750,13 +757,17 @@ def test_labelled_batches_are_a_function_of_the_seed(source):
 def test_labelled_crops_of_the_whole_image_are_flipped_as_often_as_asked(
   source,
 ):
-  whole = CROP_ONLY._replace(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0))
+  whole = dataclasses.replace(
+    CROP_ONLY, crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0)
+  )
   places = np.array([40])
   (plain,) = labelled(source, 1, places, view=whole)
   np.testing.assert_array_equal(plain["image"][0], plain["image"][9])
   assert plain["image"].min() >= 0
   assert plain["image"].max() <= 1
-  flipped = labelled(source, 1, places, view=whole._replace(flip_prob=1.0))
+  flipped = labelled(
+    source, 1, places, view=dataclasses.replace(whole, flip_prob=1.0)
+  )
   np.testing.assert_array_equal(flipped[0]["image"], plain["image"][:, :, ::-1])
 
 

@@ -1,1 +1,1 @@
-"""Random views: what may be done to a crop, and how an accelerator does it."""
+"""Random views: their specification, and their operations on accelerators."""

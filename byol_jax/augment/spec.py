@@ -1,11 +1,18 @@
-"""What a random view is, whichever framework makes it; numbers and names only.
+"""Specifies random views as numbers and names, free of any framework.
 
 The operations, their order and their ranges are those of Grill et al. 2020
-(arXiv 2006.07733v3), appendix B, with the details of deepmind-research/byol
+(arXiv 2006.07733v3, [P]), appendix B, with the details of deepmind-research/byol
 (utils/augmentations.py, utils/dataset.py).
+
+A new colour operation takes a field of `View`, an entry of `COLOUR_OPS`, and one
+function each in `data.host_ops.COLOUR_OPS` and `device_ops.COLOUR_OPS`. Another
+operation takes `View.<name>_prob`, `AugmentParams.<name>`, `EnabledOps.<name>`, a
+name in `OPS` and at the end of `RANDOM_NUMBERS`, and a step in `apply` of both
+modules.
 """
 
 import dataclasses
+from typing import Any, NamedTuple
 
 
 @dataclasses.dataclass(slots=True)
@@ -21,7 +28,7 @@ class Crop:
 class View(Crop):
   """How a view is drawn; the defaults are the first view's ([P] table 6)."""
 
-  jitter_prob: float = 0.8  # One draw for the four colour operations.
+  jitter_prob: float = 0.8  # One draw for all colour operations.
   brightness: float = 0.4  # Added: U(-b, b) on images in [0, 1].
   contrast: float = 0.4  # Factor U(1 - c, 1 + c) about each channel's mean.
   saturation: float = 0.2  # Factor U(1 - s, 1 + s) on the S of HSV.
@@ -30,3 +37,129 @@ class View(Crop):
   blur_prob: float = 1.0
   blur_sigma: tuple[float, float] = (0.1, 2.0)  # Pixels.
   solarize_prob: float = 0.0
+
+
+class Views(NamedTuple):
+  """Specifies the two views of an image.
+
+  Attributes:
+    view1: how the first view is drawn.
+    view2: how the second view is drawn.
+    image_size: side of a view, pixels.
+    channels: 3, or 1 for grey views.
+    placement: where the operations after the crop happen: host or device.
+  """
+
+  view1: View
+  view2: View
+  image_size: int
+  channels: int = 3
+  placement: str = "host"
+
+
+class ColourOp(NamedTuple):
+  """The amounts of a colour operation.
+
+  Attributes:
+    neutral: amount that changes nothing. Amounts are drawn uniformly from
+      [neutral - strength, neutral + strength], with the strength that the view's
+      field of the operation's name gives.
+    most: largest strength that a view may ask for.
+  """
+
+  neutral: float
+  most: float
+
+
+# The fields of `View` that are strengths. A new entry changes the random numbers,
+# and so the views, that belong to a seed.
+COLOUR_OPS: dict[str, ColourOp] = {
+  "brightness": ColourOp(neutral=0, most=1),
+  "contrast": ColourOp(neutral=1, most=1),
+  "saturation": ColourOp(neutral=1, most=1),
+  "hue": ColourOp(neutral=0, most=0.5),
+}
+
+# The operations that happen with probability `View.<name>_prob`. Jitter is all
+# colour operations in random order.
+OPS = ("flip", "jitter", "grayscale", "blur", "solarize")
+
+# The uniform random numbers in [0, 1) that a view takes, in the order in which
+# they are drawn. Colour operations are ordered by the first `order` numbers, as
+# many as there are enabled colour operations.
+CROP_NUMBERS = ("area", "aspect", "top", "left")
+RANDOM_NUMBERS = (
+  *CROP_NUMBERS,
+  *(f"{name} amount" for name in COLOUR_OPS),
+  *(f"order {i}" for i in range(len(COLOUR_OPS))),
+  "flip",
+  "jitter",
+  "grayscale",
+  "blur",
+  "blur sigma",
+  "solarize",
+)
+
+
+class AugmentParams(NamedTuple):
+  """Holds the augmentation parameters sampled for a crop, or for N crops.
+
+  Leaves are arrays or tensors of a framework, with a leading axis of N for
+  several crops. J is the number of enabled colour operations.
+
+  Attributes:
+    flip: bool, whether to swap left and right.
+    jitter: bool, whether to apply the colour operations.
+    order: [J] int32, their order, as indices into `EnabledOps.jitter`.
+    amounts: [J] float32, their amounts, by the same indices.
+    grayscale: bool.
+    blur: bool.
+    sigma: float32, standard deviation of the blur, pixels.
+    solarize: bool.
+  """
+
+  flip: Any
+  jitter: Any
+  order: Any
+  amounts: Any
+  grayscale: Any
+  blur: Any
+  sigma: Any
+  solarize: Any
+
+
+class EnabledOps(NamedTuple):
+  """Names the operations that some view can ask for.
+
+  Code for other operations is not compiled. `jitter` lists the colour
+  operations.
+  """
+
+  flip: bool
+  jitter: tuple[str, ...]
+  grayscale: bool
+  blur: bool
+  solarize: bool
+
+
+def enabled_ops(*views: View) -> EnabledOps:
+  """Returns the operations that at least one of the views can ask for."""
+
+  def is_enabled(name):
+    return any(getattr(view, f"{name}_prob") for view in views)
+
+  def is_used(name):
+    return any(view.jitter_prob and getattr(view, name) for view in views)
+
+  simple = {name: is_enabled(name) for name in OPS if name != "jitter"}
+  jitter = tuple(name for name in COLOUR_OPS if is_used(name))
+  return EnabledOps(jitter=jitter, **simple)
+
+
+def blur_radius(size: int) -> int:
+  """Returns the taps of the blur on either side of its centre.
+
+  The kernel spans a tenth of the side of an image of `size` pixels. Below 20
+  pixels the radius is 0, and blurring changes nothing.
+  """
+  return int(size / 10 / 2)

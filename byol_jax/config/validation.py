@@ -157,15 +157,11 @@ def _check_crop(key: str, crop: spec.Crop) -> None:
 def _check_view(key: str, view: spec.View) -> None:
   """Checks the probabilities and ranges of a view."""
   _check_crop(key, view)
-  for name in ("jitter_prob", "grayscale_prob", "blur_prob", "solarize_prob"):
-    _check_interval(f"{key}.{name}", getattr(view, name), most=1)
-  for name, most in (
-    ("brightness", 1),
-    ("contrast", 1),
-    ("saturation", 1),
-    ("hue", 0.5),
-  ):
-    _check_interval(f"{key}.{name}", getattr(view, name), most=most)
+  for name in spec.OPS:
+    probability = getattr(view, f"{name}_prob")
+    _check_interval(f"{key}.{name}_prob", probability, most=1)
+  for name, operation in spec.COLOUR_OPS.items():
+    _check_interval(f"{key}.{name}", getattr(view, name), most=operation.most)
   _check_range(f"{key}.blur_sigma", view.blur_sigma)
 
 

@@ -24,7 +24,14 @@ import tensorflow_datasets as tfds
 
 from byol_jax import errors
 from byol_jax.augment import spec
-from byol_jax.data import host_ops, loading, registry, tfds_store
+from byol_jax.data import (
+  crops,
+  host_ops,
+  loading,
+  registry,
+  sampling,
+  tfds_store,
+)
 
 _CYCLE = 16  # Shards read at a time, one record from each in turn.
 
@@ -67,28 +74,9 @@ class Reading(NamedTuple):
   prefetch: int = 0
 
 
-class Views(NamedTuple):
-  """What is made of an image.
-
-  Attributes:
-    view1: how the first view is drawn.
-    view2: how the second view is drawn.
-    image_size: side of a view, pixels.
-    channels: 3, or 1 for grey views.
-    placement: host, or device: batches then hold uint8 crops and the recipes
-      for what `device_augment.finish` is to do to them.
-  """
-
-  view1: host_ops.View
-  view2: host_ops.View
-  image_size: int
-  channels: int = 3
-  placement: str = "host"
-
-
 def train_batches(
   source: loading.Source,
-  views: Views,
+  views: spec.Views,
   reading: Reading,
   *,
   batch_size: int,
@@ -116,8 +104,8 @@ def train_batches(
   Returns:
     An iterator of `{"view1", "view2": [B / process_count, S, S, channels]
     float32 in [0, 1], "label": [B / process_count] int32, -1 where unknown}`.
-    Placed on the device, views are uint8 crops, beside their `Recipe`s in
-    `"recipe1"` and `"recipe2"`.
+    Placed on the device, views are uint8 crops, beside their
+    `AugmentParams` in `"params1"` and `"params2"`.
 
   Raises:
     UserError: if the batch is larger than the split, or cannot be divided; from
@@ -159,7 +147,7 @@ def train_batches(
 
 def first_views(
   source: loading.Source,
-  views: Views,
+  views: spec.Views,
   reading: Reading,
   *,
   count: int,
@@ -229,7 +217,7 @@ def eval_batches(
 
   def example(record):
     image, label = parse(record)
-    image = host_ops.eval_image(image, image_size, crop)
+    image = crops.centre_crop(image, image_size, crop)
     return {"image": image[..., :channels], "label": label}
 
   files = _files(source, split)
@@ -307,7 +295,7 @@ def labelled_batches(
   def example(position, record):
     image, label = parse(record)
     u = tf.random.stateless_uniform([1, 5], tf.stack([seed, position]))
-    (image,) = host_ops.crops(image, u[:, :4], [view], image_size)  # type: ignore[list-item]
+    (image,) = crops.random_crops(image, u[:, :4], [view], image_size)
     image = tf.where(u[0, 4] < view.flip_prob, image[:, ::-1], image)
     image = tf.clip_by_value(image[..., :channels] / 255, 0.0, 1.0)
     return {"image": image, "label": label}
@@ -443,7 +431,7 @@ def _check_batch(
 def augmented(
   stream: tf.data.Dataset,
   parse: Callable,
-  views: Views,
+  views: spec.Views,
   batch_size: int,
   seed: int,
   threads: int = 0,
@@ -461,28 +449,28 @@ def augmented(
   Returns:
     Batches as `train_batches` returns them.
   """
-  operations = host_ops.possible(views.view1, views.view2)
+  enabled = spec.enabled_ops(views.view1, views.view2)
 
   @tf.function(jit_compile=True)
-  def finish(crops, recipes):
-    return host_ops.finish(crops, recipes, operations)[..., : views.channels]
+  def apply(crops, params):
+    return host_ops.apply(crops, params, enabled)[..., : views.channels]
 
   def crop(position, record):
     image, label = parse(record)
     seeds = tf.stack([seed, position])
-    return *host_ops.two_crops(image, *views[:3], seeds), label
+    return *crops.two_random_crops(image, views, seeds), label
 
   def complete(crop1, crop2, u1, u2, label):
-    recipe1 = host_ops.draw(u1, views.view1, operations)
-    recipe2 = host_ops.draw(u2, views.view2, operations)
+    params1 = sampling.sample_params(u1, views.view1, enabled)
+    params2 = sampling.sample_params(u2, views.view2, enabled)
     if views.placement == "host":
-      view1, view2 = finish(crop1, recipe1), finish(crop2, recipe2)
+      view1, view2 = apply(crop1, params1), apply(crop2, params2)
       return {"view1": view1, "view2": view2, "label": label}
     return {
       "view1": _bytes(crop1[..., : views.channels]),
       "view2": _bytes(crop2[..., : views.channels]),
-      "recipe1": recipe1,
-      "recipe2": recipe2,
+      "params1": params1,
+      "params2": params2,
       "label": label,
     }
 
@@ -493,8 +481,8 @@ def augmented(
   chunk = min(_CHUNK_PIXELS // views.image_size**2, batch_size)
   if chunk <= 1:  # Batches of one would only be copied.
     return stream.map(one, threads).rebatch(batch_size)
-  crops = stream.map(crop, threads).batch(chunk, drop_remainder=True)
-  return crops.map(complete, threads).rebatch(batch_size)
+  chunks = stream.map(crop, threads).batch(chunk, drop_remainder=True)
+  return chunks.map(complete, threads).rebatch(batch_size)
 
 
 def _bytes(crops: tf.Tensor) -> tf.Tensor:

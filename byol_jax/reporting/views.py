@@ -27,7 +27,7 @@ def write(run: runs.Run) -> pathlib.Path:
     count=_SHOWN_IMAGES,
     seed=run.config.seed,
   )
-  finished = device_ops.finish_views(views, batch)
+  finished = device_ops.apply_to_batch(views, batch)
   path = style.figure_path(run.workdir, "views")
   settings = dataclasses.asdict(run.config.augment)
   draw(originals, finished["view1"], finished["view2"], path, settings)

@@ -62,6 +62,6 @@ def build_learner(
     target.tau_schedule(config.ema.schedule, plan.tau, plan.total_steps),
     microbatches=plan.microbatches,
     augment=functools.partial(
-      device_ops.finish_views, data_streams.make_views(config)
+      device_ops.apply_to_batch, data_streams.make_views(config)
     ),
   )

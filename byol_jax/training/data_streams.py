@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from byol_jax.augment import spec
 from byol_jax.config import schema
 from byol_jax.data import input_pipeline, loading
 from byol_jax.runtime import devices
@@ -29,9 +30,9 @@ def open_source(
   return loading.load_folder(root, data)
 
 
-def make_views(config: schema.Config) -> input_pipeline.Views:
+def make_views(config: schema.Config) -> spec.Views:
   """Returns the specification of the two views of an image."""
-  return input_pipeline.Views(
+  return spec.Views(
     view1=config.augment.view1,
     view2=config.augment.view2,
     image_size=config.data.image_size,

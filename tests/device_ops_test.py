@@ -1,17 +1,17 @@
-"""Both placements of the augmentations give the same images."""
+"""Both placements give the same images."""
 
+import jax
 import numpy as np
 import pytest
 import tensorflow as tf
 from sklearn import datasets as sklearn_datasets
 
-from byol_jax.augment import device_ops
-from byol_jax.data import host_ops
-from tests.augment_test import (
+from byol_jax.augment import device_ops, spec
+from tests.augment_cases import (
+  applier,
   blur,
   change_colour,
-  crops_and_recipes,
-  finisher,
+  crops_and_params,
   grayscale,
   noise,
   paper_view,
@@ -19,7 +19,12 @@ from tests.augment_test import (
 )
 
 SIZES = (19, 32, 64, 96, 224)
+
+
 PHOTOS = sklearn_datasets.load_sample_images().images
+
+
+# Amounts to compare at; other operations take some of their whole range.
 AMOUNTS = {
   "brightness": (-0.4, -0.1, 0.0, 0.25, 0.4, 1.0),
   "contrast": (0.0, 0.6, 1.0, 1.2, 1.4),
@@ -59,9 +64,11 @@ def assert_same(size, operation):
 
 
 @pytest.mark.parametrize("size", [19, 64, 224])
-@pytest.mark.parametrize("name", host_ops.JITTER)
+@pytest.mark.parametrize("name", spec.COLOUR_OPS)
 def test_colours_change_alike(name, size):
-  for amount in np.float32(AMOUNTS[name]):
+  neutral, most = spec.COLOUR_OPS[name]
+  whole_range = neutral + most * np.linspace(-1, 1, 5)
+  for amount in np.float32(AMOUNTS.get(name, whole_range)):
     assert_same(
       size, lambda *given, by=amount: np.clip(change(name, by, *given), 0, 1)
     )
@@ -94,35 +101,33 @@ def test_blur_is_alike(size, sigma):
 def test_whole_views_are_alike(name, size, count, real):
   image = PHOTOS[0] if real else noise(60, 80)
   view = paper_view(name)
-  operations = host_ops.possible(view)
-  crops, recipes = crops_and_recipes(image, view, size, count)
-  host = finisher("host", operations)(crops, recipes)
-  device = finisher("device", operations)(crops, recipes)
+  enabled = spec.enabled_ops(view)
+  crops, params = crops_and_params(image, view, size, count)
+  host = applier("host", enabled)(crops, params)
+  device = applier("device", enabled)(crops, params)
   np.testing.assert_allclose(device, host, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_bytes_are_finished_as_their_floats(channels):
+def test_bytes_give_the_views_of_their_floats(channels):
   view = paper_view("view2")
-  crops, recipes = crops_and_recipes(noise(40, 50, channels), view, 32, 16)
+  crops, params = crops_and_params(noise(40, 50, channels), view, 32, 16)
   crops = np.clip(crops.round(), 0, 255)[..., :channels].astype(np.uint8)
-  operations = host_ops.possible(view)
-  actual = finisher("device", operations)(crops, recipes)
+  enabled = spec.enabled_ops(view)
+  actual = applier("device", enabled)(crops, params)
   floats = np.broadcast_to(crops, (*crops.shape[:3], 3)).astype(np.float32)
-  expected = finisher("host", operations)(floats, recipes)
+  expected = applier("host", enabled)(floats, params)
   np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
 
 
-def test_views_keep_their_precision_inside_a_program_of_lower():
-  import jax
-
+def test_views_keep_full_precision_inside_a_program_of_lower_precision():
   view = paper_view("view1")
-  crops, recipes = crops_and_recipes(noise(40, 50), view, 32, 4)
-  recipes = host_ops.Recipe(*(np.asarray(field) for field in recipes))
+  crops, params = crops_and_params(noise(40, 50), view, 32, 4)
+  params = spec.AugmentParams(*(np.asarray(field) for field in params))
   with jax.default_matmul_precision("bfloat16"):
     program = str(
       jax.make_jaxpr(
-        lambda crops: device_ops.finish(crops, recipes, host_ops.possible(view))
+        lambda crops: device_ops.apply(crops, params, spec.enabled_ops(view))
       )(crops)
     )
   assert "HIGHEST" in program

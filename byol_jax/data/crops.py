@@ -1,0 +1,130 @@
+"""Cuts random crops and centre crops out of an image and resizes them."""
+
+import math
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from byol_jax.augment import spec
+from byol_jax.data import sampling
+
+
+def random_crops(
+  image: tf.Tensor,
+  u: tf.Tensor,
+  crops: Sequence[spec.Crop],
+  image_size: int,
+) -> list[tf.Tensor]:
+  """Returns random crops of an image, resized to squares.
+
+  Each crop is one draw without retries. Its width and height are limited to
+  those of the image one by one, so a crop of a very elongated image may leave
+  the specified ranges.
+
+  Args:
+    image: [H, W, 1 or 3] uint8.
+    u: [V, 4] in [0, 1), the random numbers `spec.CROP_NUMBERS` of each crop.
+    crops: V specifications, whose area and aspect are used.
+    image_size: side of the results, pixels.
+
+  Returns:
+    V times [image_size, image_size, 3] float32 in about [0, 255]. Bicubic
+    interpolation overshoots; clipping is left to `host_ops.apply` and
+    `device_ops.apply`, which do it faster.
+  """
+  # All boxes at once, because these few numbers take half the time of cropping a
+  # small image.
+  height, width = tf.unstack(tf.shape(image)[:2])
+  u_area, u_aspect, u_top, u_left = tf.unstack(u, axis=1)
+  low_area, high_area = zip(*(crop.crop_area for crop in crops), strict=True)
+  low_aspect, high_aspect = zip(
+    *(map(math.log, crop.crop_aspect) for crop in crops), strict=True
+  )
+  pixels = tf.cast(height * width, tf.float32)
+  area = pixels * sampling.between(
+    u_area, tf.constant(low_area), tf.constant(high_area)
+  )
+  aspect = tf.exp(
+    sampling.between(
+      u_aspect, tf.constant(low_aspect), tf.constant(high_aspect)
+    )
+  )
+  crop_width = _whole_pixels(tf.round(tf.sqrt(area * aspect)), width)
+  crop_height = _whole_pixels(tf.round(tf.sqrt(area / aspect)), height)
+  top = _integer_below(u_top, height - crop_height + 1)
+  left = _integer_below(u_left, width - crop_width + 1)
+  begin = tf.stack([top, left, tf.zeros_like(top)], axis=1)
+  size = tf.stack([crop_height, crop_width, -tf.ones_like(top)], axis=1)
+  boxes = zip(tf.unstack(begin), tf.unstack(size), strict=True)
+  return [_resize(_slice(image, *box), image_size) for box in boxes]
+
+
+def two_random_crops(
+  image: tf.Tensor, views: spec.Views, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+  """Returns the crops of two independent views and their random numbers.
+
+  Args:
+    image: [H, W, 1 or 3] uint8.
+    views: specification of both views.
+    seed: see `sampling.random_numbers`.
+
+  Returns:
+    Two crops, see `random_crops`, and two rows of random numbers, of which
+    `sampling.sample_params` makes the views' augmentation parameters.
+  """
+  numbers = sampling.random_numbers(seed)
+  crop1, crop2 = random_crops(
+    image,
+    sampling.crop_numbers(numbers),
+    (views.view1, views.view2),
+    views.image_size,
+  )
+  numbers1, numbers2 = tf.unstack(numbers)
+  return crop1, crop2, numbers1, numbers2
+
+
+def centre_crop(
+  image: tf.Tensor, image_size: int, fraction: float
+) -> tf.Tensor:
+  """Returns the central square of an image, resized.
+
+  Args:
+    image: [H, W, 1 or 3] uint8.
+    image_size: side of the result, pixels.
+    fraction: side of the square as a fraction of the image's short side.
+
+  Returns:
+    [image_size, image_size, 3] float32 in [0, 1].
+  """
+  height, width = tf.unstack(tf.shape(image)[:2])
+  short = tf.minimum(height, width)
+  side = _whole_pixels(fraction * tf.cast(short, tf.float32), short)
+  top = (height - side + 1) // 2
+  left = (width - side + 1) // 2
+  image = image[top : top + side, left : left + side]
+  return tf.clip_by_value(_resize(image, image_size) / 255, 0.0, 1.0)
+
+
+def _slice(image: tf.Tensor, begin: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+  part = tf.slice(image, begin, size)
+  return tf.ensure_shape(part, [None, None, image.shape[-1]])
+
+
+def _resize(image: tf.Tensor, image_size: int) -> tf.Tensor:
+  """Returns an image resized to a square of three channels, not clipped."""
+  size = (image_size, image_size)
+  resized = tf.image.resize(image, size, tf.image.ResizeMethod.BICUBIC)
+  if image.shape[-1] == 3:
+    return resized
+  return tf.broadcast_to(resized, [*size, 3])
+
+
+def _integer_below(u: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+  """Maps random numbers from [0, 1) to integers in [0, count)."""
+  return tf.cast(u * tf.cast(count, tf.float32), tf.int32)
+
+
+def _whole_pixels(length: tf.Tensor, most: tf.Tensor) -> tf.Tensor:
+  """Returns a length in whole pixels, from 1 to `most`."""
+  return tf.clip_by_value(tf.cast(length, tf.int32), 1, most)
