@@ -1,12 +1,12 @@
-"""How fast the input pipeline makes two views of an image, stage by stage.
+"""Measures how fast the input pipeline makes two views of an image.
 
     python -m benchmarks.input_pipeline --folder=DIR --image_size=224
     python -m benchmarks.input_pipeline --random=32
 
-Two views count as one image. With --folder, the files of a folder are read as
-they lie there; with --random, arrays of that side. Each line is the pipeline
-up to a stage; the last is JSON. --epochs=10 reports resident memory after each
-epoch of the folder instead, through training's own reader.
+--folder reads the image files of a folder; --random makes arrays of that side.
+Two views count as one image. Each line measures the pipeline up to a stage; the
+last line is JSON. --epochs=10 measures training batches of the folder instead
+and reports resident memory after each epoch.
 """
 
 import argparse
@@ -26,11 +26,10 @@ import tensorflow as tf
 from byol_jax import config
 from byol_jax.augment import spec
 from byol_jax.config import schema
-from byol_jax.data import crops as crops_lib
-from byol_jax.data import input_pipeline, loading
+from byol_jax.data import crops, loading, stream, train_input
 
-_SECONDS = 4.0  # Of each measurement; the median of three is told.
-_ARRAYS = 8192
+_SECONDS = 4.0  # Of each of three measurements, whose median is reported.
+_ARRAYS = 8192  # Random images, which --random repeats.
 
 
 def main() -> None:
@@ -52,7 +51,7 @@ def main() -> None:
 
 
 def _views(image_size: int, placement: str) -> spec.Views:
-  """The paper's two views."""
+  """Returns the paper's two views."""
   settings = config.default_config().augment
   return spec.Views(
     settings.view1,
@@ -66,25 +65,25 @@ def _measure_speed(options, views: spec.Views) -> None:
   records, parse = (
     _files(options.folder) if options.folder else _arrays(options.random)
   )
-  stream = tf.data.Dataset.from_tensor_slices(records).repeat().enumerate()
+  examples = tf.data.Dataset.from_tensor_slices(records).repeat().enumerate()
 
-  def crops(position, record):
+  def crop_twice(position, record):
     image, _ = parse(record)
     seed = tf.stack([tf.constant(0, tf.int64), position])
-    return crops_lib.two_random_crops(image, views, seed)
+    return crops.two_random_crops(image, views, seed)
 
-  batches = input_pipeline.augmented(
-    stream, parse, views, options.batch_size, 0
+  batches = train_input.augment(
+    examples, parse, views, options.batch_size, 0, os.cpu_count() or 1
   )
   stages = {
     "decode": (
-      stream.map(lambda _, r: tf.shape(parse(r)[0]), tf.data.AUTOTUNE),
+      examples.map(lambda _, r: tf.shape(parse(r)[0]), tf.data.AUTOTUNE),
       1,
     ),
-    "decode, crop twice": (stream.map(crops, tf.data.AUTOTUNE), 1),
+    "decode, crop twice": (examples.map(crop_twice, tf.data.AUTOTUNE), 1),
     "all, batched": (batches, options.batch_size),
   }
-  input_pipeline.keep_freed_memory()
+  stream.keep_freed_memory()
   rates = {name: _rate(*stage) for name, stage in stages.items()}
   for name, rate in rates.items():
     print(f"{name:24}{rate:10,.0f} images/s")
@@ -120,9 +119,9 @@ def _arrays(side: int):
 
 
 def _rate(dataset: tf.data.Dataset, images: int) -> float:
-  """Images a second of a data set whose elements hold so many."""
+  """Returns the images per second of a data set of `images` per element."""
   iterator = iter(dataset.prefetch(tf.data.AUTOTUNE))
-  for _ in range(max(200 // images, 3)):  # Compilation, and filled buffers.
+  for _ in range(max(200 // images, 3)):  # Compiles and fills buffers.
     next(iterator)
   rates = []
   for _ in range(3):
@@ -142,10 +141,10 @@ def _measure_memory(
   )
   size = loading.num_examples(source, "train")
   settings = config.default_config().data
-  batches = input_pipeline.train_batches(
+  batches = train_input.train_batches(
     source,
     views,
-    input_pipeline.Reading(
+    stream.PipelineOptions(
       settings.shuffle_buffer, settings.shuffle_bytes, settings.cache_bytes
     ),
     batch_size=batch_size,
@@ -155,9 +154,9 @@ def _measure_memory(
   for epoch in range(1, epochs + 1):
     slowest, start = 0.0, time.monotonic()
     for _ in range(size // batch_size):
-      asked = time.monotonic()
+      requested = time.monotonic()
       next(batches)
-      slowest = max(slowest, time.monotonic() - asked)
+      slowest = max(slowest, time.monotonic() - requested)
     seconds = time.monotonic() - start
     resident.append(_resident())
     print(
@@ -172,7 +171,7 @@ def _measure_memory(
 
 
 def _resident() -> float:
-  """Resident memory now, in MB; at most so far where /proc is missing."""
+  """Returns resident memory, MB; the peak so far where /proc is missing."""
   status = pathlib.Path("/proc/self/statm")
   if status.exists():
     pages = int(status.read_text().split()[1])

@@ -103,7 +103,7 @@ def two_crops(image, view1, view2, size, seed):
 
 
 def crops_and_params(image, view, size, count, enabled=None):
-  """Crops of an image for the seeds (0, 0), (0, 1), ..., and their parameters."""
+  """Crops of an image for the seeds (0, 0), (0, 1), ..., with parameters."""
   image = tf.constant(image)
   dataset = tf.data.Dataset.range(count).map(
     lambda i: two_crops(image, view, view, size, tf.stack([0, i])),

@@ -1,6 +1,8 @@
 """Two CPU devices, strict JAX, and prepared digits for all tests."""
 
 import os
+import pathlib
+import shutil
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # Spares the import of Keras.
@@ -32,6 +34,34 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def digits_dir(tmp_path_factory) -> str:
   """A data_dir of this session, in which the digits are prepared once."""
   return str(tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture(scope="session")
+def sharded_dir(tmp_path_factory) -> pathlib.Path:
+  """A data_dir with the data set of `input_cases`, which no test changes."""
+  from tests import input_cases
+
+  folder = tmp_path_factory.mktemp("sharded")
+  input_cases.store(folder)
+  return folder
+
+
+@pytest.fixture(scope="session")
+def source(sharded_dir):
+  """The data set of `input_cases`: 97 examples in five files."""
+  from byol_jax.data import loading
+
+  return loading.load("cifar10", str(sharded_dir))
+
+
+@pytest.fixture
+def copied(sharded_dir, tmp_path):
+  """A copy of that data set that a test may damage, and its files."""
+  from byol_jax.data import loading
+
+  shutil.copytree(sharded_dir, tmp_path / "copied")
+  source = loading.load("cifar10", str(tmp_path / "copied"))
+  return source, sorted(tmp_path.glob("copied/cifar10/*/*.tfrecord*"))
 
 
 # The files that take minutes, the longest first: each of two workers takes a

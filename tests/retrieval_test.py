@@ -9,7 +9,7 @@ from matplotlib import image
 
 from byol_jax import config, errors
 from byol_jax.config import convert
-from byol_jax.data import input_pipeline
+from byol_jax.data import eval_input
 from byol_jax.evaluation import neighbours, protocols, retrieval, runner
 from byol_jax.evaluation import results as results_lib
 from byol_jax.evaluation.features import Features
@@ -146,8 +146,8 @@ def drawn(run):
 
 def stored(run, split):
   """The images and labels of a split in the order of its files."""
-  (batch,) = input_pipeline.eval_batches(
-    run.source, split, batch_size=99, image_size=8, crop=1.0
+  (batch,) = eval_input.eval_batches(
+    run.source, split, eval_input.CentreCrop(8, 1.0), batch_size=99
   )
   return batch["image"], batch["label"]
 

@@ -1,14 +1,14 @@
 """Specifies random views as numbers and names, free of any framework.
 
 The operations, their order and their ranges are those of Grill et al. 2020
-(arXiv 2006.07733v3, [P]), appendix B, with the details of deepmind-research/byol
-(utils/augmentations.py, utils/dataset.py).
+(arXiv 2006.07733v3, [P]), appendix B, with the details of
+deepmind-research/byol (utils/augmentations.py, utils/dataset.py).
 
-A new colour operation takes a field of `View`, an entry of `COLOUR_OPS`, and one
-function each in `data.host_ops.COLOUR_OPS` and `device_ops.COLOUR_OPS`. Another
-operation takes `View.<name>_prob`, `AugmentParams.<name>`, `EnabledOps.<name>`, a
-name in `OPS` and at the end of `RANDOM_NUMBERS`, and a step in `apply` of both
-modules.
+To add a colour operation, add a field to `View` and an entry to `COLOUR_OPS`
+here, in `data.host_ops` and in `augment.device_ops`. To add an operation of
+another kind, add its name to `OPS`, `View` (as `<name>_prob`), `AugmentParams`,
+`EnabledOps` and the end of `RANDOM_NUMBERS`, and a step to `apply` in both of
+these modules.
 """
 
 import dataclasses
@@ -62,8 +62,8 @@ class ColourOp(NamedTuple):
 
   Attributes:
     neutral: amount that changes nothing. Amounts are drawn uniformly from
-      [neutral - strength, neutral + strength], with the strength that the view's
-      field of the operation's name gives.
+      [neutral - strength, neutral + strength]. The strength is the view's field
+      of the same name as the operation.
     most: largest strength that a view may ask for.
   """
 
@@ -71,8 +71,8 @@ class ColourOp(NamedTuple):
   most: float
 
 
-# The fields of `View` that are strengths. A new entry changes the random numbers,
-# and so the views, that belong to a seed.
+# All colour operations. A new entry changes the random numbers, and with them
+# the views, that belong to a seed.
 COLOUR_OPS: dict[str, ColourOp] = {
   "brightness": ColourOp(neutral=0, most=1),
   "contrast": ColourOp(neutral=1, most=1),

@@ -32,8 +32,8 @@ def random_crops(
     interpolation overshoots; clipping is left to `host_ops.apply` and
     `device_ops.apply`, which do it faster.
   """
-  # All boxes at once, because these few numbers take half the time of cropping a
-  # small image.
+  # Computes all boxes at once, because these few numbers take half the time of
+  # cropping a small image.
   height, width = tf.unstack(tf.shape(image)[:2])
   u_area, u_aspect, u_top, u_left = tf.unstack(u, axis=1)
   low_area, high_area = zip(*(crop.crop_area for crop in crops), strict=True)

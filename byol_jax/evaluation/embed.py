@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 
 from byol_jax import errors
-from byol_jax.data import input_pipeline, loading
+from byol_jax.data import loading, split_contents
 from byol_jax.evaluation import eval_model
 from byol_jax.evaluation import splits as splits_lib
 from byol_jax.evaluation.feature_cache import WRITE_REMEDY
@@ -34,7 +34,7 @@ def write(run: runs.Run, state: TrainState, split: str) -> pathlib.Path:
   split = split or run.config.evaluation.train_split or source.dataset.train
   if not loading.num_examples(source, split):
     raise errors.UserError(f"split {split!r} is empty; choose another --split.")
-  ids = input_pipeline.example_ids(source, split)
+  ids = split_contents.example_ids(source, split)
   features = eval_model.online(run, source, state).features(split)
   name = f"{splits_lib.file_name(source, split)}.npz"
   path = run.workdir / "embeddings" / name

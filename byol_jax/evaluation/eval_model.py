@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import haiku as hk
-import jax
 import numpy as np
 
 from byol_jax.config import schema
-from byol_jax.data import input_pipeline, loading
+from byol_jax.data import eval_input, loading, split_contents
 from byol_jax.evaluation import feature_cache, features
 from byol_jax.evaluation import splits as splits_lib
 from byol_jax.evaluation.features import Features
@@ -77,7 +76,7 @@ class EvalModel:
       {
         **self.cache_key,
         "data": str(source.builder.data_dir),
-        "examples": input_pipeline.identity(source, split),
+        "examples": split_contents.cache_key(source, split),
         "label": source.dataset.label if source.num_classes else None,
         "image_size": data.image_size,
         "eval_crop": data.eval_crop,
@@ -97,7 +96,7 @@ class EvalModel:
       indices: the examples to return; None for all.
     """
     return data_streams.eval_batches(
-      self.run.config, self.source, split, places=indices, spread=True
+      self.run.config, self.source, split, indices=indices, spread=True
     )
 
   def random_crops(
@@ -111,18 +110,16 @@ class EvalModel:
       batch_size: examples in a batch over all processes.
     """
     config = self.run.config
-    return input_pipeline.labelled_batches(
+    data, region = config.data, config.evaluation.view
+    return eval_input.labelled_batches(
       self.source,
       split,
       indices,
-      config.evaluation.view,
+      eval_input.RandomCrop(data.image_size, region, data.channels),
       data_streams.pipeline_options(config),
       batch_size=batch_size,
-      image_size=config.data.image_size,
-      channels=config.data.channels,
       seed=config.seed,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
+      process=data_streams.this_process(),
     )
 
 

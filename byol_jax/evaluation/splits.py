@@ -10,7 +10,7 @@ import numpy as np
 
 from byol_jax import errors
 from byol_jax.config import schema
-from byol_jax.data import input_pipeline, loading
+from byol_jax.data import loading, split_contents
 from byol_jax.training import data_streams, runs
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def make_splits(run: runs.Run, source: loading.Source) -> Splits:
     fit, validation = range(size), range(size, end)
   else:
     fit, validation = hold_out(size, options.holdout)
-  shared = input_pipeline.num_shared(source, train, test) if test else 0
+  shared = split_contents.num_shared(source, train, test) if test else 0
   if shared:
     raise errors.UserError(
       f"{shared} examples of the test split {test!r} are also in the train"

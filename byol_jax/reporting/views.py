@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib import figure
 
 from byol_jax.augment import device_ops
-from byol_jax.data import input_pipeline
+from byol_jax.data import train_input
 from byol_jax.reporting import style
 from byol_jax.training import data_streams, runs
 
@@ -20,7 +20,7 @@ _SHOWN_IMAGES = 4
 def write(run: runs.Run) -> pathlib.Path:
   """Draws `figures/views.png`, the first step's first views, and returns it."""
   views = data_streams.make_views(run.config)
-  originals, batch = input_pipeline.first_views(
+  originals, batch = train_input.first_views(
     run.source,
     views,
     data_streams.pipeline_options(run.config),

@@ -8,7 +8,8 @@ import numpy as np
 
 from byol_jax.augment import spec
 from byol_jax.config import schema
-from byol_jax.data import input_pipeline, loading
+from byol_jax.data import eval_input, loading, train_input
+from byol_jax.data.stream import WHOLE_BATCH, PipelineOptions, ProcessSlice
 from byol_jax.runtime import devices
 
 
@@ -41,10 +42,10 @@ def make_views(config: schema.Config) -> spec.Views:
   )
 
 
-def pipeline_options(config: schema.Config) -> input_pipeline.Reading:
+def pipeline_options(config: schema.Config) -> PipelineOptions:
   """Returns how a configuration reads its data."""
   data = config.data
-  return input_pipeline.Reading(
+  return PipelineOptions(
     shuffle_buffer=data.shuffle_buffer,
     shuffle_bytes=data.shuffle_bytes,
     cache_bytes=data.cache_bytes,
@@ -54,20 +55,24 @@ def pipeline_options(config: schema.Config) -> input_pipeline.Reading:
   )
 
 
+def this_process() -> ProcessSlice:
+  """Returns the slice of every batch that this process makes."""
+  return ProcessSlice(jax.process_index(), jax.process_count())
+
+
 def train_batches(
   config: schema.Config, source: loading.Source, start_step: int
 ) -> Iterator[dict[str, Any]]:
   """Yields the training batches from a step on, on the devices ahead of use."""
   return devices.prefetch(
-    input_pipeline.train_batches(
+    train_input.train_batches(
       source,
       make_views(config),
       pipeline_options(config),
       batch_size=config.train.batch_size,
       seed=config.seed,
       start_step=start_step,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
+      process=this_process(),
     )
   )
 
@@ -77,7 +82,7 @@ def eval_batches(
   source: loading.Source,
   split: str,
   batch_size: int | None = None,
-  places: range | None = None,
+  indices: range | None = None,
   *,
   spread: bool = False,
 ) -> Iterator[dict[str, np.ndarray]]:
@@ -88,18 +93,16 @@ def eval_batches(
     source: the data set.
     split: tfds split expression.
     batch_size: by default `evaluation.batch_size`.
-    places: indices of the split to read; by default all of them.
+    indices: examples of the split to read; by default all of them.
     spread: whether processes read batches in turn, the last of which are padded;
       otherwise each process reads all of them.
   """
-  return input_pipeline.eval_batches(
+  data = config.data
+  return eval_input.eval_batches(
     source,
     split,
+    eval_input.CentreCrop(data.image_size, data.eval_crop, data.channels),
     batch_size=batch_size or config.evaluation.batch_size,
-    image_size=config.data.image_size,
-    crop=config.data.eval_crop,
-    channels=config.data.channels,
-    places=places,
-    process_index=jax.process_index() if spread else 0,
-    process_count=jax.process_count() if spread else 1,
+    indices=indices,
+    process=this_process() if spread else WHOLE_BATCH,
   )

@@ -3,7 +3,7 @@
 import jax
 
 from byol_jax.config import convert, schema
-from byol_jax.data import input_pipeline, loading
+from byol_jax.data import loading, measure
 
 # Images with a short side of up to the first number are viewed at the second,
 # sizes that the field trains at. Larger images are viewed at the paper's 224.
@@ -30,7 +30,7 @@ def resolved(
   data, encoder = config.data, config.model.encoder
   data.parts = data.parts or parts or jax.process_count()
   if not (data.image_size and data.mean and data.std):
-    own = source.dataset.statistics or input_pipeline.measure(source)
+    own = source.dataset.statistics or measure.measure_statistics(source)
     data.image_size = data.image_size or _image_size(own.side)
     data.mean = data.mean or _per_channel(own.mean, data.channels)
     data.std = data.std or _per_channel(own.std, data.channels)
