@@ -12,14 +12,14 @@ from matplotlib import figure
 from byol_jax.augment import device_ops
 from byol_jax.data import train_input
 from byol_jax.reporting import style
-from byol_jax.training import data_streams, runs
+from byol_jax.training import build, data_streams, runs
 
 _SHOWN_IMAGES = 4
 
 
 def write(run: runs.Run) -> pathlib.Path:
   """Draws `figures/views.png`, the first step's first views, and returns it."""
-  views = data_streams.make_views(run.config)
+  views = build.make_views(run.config)
   originals, batch = train_input.first_views(
     run.source,
     views,

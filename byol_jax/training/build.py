@@ -4,12 +4,11 @@ import functools
 
 import haiku as hk
 
-from byol_jax.augment import device_ops
+from byol_jax.augment import device_ops, spec
 from byol_jax.config import schema
 from byol_jax.learning import optimizers, schedules, target
 from byol_jax.learning.learner import Learner, make_learner
 from byol_jax.models import networks
-from byol_jax.training import data_streams
 from byol_jax.training.plan import Plan
 
 
@@ -31,6 +30,17 @@ def build_network(
       precision=config.train.precision,
       remat=config.train.remat,
     )
+  )
+
+
+def make_views(config: schema.Config) -> spec.Views:
+  """Returns the specification of the two views of an image."""
+  return spec.Views(
+    view1=config.augment.view1,
+    view2=config.augment.view2,
+    image_size=config.data.image_size,
+    channels=config.data.channels,
+    placement=config.augment.placement,
   )
 
 
@@ -61,7 +71,5 @@ def build_learner(
     learning_rate,
     target.tau_schedule(config.ema.schedule, plan.tau, plan.total_steps),
     microbatches=plan.microbatches,
-    augment=functools.partial(
-      device_ops.apply_to_batch, data_streams.make_views(config)
-    ),
+    augment=functools.partial(device_ops.apply_to_batch, make_views(config)),
   )

@@ -6,11 +6,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from byol_jax.augment import spec
 from byol_jax.config import schema
 from byol_jax.data import eval_input, loading, train_input
 from byol_jax.data.stream import WHOLE_BATCH, PipelineOptions, ProcessSlice
 from byol_jax.runtime import devices
+from byol_jax.training import build
 
 
 def open_source(
@@ -29,17 +29,6 @@ def open_source(
   if dataset != "folder":
     return loading.load(dataset, data.data_dir)
   return loading.load_folder(root, data)
-
-
-def make_views(config: schema.Config) -> spec.Views:
-  """Returns the specification of the two views of an image."""
-  return spec.Views(
-    view1=config.augment.view1,
-    view2=config.augment.view2,
-    image_size=config.data.image_size,
-    channels=config.data.channels,
-    placement=config.augment.placement,
-  )
 
 
 def pipeline_options(config: schema.Config) -> PipelineOptions:
@@ -67,7 +56,7 @@ def train_batches(
   return devices.prefetch(
     train_input.train_batches(
       source,
-      make_views(config),
+      build.make_views(config),
       pipeline_options(config),
       batch_size=config.train.batch_size,
       seed=config.seed,
