@@ -4,8 +4,12 @@ import itertools
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_datasets as tfds
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from byol_jax.data import stream
 from byol_jax.data.stream import ProcessSlice
 from tests.input_cases import (
   PAPER,
@@ -191,3 +195,42 @@ def test_each_process_opens_only_its_own_files(copied):
   assert len(own) < SHARDS
   batches = train_batches(source, 30, parts=5, process=ProcessSlice(0, 5))
   assert len(batches) == 30
+
+
+@given(st.integers(1, 200), st.integers(1, 20))
+def test_slices_of_all_processes_make_up_a_batch(batch_size, count):
+  slices = [ProcessSlice(i, count).indices(batch_size) for i in range(count)]
+  assert list(itertools.chain(*slices)) == list(range(batch_size))
+  sizes = [len(indices) for indices in slices]
+  assert max(sizes) - min(sizes) <= 1
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 40))
+def test_processes_take_the_elements_of_their_slices(batch_size, count, size):
+  elements = tf.data.Dataset.range(100, 100 + size)
+  for i in range(count):
+    process = ProcessSlice(i, count)
+    taken = stream.take_slices(elements, batch_size, process)
+    found = [tuple(map(int, pair)) for pair in taken.as_numpy_iterator()]
+    indices = process.indices(batch_size)
+    expected = [p for p in range(size) if p % batch_size in indices]
+    assert found == [(position, 100 + position) for position in expected]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 12))
+def test_padding_repeats_the_first_element_up_to_a_multiple(size, multiple):
+  elements = tf.data.Dataset.range(5, 5 + size)
+  padded = stream.pad_to_multiple(elements, size, multiple)
+  found = list(padded.as_numpy_iterator())
+  assert found[:size] == list(range(5, 5 + size))
+  assert set(found[size:]) <= {5}
+  assert len(found) % multiple == 0
+  assert len(found) - size < multiple
+
+
+def test_interleaved_streams_take_turns():
+  streams = [tf.data.Dataset.range(10 * i, 10 * i + 6) for i in range(3)]
+  found = stream.interleave(streams, 2).take(12).as_numpy_iterator()
+  assert list(found) == [0, 1, 10, 11, 20, 21, 2, 3, 12, 13, 22, 23]
