@@ -9,6 +9,7 @@ import tensorflow as tf
 from byol_jax.augment import spec
 from byol_jax.data import crops, diagnosis, loading, records, stream
 from byol_jax.data.stream import PipelineOptions, ProcessSlice
+from byol_jax.data.tensorflow_setup import without_autograph
 
 
 class CentreCrop(NamedTuple):
@@ -39,6 +40,7 @@ class RandomCrop(NamedTuple):
   channels: int = 3
 
 
+@without_autograph
 def eval_batches(
   source: loading.Source,
   split: str,
@@ -89,6 +91,7 @@ def eval_batches(
   return diagnosis.explain_errors(stream.iterate(batches), source, split)
 
 
+@without_autograph
 def labelled_batches(
   source: loading.Source,
   split: str,

@@ -31,6 +31,7 @@ from byol_jax.data import (
   stream,
 )
 from byol_jax.data.stream import PipelineOptions, ProcessSlice
+from byol_jax.data.tensorflow_setup import without_autograph
 
 # Pixels of the views that one call augments. A call has a cost that many small
 # images share, and large images should stay in a core's cache (measured at 224
@@ -38,6 +39,7 @@ from byol_jax.data.stream import PipelineOptions, ProcessSlice
 _CHUNK_PIXELS = 2**16
 
 
+@without_autograph
 def train_batches(
   source: loading.Source,
   views: spec.Views,
@@ -90,6 +92,7 @@ def train_batches(
   )
 
 
+@without_autograph
 def first_views(
   source: loading.Source,
   views: spec.Views,
@@ -174,7 +177,7 @@ def _finish_on_host(views: spec.Views) -> Callable[..., dict[str, Any]]:
   """Returns a function from crops and random numbers to finished views."""
   enabled = spec.enabled_ops(views.view1, views.view2)
 
-  @tf.function(jit_compile=True)
+  @tf.function(jit_compile=True, autograph=False)
   def apply(crops, params):
     return host_ops.apply(crops, params, enabled)[..., : views.channels]
 
