@@ -23,7 +23,6 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 import numpy as np
 import tensorflow as tf
 
-from byol_jax import config
 from byol_jax.augment import spec
 from byol_jax.config import schema
 from byol_jax.data import crops, loading, stream, train_input
@@ -52,7 +51,7 @@ def main() -> None:
 
 def _views(image_size: int, placement: str) -> spec.Views:
   """Returns the paper's two views."""
-  settings = config.default_config().augment
+  settings = schema.AugmentConfig()
   return spec.Views(
     settings.view1,
     settings.view2,
@@ -136,17 +135,15 @@ def _rate(dataset: tf.data.Dataset, images: int) -> float:
 def _measure_memory(
   folder: str, views: spec.Views, batch_size: int, epochs: int
 ) -> None:
-  source = loading.load_folder(
-    folder, schema.DataConfig(labels="none", test_share=0.0, max_broken=0.5)
+  options = schema.DataConfig(
+    labels="none", test_share=0.0, max_broken=0.5, parts=1
   )
+  source = loading.load_folder(folder, options)
   size = loading.num_examples(source, "train")
-  settings = config.default_config().data
   batches = train_input.train_batches(
     source,
     views,
-    stream.PipelineOptions(
-      settings.shuffle_buffer, settings.shuffle_bytes, settings.cache_bytes
-    ),
+    options,
     batch_size=batch_size,
     seed=0,
   )

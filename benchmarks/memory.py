@@ -31,7 +31,7 @@ from byol_jax.runtime import cpu, devices
 from byol_jax.training import build, plan
 
 _CLASSES, _IMAGES = 1000, 1_281_167  # ImageNet's.
-_IN_FLIGHT = 3  # Batches on a device: two of `parallel.prefetch`, one in use.
+_IN_FLIGHT = 3  # Batches on a device: two of `devices.prefetch`, one in use.
 
 
 def main() -> None:

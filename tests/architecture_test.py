@@ -120,7 +120,7 @@ def test_a_heavy_library_is_named_in_its_place_only(library):
 
 
 def test_importing_a_layer_loads_no_higher_one_and_nothing_heavy():
-  """On the closure of imports, layer by layer in one interpreter."""
+  """Imports are followed to their end, layer by layer, in one interpreter."""
   stages = [
     [m for m in MODULES if m.split(".")[0] == layer] for layer in LAYERS[:-1]
   ]

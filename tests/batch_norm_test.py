@@ -1,4 +1,4 @@
-"""Batch norm beside `hk.BatchNorm`."""
+"""Batch norm against `hk.BatchNorm`."""
 
 import haiku as hk
 import jax

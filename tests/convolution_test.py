@@ -65,7 +65,7 @@ def test_forward_and_both_gradients_are_those_of_lax_conv(problem):
 
 @pytest.mark.parametrize("channels", [3, 64])
 def test_gradients_in_a_loop_are_those_outside(channels):
-  """As accumulation over micro-batches takes them."""
+  """Accumulation over micro-batches computes gradients in a loop."""
   random = np.random.RandomState(0)
   x = random.randn(4, 2, 7, 9, channels).astype(np.float32)
   w = random.randn(3, 3, channels, 8).astype(np.float32)

@@ -29,8 +29,8 @@ COMMANDS = sorted(
 )
 QUICKSTART = "--config=experiments/quickstart.py"
 EXPORT = f"{QUICKSTART} --mode=export"
-# A test of its own runs the first two; the others need several processes, the
-# folder of a sweep, or more images than there are digits.
+# Commands that are not run in miniature: one test runs the first two as they are;
+# the others need several processes, the folder of a sweep, or more images.
 ELSEWHERE = re.compile(
   rf"^{re.escape(QUICKSTART)}$|^{re.escape(EXPORT)}$"
   r"|--coordinator|runs/sweeps|fashion_mnist.py:short"

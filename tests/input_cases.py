@@ -6,18 +6,14 @@ import itertools
 import numpy as np
 import tensorflow_datasets as tfds
 
-from byol_jax import config
 from byol_jax.augment import spec
+from byol_jax.config import schema
 from byol_jax.data import eval_input, train_input
-from byol_jax.data.stream import PipelineOptions
 
 SIZE = 97  # Prime, so no batch size divides it.
 SHARDS = 5
-_CONFIG = config.default_config().augment
-PAPER = {
-  "view1": spec.View(**_CONFIG.view1),
-  "view2": spec.View(**_CONFIG.view2),
-}
+_CONFIG = schema.AugmentConfig()
+PAPER = {"view1": _CONFIG.view1, "view2": _CONFIG.view2}
 CROP_ONLY = dataclasses.replace(
   PAPER["view1"],
   flip_prob=0.0,
@@ -28,7 +24,8 @@ CROP_ONLY = dataclasses.replace(
 # Compiles quickly.
 FLIPPED = dataclasses.replace(CROP_ONLY, flip_prob=0.5)
 VIEWS = spec.Views(FLIPPED, FLIPPED, image_size=16)
-OPTIONS = PipelineOptions(shuffle_buffer=20)
+# Streamed through a small shuffle buffer, as one part.
+OPTIONS = schema.DataConfig(shuffle_buffer=20, cache_bytes=0, parts=1)
 
 
 def store(folder):
@@ -63,8 +60,15 @@ def store(folder):
 
 def changed(settings, changes):
   """Settings with their fields among the changes, which are taken out."""
-  names = [name for name in settings._fields if name in changes]
-  return settings._replace(**{name: changes.pop(name) for name in names})
+  if dataclasses.is_dataclass(settings):
+    fields, replace = (
+      [field.name for field in dataclasses.fields(settings)],
+      dataclasses.replace,
+    )
+  else:
+    fields, replace = settings._fields, type(settings)._replace
+  names = [name for name in fields if name in changes]
+  return replace(settings, **{name: changes.pop(name) for name in names})
 
 
 def train_batches(source, count, **changes) -> list[dict[str, np.ndarray]]:

@@ -36,7 +36,7 @@ def uninterrupted(tmp_path_factory, digits_dir):
 def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(
   uninterrupted, tmp_path, digits_dir
 ):
-  """Told to stop, gone on, killed, gone on."""
+  """The run is stopped, resumed, killed and resumed."""
   log = tmp_path / "metrics.jsonl"
 
   def cut(signum, lines):
@@ -148,7 +148,7 @@ def compiled():
 def test_nothing_compiles_after_the_first_step(
   tmp_path, digits_dir, monkeypatch, compiled
 ):
-  """Neither the update nor what stands around it, metrics and checkpoints."""
+  """Neither the update nor metrics nor checkpoints compile again."""
   after_step = []
   pmap_update = devices.pmap_update
 

@@ -270,7 +270,7 @@ def test_both_commands_start_with_huge_pages(tmp_path):
   script = pathlib.Path(sys.executable).with_name("byol_jax")
   if not script.exists():
     pytest.skip("byol_jax is not installed in this environment")
-  # An experiment runs inside the program and can tell what it was started with.
+  # An experiment runs inside the program and can print its variables.
   experiment = tmp_path / "tell.py"
   experiment.write_text(
     "import os\ndef get_config():\n"

@@ -1,4 +1,4 @@
-"""Counts of `benchmarks.memory` beside counts by hand."""
+"""Counts of `benchmarks.memory` against counts by hand."""
 
 import argparse
 

@@ -136,9 +136,7 @@ def run(tmp_path):
   """A run that has logged one row, as far as curves need one."""
   (tmp_path / "metrics.jsonl").write_text('{"step": 10, "train/tau": 0.9}\n')
   return types.SimpleNamespace(
-    workdir=tmp_path,
-    plan=types.SimpleNamespace(num_examples=64),
-    config=types.SimpleNamespace(train=types.SimpleNamespace(batch_size=32)),
+    workdir=tmp_path, plan=types.SimpleNamespace(steps_per_epoch=2.0)
   )
 
 

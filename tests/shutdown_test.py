@@ -70,7 +70,7 @@ def test_an_interruption_says_what_is_saved_and_how_to_resume(step, saved):
 
 
 def test_a_signal_in_several_processes_goes_by_way_of_jax(monkeypatch):
-  """Whose handler of SIGTERM tells the others the step to stop after."""
+  """JAX's handler of SIGTERM sends the others the step to stop after."""
   told = []
   signal.signal(signal.SIGTERM, lambda *_: told.append("SIGTERM"))
   monkeypatch.setattr(shutdown.processes, "is_multiprocess", lambda: True)

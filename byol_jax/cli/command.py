@@ -37,8 +37,8 @@ def run() -> None:
 def main(argv: Sequence[str]) -> None:
   """Runs one mode; returns only if its work was done.
 
-  Otherwise the process ends with 1 for a mistake, with `processes.GO_ON` where
-  the same command will resume, and with 130 after Ctrl-C.
+  Otherwise the process ends with 1 for a mistake, with `processes.EXIT_RESUMABLE`
+  if the same command resumes the run, and with 130 after Ctrl-C.
   """
   shutdown.stop_on_sigterm()
   try:
@@ -86,7 +86,7 @@ def _run_mode(argv: Sequence[str]) -> None:
 
 
 def _set_up_jax(config: schema.Config, options: flags.Options) -> None:
-  """Settles what must be settled before JAX is first used."""
+  """Applies the settings that JAX reads only before its first use."""
   if not flags.verbosity_is_given():
     logging.set_verbosity(logging.WARNING)
   cpu.choose_fast_convolutions()
@@ -101,7 +101,7 @@ def _set_up_jax(config: schema.Config, options: flags.Options) -> None:
 
 
 def _is_lost_process(error: Exception) -> bool:
-  """Returns whether a collective operation failed for want of a process."""
+  """Returns whether a collective operation failed because a process was lost."""
   is_jax = isinstance(error, jax.errors.JaxRuntimeError)
   return is_jax and "RESOURCE_EXHAUSTED" not in str(error)
 

@@ -60,7 +60,7 @@ _PROCESS_ID = flags.DEFINE_integer(
 
 
 class Options(NamedTuple):
-  """The flags beside --config, with defaults filled in.
+  """The flags other than --config, with defaults filled in.
 
   Attributes:
     mode: a name in `modes.MODES`, not yet checked.
@@ -156,7 +156,7 @@ def _experiment() -> tuple[pathlib.Path, str]:
 def _default_workdir() -> pathlib.Path:
   """Returns runs/imagenet-300 for --config=experiments/imagenet.py:300.
 
-  An encoder file is evaluated beside it, in runs/imagenet-300-encoder.
+  With --encoder the folder is runs/imagenet-300-encoder.
   """
   path, preset = _experiment()
   name = path.stem + (f"-{preset}" if preset else "")

@@ -18,7 +18,7 @@ def say(message: str) -> None:
 
 
 def describe_data(run: Run) -> None:
-  """Prints what is trained on, and how many files cannot be used."""
+  """Prints the images that the run trains on, and how many files are unusable."""
   data = run.config.data
   say(
     f"{run.plan.num_examples} images to pretrain on,"

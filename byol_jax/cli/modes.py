@@ -1,4 +1,4 @@
-"""What each --mode does with a run."""
+"""The modes: one function of a run for each value of --mode."""
 
 from collections.abc import Callable, Mapping
 
@@ -15,12 +15,11 @@ from byol_jax.training.runs import Run
 
 
 def _pretrain(run: Run, options: Options) -> None:
-  """Trains, evaluates and draws whatever has not been done before."""
+  """Trains and evaluates a run, unless that is done, and draws its pictures."""
   del options
-  results.check_same_encoder(
-    run
-  )  # Mistakes show before training, not after it.
-  protocols.selected(run)
+  # Mistakes show before training, not after it.
+  results.check_same_encoder(run)
+  processes.primary_first(lambda: protocols.selected(run))
   messages.describe_data(run)
   messages.describe_network(run)
   messages.describe_plan(run)
@@ -44,7 +43,7 @@ def _evaluate(run: Run, options: Options) -> None:
     state = _load_state(run, options)
     runner.evaluate(run, state, messages.show_result, options.encoder)
     return
-  protocols.selected(run)  # A mistake shows before the first checkpoint.
+  # A mistake shows before the first checkpoint.
   messages.say(f"Waiting for checkpoints in {run.workdir}; Ctrl-C ends it.")
   for state in restore.watch(run):
     messages.say(f"Step {int(state.step)}:")
@@ -75,7 +74,7 @@ def _report(run: Run, options: Options) -> None:
   if sweep.is_sweep(run.workdir):
     path = sweep.write(run.workdir)
     messages.say(path.read_text())
-    messages.say(f"Written: {path}, and a picture beside it")
+    messages.say(f"Written: {path}, and a picture in the same folder")
   elif tables.find_workdirs(run.workdir):
     path = tables.write(run.workdir)
     messages.say(path.read_text())

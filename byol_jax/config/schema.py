@@ -18,7 +18,7 @@ Range = tuple[float, float]  # (low, high).
 
 @dataclasses.dataclass(slots=True)
 class DataConfig:
-  """Which images, and how they are read."""
+  """The images, and how they are read."""
 
   # A name in `data.registry.DATASETS`; tfds:NAME for any that tfds knows; folder.
   dataset: str = "imagenet2012"
@@ -150,16 +150,16 @@ class TrainConfig:
   # Parts in which an update processes its batch, for machines with little memory.
   # Gradients are averaged; batch norm sees one part at a time. [P] 5, batch size
   microbatches: int = 1
-  # Of convolutions and linear layers: float32 or bfloat16. Parameters,
-  # statistics, losses and the optimizer stay float32.
+  # The type in which convolutions and linear layers compute: float32 or bfloat16.
+  # Parameters, statistics, losses and the optimizer stay float32.
   precision: str = "float32"
   # Recompute each residual block for its gradient, to save memory.
   remat: bool = False
   # Steps between checks that all devices hold the same state, each of which costs
   # a pass over it; 0: at the first and the last step only. Our choice.
   check_replicas_every: int = 1000
-  # In a run of several processes, one that makes no step for this long ends them
-  # all; longer than any wait for data or disk should be, our choice. 0: never.
+  # Seconds after which a process that makes no step ends a run of several
+  # processes. Our choice: longer than any wait for data or disk. 0: never.
   hang_seconds: int = 600
   # Folder of compiled programs, kept between runs; empty switches it off.
   compilation_cache: str = "~/.cache/byol_jax"

@@ -7,8 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 from byol_jax.augment import spec
+from byol_jax.config import schema
 from byol_jax.data import crops, diagnosis, loading, records, stream
-from byol_jax.data.stream import PipelineOptions, ProcessSlice
+from byol_jax.data.stream import ProcessSlice
 from byol_jax.data.tensorflow_setup import without_autograph
 
 
@@ -97,7 +98,7 @@ def labelled_batches(
   split: str,
   indices: range | np.ndarray,
   crop: RandomCrop,
-  options: PipelineOptions,
+  options: schema.DataConfig,
   *,
   batch_size: int,
   seed: int,
@@ -158,7 +159,7 @@ def _shuffled_examples(
   source: loading.Source,
   split: str,
   indices: range | np.ndarray,
-  options: PipelineOptions,
+  options: schema.DataConfig,
   seed: int,
 ) -> tf.data.Dataset:
   """Returns endless epochs of some examples of a split, as records."""

@@ -5,7 +5,7 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
-# Names of a folder of test images beside a folder `train`. If there are
+# Names of a folder of test images next to a folder `train`. If there are
 # several, the last one is used.
 _TEST_FOLDERS = ("validation", "valid", "val", "test")
 

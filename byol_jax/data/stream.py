@@ -6,10 +6,11 @@ import dataclasses
 import functools
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
+from byol_jax.config import schema
 from byol_jax.data import diagnosis, loading, records
 from byol_jax.data.records import FileSlice
 
@@ -24,28 +25,6 @@ _PREFETCHED_FRACTION = 1 / 4
 
 # Examples that are read into memory by one call.
 _LOADED_TOGETHER = 1024
-
-
-class PipelineOptions(NamedTuple):
-  """How records are read and shuffled; decides the order, not the examples.
-
-  Attributes:
-    shuffle_buffer: undecoded examples among which an epoch is shuffled.
-    shuffle_bytes: their size at most, which may lower their number.
-    cache_bytes: a split whose undecoded examples take at most this many bytes
-      is read once, held in memory and shuffled perfectly.
-    parts: parts of the split that are read and shuffled independently; best a
-      multiple of the number of processes.
-    threads: images that are decoded and augmented at a time; 0: one per core.
-    prefetch: batches that are made ahead; 0: tf.data decides.
-  """
-
-  shuffle_buffer: int
-  shuffle_bytes: int = 2**31
-  cache_bytes: int = 0
-  parts: int = 1
-  threads: int = 0
-  prefetch: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +54,7 @@ WHOLE_BATCH = ProcessSlice()
 
 def part_stream(
   source: loading.Source,
-  options: PipelineOptions,
+  options: schema.DataConfig,
   part: int,
   seed: int,
   start: int,
@@ -99,7 +78,7 @@ def part_stream(
 
 
 def is_cached(
-  source: loading.Source, options: PipelineOptions, count: int
+  source: loading.Source, options: schema.DataConfig, count: int
 ) -> bool:
   """Returns whether `count` undecoded examples are to be held in memory."""
   return records.record_size(source) * count <= options.cache_bytes
@@ -107,7 +86,7 @@ def is_cached(
 
 def shuffle_epochs(
   source: loading.Source,
-  options: PipelineOptions,
+  options: schema.DataConfig,
   files: Sequence[FileSlice],
   seeds: tf.Tensor,
   start: int = 0,
@@ -235,7 +214,7 @@ def pad_to_multiple(
   return stream.concatenate(stream.take(1).repeat(-count % multiple))
 
 
-def num_threads(options: PipelineOptions) -> int:
+def num_threads(options: schema.DataConfig) -> int:
   """Returns how many images are processed at a time."""
   return options.threads or os.cpu_count() or 1
 

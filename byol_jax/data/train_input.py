@@ -6,7 +6,7 @@ seed and the position alone. Batches, resumption and processes only cut the
 stream into pieces.
 
 Several processes read different files. The stream interleaves
-`PipelineOptions.parts` streams, each of one part of the split and shuffled by
+`data.parts` streams, each of one part of the split and shuffled by
 itself, which lie side by side in every batch. If the parts do not divide by the
 processes, as after a restart on more of them, each process reads all parts and
 makes views of its slice of every batch.
@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from byol_jax import errors
 from byol_jax.augment import spec
+from byol_jax.config import schema
 from byol_jax.data import (
   crops,
   diagnosis,
@@ -30,7 +31,7 @@ from byol_jax.data import (
   sampling,
   stream,
 )
-from byol_jax.data.stream import PipelineOptions, ProcessSlice
+from byol_jax.data.stream import ProcessSlice
 from byol_jax.data.tensorflow_setup import without_autograph
 
 # Pixels of the views that one call augments. A call has a cost that many small
@@ -43,7 +44,7 @@ _CHUNK_PIXELS = 2**16
 def train_batches(
   source: loading.Source,
   views: spec.Views,
-  options: PipelineOptions,
+  options: schema.DataConfig,
   *,
   batch_size: int,
   seed: int,
@@ -96,7 +97,7 @@ def train_batches(
 def first_views(
   source: loading.Source,
   views: spec.Views,
-  options: PipelineOptions,
+  options: schema.DataConfig,
   *,
   count: int,
   seed: int,
@@ -178,8 +179,8 @@ def _finish_on_host(views: spec.Views) -> Callable[..., dict[str, Any]]:
   enabled = spec.enabled_ops(views.view1, views.view2)
 
   @tf.function(jit_compile=True, autograph=False)
-  def apply(crops, params):
-    return host_ops.apply(crops, params, enabled)[..., : views.channels]
+  def apply(images, params):
+    return host_ops.apply(images, params, enabled)[..., : views.channels]
 
   def finish(crop1, crop2, numbers1, numbers2, label):
     params1 = sampling.sample_params(numbers1, views.view1, enabled)
@@ -197,9 +198,9 @@ def _keep_for_device(views: spec.Views) -> Callable[..., dict[str, Any]]:
   """Returns a function to uint8 crops and their augmentation parameters."""
   enabled = spec.enabled_ops(views.view1, views.view2)
 
-  def as_bytes(crops):
-    crops = tf.clip_by_value(tf.round(crops[..., : views.channels]), 0, 255)
-    return tf.cast(crops, tf.uint8)
+  def as_bytes(images):
+    images = tf.clip_by_value(tf.round(images[..., : views.channels]), 0, 255)
+    return tf.cast(images, tf.uint8)
 
   def finish(crop1, crop2, numbers1, numbers2, label):
     return {
@@ -215,7 +216,7 @@ def _keep_for_device(views: spec.Views) -> Callable[..., dict[str, Any]]:
 
 def _local_stream(
   source: loading.Source,
-  options: PipelineOptions,
+  options: schema.DataConfig,
   batch_size: int,
   seed: int,
   start_step: int,
@@ -256,7 +257,7 @@ def _check_batch_size(
   size = loading.num_examples(source, split)
   if size < batch_size:
     raise errors.UserError(
-      f"batch_size={batch_size} is larger than the {size} examples of split"
+      f"train.batch_size={batch_size} is larger than the {size} examples of split"
       f" {split!r} of {source.dataset.tfds_name}; lower it to {size} or less."
     )
   for name, divisor in {
@@ -266,6 +267,6 @@ def _check_batch_size(
     if batch_size % divisor:
       lower = batch_size - batch_size % divisor
       raise errors.UserError(
-        f"batch_size={batch_size} must be a multiple of {name}; try"
+        f"train.batch_size={batch_size} must be a multiple of {name}; try"
         f" {lower or divisor} or {lower + divisor}."
       )

@@ -30,7 +30,7 @@ def write(run: runs.Run, state: TrainState, split: str) -> pathlib.Path:
   Raises:
     UserError: if the split is unknown or empty, or the file cannot be written.
   """
-  source = splits_lib.open_source(run)
+  source = processes.primary_first(lambda: splits_lib.open_source(run))
   split = split or run.config.evaluation.train_split or source.dataset.train
   if not loading.num_examples(source, split):
     raise errors.UserError(f"split {split!r} is empty; choose another --split.")

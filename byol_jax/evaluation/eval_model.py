@@ -35,7 +35,7 @@ class EvalModel:
     cache_key: distinguishes the encoder's features from those of any other.
     params: the network's parameters; empty for pixels.
     state: the network's batch-norm statistics; empty for pixels.
-    feature_cache: features by split expression, so that files are read and
+    loaded: features by split expression, so that files are read and
       checked once.
   """
 
@@ -46,7 +46,7 @@ class EvalModel:
   cache_key: dict[str, Any]
   params: hk.Params = dataclasses.field(default_factory=dict)
   state: hk.State = dataclasses.field(default_factory=dict)
-  feature_cache: dict[str, Features] = dataclasses.field(default_factory=dict)
+  loaded: dict[str, Features] = dataclasses.field(default_factory=dict)
 
   @property
   def is_online(self) -> bool:
@@ -62,12 +62,12 @@ class EvalModel:
     Raises:
       UserError: if the split is unknown or the files cannot be written.
     """
-    if split not in self.feature_cache:
-      self.feature_cache[split] = self._load_or_compute(split)
-    return self.feature_cache[split]
+    if split not in self.loaded:
+      self.loaded[split] = self._load_or_compute(split)
+    return self.loaded[split]
 
   def _load_or_compute(self, split: str) -> Features:
-    data: schema.DataConfig = self.run.config.data
+    data = self.run.config.data
     source = self.source
     count = loading.num_examples(source, split)
     name = f"{self.name}_{splits_lib.file_name(source, split)}"
@@ -116,7 +116,7 @@ class EvalModel:
       split,
       indices,
       eval_input.RandomCrop(data.image_size, region, data.channels),
-      data_streams.pipeline_options(config),
+      config.data,
       batch_size=batch_size,
       seed=config.seed,
       process=data_streams.this_process(),

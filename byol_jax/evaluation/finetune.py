@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from byol_jax.config import convert, schema
+from byol_jax.config import convert
 from byol_jax.data import loading
 from byol_jax.evaluation import classifiers, features, heads
 from byol_jax.evaluation.classifiers import Classifier
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @classifiers.score_on_test_split
 def run(model: EvalModel, splits: Splits) -> Iterator[Classifier]:
   """Yields one classifier, fitted to all of train with the best settings."""
-  options: schema.FinetuneConfig = model.run.config.evaluation.finetune
+  options = model.run.config.evaluation.finetune
   batch_size = classifiers.usable_batch_size(
     options.batch_size, len(splits.fit)
   )
@@ -213,12 +213,11 @@ def finetuned(
     grid: the hyper-parameters.
     batch_size: examples in a batch over all devices.
   """
-  run = model.run
-  config = convert.typed(run.config)
+  config = convert.typed(model.run.config)
   config.model.batch_norm.decay_rate = batch_norm_decay_rate(
     len(indices) / batch_size
   )
-  fit = make_fit(build.build_network(config, run.num_classes))
+  fit = make_fit(build.build_network(config, model.run.num_classes))
   side, channels = config.data.image_size, config.data.channels
   image = np.zeros((1, side, side, channels), np.float32)
   num_features = model.encode(image).shape[1]
@@ -237,8 +236,7 @@ def make_scorer(model: EvalModel) -> Callable[..., Features]:
   The function `score(state, split, indices=None)` returns the class scores, as
   `vectors`, and the labels of all examples of a split or of those at `indices`.
   """
-  run = model.run
-  network = build.build_network(run.config, run.num_classes)
+  network = build.build_network(model.run.config, model.run.num_classes)
 
   def scores_of(state, images):
     outputs, _ = network.apply(

@@ -30,7 +30,7 @@ def check(options: schema.EvaluationConfig, splits: Splits) -> None:
 @score_on_test_split
 def run(model: EvalModel, splits: Splits) -> Iterator[Classifier]:
   """Yields one classifier, whose bank is the train split."""
-  options: schema.KnnConfig = model.run.config.evaluation.knn
+  options = model.run.config.evaluation.knn
   bank = model.features(splits.train)
 
   def scores(split):

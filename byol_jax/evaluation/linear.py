@@ -16,7 +16,6 @@ import jax
 import numpy as np
 import optax
 
-from byol_jax.config import schema
 from byol_jax.evaluation import classifiers, features, heads
 from byol_jax.evaluation.classifiers import Classifier
 from byol_jax.evaluation.features import Features
@@ -33,7 +32,7 @@ Batches = Iterable[tuple[np.ndarray, np.ndarray]]  # Vectors and labels.
 @classifiers.score_on_test_split
 def run(model: EvalModel, splits: Splits) -> Iterator[Classifier]:
   """Yields one classifier, fitted to all of train with the best rate."""
-  options: schema.LinearConfig = model.run.config.evaluation.linear
+  options = model.run.config.evaluation.linear
   train = model.features(splits.train)
   held_out = train.select(splits.validation)
   layers = _fit(model, splits, splits.fit, options.learning_rates)
@@ -69,7 +68,7 @@ def _fit(
   base_learning_rates: Sequence[float],
 ) -> Head:
   """Returns one layer per rate, fitted to some examples of train."""
-  options: schema.LinearConfig = model.run.config.evaluation.linear
+  options = model.run.config.evaluation.linear
   batch_size = classifiers.usable_batch_size(options.batch_size, len(indices))
   train = model.features(splits.train)
   batches: Batches

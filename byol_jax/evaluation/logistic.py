@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from byol_jax.config import schema
 from byol_jax.evaluation import classifiers, heads
 from byol_jax.evaluation.classifiers import Classifier
 from byol_jax.evaluation.features import Features
@@ -34,7 +33,7 @@ _MAX_ITERATIONS = 300  # Our choice.
 @classifiers.score_on_test_split
 def run(model: EvalModel, splits: Splits) -> Iterator[Classifier]:
   """Yields one classifier, fitted to all of train with the best penalty."""
-  options: schema.LogisticConfig = model.run.config.evaluation.logistic
+  options = model.run.config.evaluation.logistic
   num_classes = model.source.num_classes
   train = model.features(splits.train)
   # The strongest penalty first: of equally good ones, it is chosen.

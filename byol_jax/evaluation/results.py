@@ -30,7 +30,7 @@ _PREFIXES = {
   RANDOM: "baseline/random_",
 }
 
-# The columns of `datasets.PAPER_TRANSFER` by protocol.
+# The columns of `registry.PAPER_TRANSFER`, by protocol.
 _PAPER_COLUMNS = {"logistic": 0, "finetune": 1}
 
 
@@ -166,7 +166,7 @@ def paper_value(run: runs.Run, protocol: str) -> float | None:
 def check_same_encoder(run: runs.Run, encoder: str = "") -> None:
   """Raises `UserError` if the workdir has results of another encoder.
 
-  In `results.json`, nothing but the names would tell them apart.
+  Results of two encoders in one `results.json` could not be distinguished.
 
   Args:
     run: the run in the workdir.
@@ -187,7 +187,7 @@ def check_same_encoder(run: runs.Run, encoder: str = "") -> None:
 
 
 def is_complete(run: runs.Run) -> bool:
-  """Returns whether `results.json` holds everything that `evaluate` writes.
+  """Returns whether `results.json` holds everything that `runner.evaluate` writes.
 
   Results of the trained encoder count if they are from the run's last step.
   """

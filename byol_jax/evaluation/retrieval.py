@@ -42,12 +42,12 @@ def run(model: EvalModel, splits: Splits) -> Measurements:
   trained one and the data set is its own, the neighbours of a few images are
   written to `neighbours.npz`.
   """
-  options: schema.RetrievalConfig = model.run.config.evaluation.retrieval
+  options = model.run.config.evaluation.retrieval
   k, seed = options.k, model.run.config.seed
   bank, queries = model.features(splits.train), model.features(splits.evaluated)
   exclude_self = not splits.test
   yield from measure(bank, queries, k=k, exclude_self=exclude_self, seed=seed)
-  if not (model.is_online and model.source is model.run.source):
+  if not model.is_online or model.run.config.evaluation.dataset:
     return
   found = examples(bank, queries, k=k, exclude_self=exclude_self)
   if processes.is_primary():

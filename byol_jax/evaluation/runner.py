@@ -13,13 +13,14 @@ from byol_jax.evaluation.protocols import PROTOCOLS, Need
 from byol_jax.evaluation.results import Result, Results
 from byol_jax.evaluation.splits import Splits
 from byol_jax.learning.learner import TrainState
+from byol_jax.runtime import processes
 from byol_jax.training import runs
 
 
 def evaluate(
   run: runs.Run,
   state: TrainState,
-  tell: Callable[[str, Result], None] = lambda name, result: None,
+  on_result: Callable[[str, Result], None] = lambda name, result: None,
   encoder: str = "",
 ) -> Results:
   """Runs the configured protocols and writes `results.json`.
@@ -31,7 +32,7 @@ def evaluate(
   Args:
     run: from `runs.prepare`.
     state: the trained state; its online network is evaluated.
-    tell: a function that is called with each result as soon as it is known;
+    on_result: a function that is called with each result as soon as it is known;
       all of them may take hours.
     encoder: the file that the state comes from, if it is not from this run.
 
@@ -44,7 +45,8 @@ def evaluate(
       the results cannot be written.
   """
   results.check_same_encoder(run, encoder)
-  names = protocols.selected(run)
+  # The primary process prepares the data set for all.
+  names = processes.primary_first(lambda: protocols.selected(run))
   found = results.read(run.workdir)
   if not names:
     return found
@@ -66,7 +68,7 @@ def evaluate(
       step = int(state.step) if model.is_online else 0
       for name, result in _run(model, splits, protocol, step, encoder):
         new[name] = result
-        tell(name, result)
+        on_result(name, result)
       found = results.add(run.workdir, new)
     if model.is_online:
       results.append_history(run.workdir, int(state.step), found)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 
-from byol_jax.config import schema
 from byol_jax.evaluation import classifiers
 from byol_jax.evaluation.classifiers import Classifier
 from byol_jax.evaluation.features import Features
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 def run(model: EvalModel, splits: Splits) -> Iterator[Classifier]:
   """Yields one classifier per configured number of labels."""
   config = model.run.config
-  options: schema.SemiSupervisedConfig = config.evaluation.semi_supervised
+  options = config.evaluation.semi_supervised
   labels = model.features(splits.train).select(splits.fit).labels
   score = make_scorer(model)
   for wanted in options.labels:
@@ -47,7 +46,7 @@ def _fit(
 ) -> Classifier:
   """Returns the best classifier of the grid, fitted to some examples."""
   config = model.run.config
-  options: schema.SemiSupervisedConfig = config.evaluation.semi_supervised
+  options = config.evaluation.semi_supervised
   batch_size = classifiers.usable_batch_size(options.batch_size, len(indices))
   tried = [
     {"learning_rate": rate, "epochs": epochs}

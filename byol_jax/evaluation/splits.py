@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from byol_jax import errors
-from byol_jax.config import schema
 from byol_jax.data import loading, split_contents
+from byol_jax.evaluation.metrics import METRICS
 from byol_jax.training import data_streams, runs
 
 if TYPE_CHECKING:
@@ -47,12 +47,18 @@ class Splits(NamedTuple):
 
 
 def open_source(run: runs.Run) -> loading.Source:
-  """Opens the data set to evaluate on: the run's own or the configured one."""
-  options: schema.EvaluationConfig = run.config.evaluation
+  """Opens the data set to evaluate on: the run's own or the configured one.
+
+  Raises:
+    UserError: if the data set cannot be opened or the metric is unknown.
+  """
+  options = run.config.evaluation
   source = run.source
   if options.dataset:
     source = data_streams.open_source(run.config, options.dataset, options.root)
   if options.metric:
+    if options.metric not in METRICS:
+      raise errors.unknown_name("evaluation.metric", options.metric, METRICS)
     described = source.dataset._replace(metric=options.metric)
     source = source._replace(dataset=described)
   return source
@@ -68,7 +74,7 @@ def make_splits(run: runs.Run, source: loading.Source) -> Splits:
     UserError: if a split is unknown or too small, or train and test split have
       examples in common.
   """
-  options: schema.EvaluationConfig = run.config.evaluation
+  options = run.config.evaluation
   dataset = source.dataset
   train = options.train_split or dataset.train
   test = (options.test_split or dataset.test) if source.num_classes else ""

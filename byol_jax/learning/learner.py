@@ -113,7 +113,7 @@ def loss_fn(
     online_params: the parameters to differentiate by; those in `state` are
       ignored.
     state: holds the target network and both batch-norm states.
-    batch: `view1`, `view2` [B, H, W, 3] in [0, 1]; `label` [B], -1 if unknown.
+    batch: `view1`, `view2` [B, H, W, C] in [0, 1]; `label` [B], -1 if unknown.
       It may be a part of a larger batch, on one of several devices or one
       micro-batch: the mean of the results over all parts is the result for the
       whole batch.

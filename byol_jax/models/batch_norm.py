@@ -78,7 +78,7 @@ def _column_sums(
   not achieve with a sum over all rows.
 
   Args:
-    terms: maps parts of the arrays, [V, n, C] each, to S such.
+    terms: maps parts of the arrays, [V, n, C] each, to S arrays of the same shape.
     *arrays: [V, N, C].
 
   Returns:

@@ -204,7 +204,7 @@ class ResNet(hk.Module):
       self.final_norm = BatchNorm(**bn_config, name="final_batchnorm")
 
   def __call__(self, images: chex.Array, is_training: bool) -> chex.Array:
-    """Returns [V, B, D] embeddings of normalised [V, B, H, W, 3] views."""
+    """Returns [V, B, D] embeddings of normalised [V, B, H, W, C] views."""
     x = self.initial_conv(images)
     if self.version == "v1":
       x = jax.nn.relu(self.initial_norm(x, is_training))

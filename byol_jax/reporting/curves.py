@@ -10,7 +10,7 @@ from matplotlib import axes, ticker
 
 from byol_jax.reporting import style
 from byol_jax.runtime import writers
-from byol_jax.training import runs
+from byol_jax.training import runs, workdir_files
 
 # A row of `metrics.jsonl`.
 Row = Mapping[str, float | None]
@@ -24,13 +24,12 @@ def is_available(run: runs.Run) -> bool:
 def write(run: runs.Run) -> pathlib.Path:
   """Draws `figures/curves.png` of a run, finished or not, and returns it."""
   path = style.figure_path(run.workdir, "curves")
-  steps_per_epoch = run.plan.num_examples / run.config.train.batch_size
-  draw(_read_rows(run), path, steps_per_epoch)
+  draw(_read_rows(run), path, run.plan.steps_per_epoch)
   return path
 
 
 def _read_rows(run: runs.Run) -> list[dict[str, float | None]]:
-  return writers.read_jsonl(run.workdir / "metrics.jsonl")
+  return writers.read_jsonl(run.workdir / workdir_files.METRICS_FILE)
 
 
 def draw(

@@ -1,4 +1,4 @@
-"""Images beside the nearest neighbours that the retrieval protocol found."""
+"""Images with the nearest neighbours that the retrieval protocol found."""
 
 import itertools
 import os
@@ -70,7 +70,7 @@ def draw(
   path: str | os.PathLike,
   agree: np.ndarray | None = None,
 ) -> None:
-  """Draws images beside their nearest neighbours, below the cosines.
+  """Draws images with their nearest neighbours, below the cosines.
 
   Args:
     queries: [R, S, S, 3] in [0, 1].

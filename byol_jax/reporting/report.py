@@ -21,7 +21,7 @@ class Figure(NamedTuple):
 
 
 # By the name of the PNG in `figures/`, in the order in which they are drawn.
-# The views need no metrics, but show nothing of a run that has not begun.
+# The views need no metrics, but they are drawn only once a run has begun.
 FIGURES: Mapping[str, Figure] = {
   "neighbours": Figure(neighbours.is_available, neighbours.write),
   "curves": Figure(curves.is_available, curves.write),

@@ -97,7 +97,7 @@ def draw(
   values: Mapping[str, Sequence[float]],
   path: str | os.PathLike,
 ) -> None:
-  """Draws a metric over the points of a sweep, and the paper's beside it.
+  """Draws a metric over the points of a sweep, and the paper's next to it.
 
   Args:
     sweep: gives points, axis and titles.

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from byol_jax import errors
+from byol_jax.evaluation.eval_model import ONLINE, PIXELS, RANDOM
+from byol_jax.evaluation.results import NETWORKS
 from byol_jax.evaluation.results import read as read_results
 from byol_jax.runtime import files
 from byol_jax.training import workdir_files
@@ -16,9 +18,9 @@ REMEDY = "free space there and run again"  # Where a table cannot be written.
 
 # The network of a result in `results.json`, and its column of the table.
 _COLUMNS = {
-  "online": "BYOL",
-  "online, untrained": "untrained",
-  "none": "pixels",
+  NETWORKS[ONLINE]: "BYOL",
+  NETWORKS[RANDOM]: "untrained",
+  NETWORKS[PIXELS]: "pixels",
 }
 # Results must agree in these keys to be averaged.
 _SAME_KEYS = ("step", "train_split", "split", "examples")
@@ -28,7 +30,7 @@ Results = Mapping[str, Mapping[str, Any]]
 
 
 class Row(NamedTuple):
-  """What a result measures, and a row of the table of seeds."""
+  """A row of a table: a metric of a protocol on a data set."""
 
   dataset: str
   protocol: str
@@ -135,7 +137,7 @@ def cell(
     network: whose results the cell shows.
 
   Returns:
-    Such as "0.700 ± 0.200 [0.680, 0.710]"; "-" without such results.
+    A text like "0.700 ± 0.200 [0.680, 0.710]"; "-" without such results.
 
   Raises:
     UserError: the seeds were evaluated differently.
@@ -182,11 +184,11 @@ def _check_same_evaluation(
 def check_comparable(
   workdirs: Sequence[pathlib.Path], swept: Collection[str] = ()
 ) -> None:
-  """Raises `UserError` for the first other setting that runs differ in.
+  """Raises `UserError` if runs differ in a setting that was not swept.
 
   Args:
     workdirs: of the runs, at least one.
-    swept: keys that may differ, besides `seed` and what alters no parameter.
+    swept: keys that may differ, besides `seed` and keys that change no parameter.
   """
   first, *others = workdirs
   expected = _settings(first)

@@ -1,4 +1,4 @@
-"""Images beside the two views that the first step trains on."""
+"""Images with the two views that the first step trains on."""
 
 import dataclasses
 import os
@@ -12,7 +12,7 @@ from matplotlib import figure
 from byol_jax.augment import device_ops
 from byol_jax.data import train_input
 from byol_jax.reporting import style
-from byol_jax.training import build, data_streams, runs
+from byol_jax.training import build, runs
 
 _SHOWN_IMAGES = 4
 
@@ -23,7 +23,7 @@ def write(run: runs.Run) -> pathlib.Path:
   originals, batch = train_input.first_views(
     run.source,
     views,
-    data_streams.pipeline_options(run.config),
+    run.config.data,
     count=_SHOWN_IMAGES,
     seed=run.config.seed,
   )
@@ -41,7 +41,7 @@ def draw(
   path: str | os.PathLike,
   settings: Mapping[str, Mapping[str, Any]],
 ) -> None:
-  """Draws images beside their two views, above the settings of both.
+  """Draws images with their two views, above the settings of both.
 
   Args:
     originals: at most 8 images [H, W, 3] of any sizes, uint8 or in [0, 1].

@@ -1,1 +1,1 @@
-"""Devices, processes, signals, checkpoints and files."""
+"""Devices, processes, shutdown, checkpoints and files."""

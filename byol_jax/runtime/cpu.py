@@ -66,13 +66,13 @@ def set_xla_flag(name: str, value: str) -> None:
 def _is_known(flag: str) -> bool:
   """Returns whether every installed XLA knows a flag."""
   return all(
-    _contain(spec.submodule_search_locations or (), pattern, flag)
+    _is_in_any(spec.submodule_search_locations or (), pattern, flag)
     for package, pattern in _XLA_LIBRARIES.items()
     if (spec := importlib.util.find_spec(package))
   )
 
 
-def _contain(folders: Iterable[str], pattern: str, flag: str) -> bool:
+def _is_in_any(folders: Iterable[str], pattern: str, flag: str) -> bool:
   """Returns whether one of the libraries in some folders contains a name."""
   return any(
     _contains(library, flag)

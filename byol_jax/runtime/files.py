@@ -34,7 +34,7 @@ def atomic_write(path: pathlib.Path, remedy: str) -> Iterator[pathlib.Path]:
     remedy: ends the message of the `UserError` that a failure to write raises.
 
   Yields:
-    The path of a temporary file beside `path`, for the block to write. It takes
+    The path of a temporary file in the folder of `path`, for the block to write. It takes
     the place of `path` at the end; after an error or a kill the old file stays.
   """
   temporary = path.with_name(f".{os.getpid()}.{path.name}")

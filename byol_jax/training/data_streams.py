@@ -8,7 +8,7 @@ import numpy as np
 
 from byol_jax.config import schema
 from byol_jax.data import eval_input, loading, train_input
-from byol_jax.data.stream import WHOLE_BATCH, PipelineOptions, ProcessSlice
+from byol_jax.data.stream import WHOLE_BATCH, ProcessSlice
 from byol_jax.runtime import devices
 from byol_jax.training import build
 
@@ -16,7 +16,7 @@ from byol_jax.training import build
 def open_source(
   config: schema.Config, dataset: str = "", root: str = ""
 ) -> loading.Source:
-  """Opens a data set; see `datasets.load` for its errors.
+  """Opens a data set; see `loading.load` and `load_folder` for errors.
 
   Args:
     config: says where data sets are stored and how folders are read.
@@ -29,19 +29,6 @@ def open_source(
   if dataset != "folder":
     return loading.load(dataset, data.data_dir)
   return loading.load_folder(root, data)
-
-
-def pipeline_options(config: schema.Config) -> PipelineOptions:
-  """Returns how a configuration reads its data."""
-  data = config.data
-  return PipelineOptions(
-    shuffle_buffer=data.shuffle_buffer,
-    shuffle_bytes=data.shuffle_bytes,
-    cache_bytes=data.cache_bytes,
-    parts=data.parts,
-    threads=data.threads,
-    prefetch=data.prefetch,
-  )
 
 
 def this_process() -> ProcessSlice:
@@ -57,7 +44,7 @@ def train_batches(
     train_input.train_batches(
       source,
       build.make_views(config),
-      pipeline_options(config),
+      config.data,
       batch_size=config.train.batch_size,
       seed=config.seed,
       start_step=start_step,

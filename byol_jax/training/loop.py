@@ -16,7 +16,7 @@ from byol_jax.runtime.watchdog import Watchdog
 from byol_jax.training import data_streams, workdir_files
 from byol_jax.training.runs import Run
 
-# Advice where the step waits for its batch, by `augment.placement`.
+# Advice for a run that waits for its data, by `augment.placement`.
 _DATA_ADVICE = {
   "host": "augment.placement=device lets an accelerator change colours and blur,"
   " more cores help, and data.cache_bytes if the disk is slow",
@@ -59,7 +59,7 @@ def pretrain(run: Run) -> tuple[TrainState, bool]:
 
 
 def _starting_state(run: Run) -> TrainState:
-  """Takes the workdir; returns its latest state, or the initial one."""
+  """Returns the latest state of the workdir, or the initial one; writes settings."""
   workdir_files.write_settings(run.workdir, run.config)
   with run.open_checkpoints() as saved:
     if saved.latest_step() is None:
@@ -77,7 +77,7 @@ def _open_meter(run: Run, start_step: int) -> Iterator[Meter]:
   outputs: list[writers.Writer] = []
   if processes.is_primary():
     outputs = [
-      writers.JsonlWriter(run.workdir / "metrics.jsonl", start_step),
+      writers.JsonlWriter(run.workdir / workdir_files.METRICS_FILE, start_step),
       writers.TensorBoardWriter(run.workdir / "tensorboard"),
       writers.ProgressBar(run.plan.total_steps, start_step),
       writers.DataWaitHint(_DATA_ADVICE[run.config.augment.placement]),
@@ -169,10 +169,13 @@ class _Saver:
 
 
 def _check_finite(state: TrainState, step: int) -> None:
-  """Raises `NotFiniteError` if a parameter is not: losses lag a step behind."""
+  """Raises `NotFiniteError` unless all parameters are finite.
+
+  The loss shows a parameter that is not finite a step later.
+  """
   params = jax.device_get((state.online_params, state.online_state))
   if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(params)):
-    raise NotFiniteError(f"A parameter is NaN after step {step}")
+    raise NotFiniteError(f"A parameter is not finite after step {step}")
 
 
 def _check_replicas(state: TrainState, step: int) -> None:

@@ -11,8 +11,8 @@ from byol_jax.learning import schedules, target
 # (paper, section 5).
 _TOP1_BY_GROUP = {4096: 72.5, 256: 71.8, 128: 69.6, 64: 59.7}
 
-# Batch norm over fewer images gets a warning: the paper's smallest number is
-# already bad.
+# Batch norm over fewer images gets a note. Our choice: accuracy already falls at
+# 64 images, the smallest number in the paper.
 _SMALL_GROUP = 16
 
 
@@ -77,7 +77,7 @@ def make_plan(config: schema.Config, num_examples: int) -> Plan:
 
 
 def describe(plan: Plan, ema_schedule: str) -> list[str]:
-  """Returns lines that tell a user the plan and what is doubtful about it."""
+  """Returns lines that describe the plan, with a note on each doubtful number."""
   epochs = plan.total_steps / plan.steps_per_epoch
   lines = [
     f"{plan.total_steps:,} steps of {plan.batch_size} images, {epochs:.3g}"
@@ -97,7 +97,7 @@ def describe(plan: Plan, ema_schedule: str) -> list[str]:
     known = ", ".join(f"{v} at {k}" for k, v in _TOP1_BY_GROUP.items())
     lines.append(
       f"Note: batch norm sees only {plan.group_size} images at once. The paper's"
-      f" top-1 by that number was {known}: raise train.batch_size or lower"
+      f" top-1 for each number of images was {known}: raise train.batch_size or lower"
       " train.microbatches."
     )
   return lines

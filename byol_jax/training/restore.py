@@ -38,7 +38,7 @@ def restore(run: Run, step: int | None = None) -> TrainState:
 def watch(run: Run) -> Iterator[TrainState]:
   """Yields the latest state whenever there is a new one, until the last step.
 
-  For a process beside the one that trains. Checkpoints that are written while
+  It serves a program that runs at the same time as training. Checkpoints that are written while
   the caller is busy are skipped.
   """
   step = -1

@@ -15,7 +15,7 @@ from byol_jax.training.plan import Plan, make_plan
 
 
 class Run(NamedTuple):
-  """All that training, evaluation and reports need to know of a run.
+  """A run, as training, evaluation and reports use it.
 
   Attributes:
     config: the resolved configuration, with the values that depend on the data.

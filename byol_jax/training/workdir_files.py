@@ -13,6 +13,7 @@ from byol_jax import errors
 from byol_jax.config import convert, schema
 from byol_jax.runtime import files
 
+METRICS_FILE = "metrics.jsonl"
 _CONFIG_FILE = "config.json"
 _REMEDY = "choose another --workdir"  # For a workdir that cannot be written.
 
@@ -57,10 +58,16 @@ def settings_of(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def check_settings(workdir: pathlib.Path, config: schema.Config) -> None:
-  """Raises `UserError` if the checkpoints were written with other settings."""
+  """Raises `UserError` if the checkpoints were written with other settings.
+
+  A key that is newer than the workdir had its default value there.
+  """
   theirs = settings_of(workdir)
+  if not theirs:
+    return
+  theirs = convert.flatten(convert.to_json(schema.Config())) | theirs
   ours = convert.flatten(convert.to_json(config))
-  for key in sorted(theirs.keys() & ours.keys()):
+  for key in sorted(ours):
     if theirs[key] != ours[key] and not key.startswith(RESUME_SAFE_KEYS):
       raise errors.UserError(
         f"{workdir} holds a run with {key}={theirs[key]}, not {ours[key]};"
