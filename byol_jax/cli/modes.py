@@ -1,4 +1,7 @@
-"""The modes: one function of a run for each value of --mode."""
+"""The modes: one function of a run for each value of --mode.
+
+A mode imports `reporting` where it draws: matplotlib would delay the first step.
+"""
 
 from collections.abc import Callable, Mapping
 
@@ -8,7 +11,6 @@ from byol_jax.cli.flags import Options
 from byol_jax.evaluation import embed, protocols, results, runner
 from byol_jax.interop import encoder_file
 from byol_jax.learning.learner import TrainState
-from byol_jax.reporting import report, sweep, tables, views
 from byol_jax.runtime import processes, shutdown
 from byol_jax.training import loop, restore, workdir_files
 from byol_jax.training.runs import Run
@@ -34,6 +36,8 @@ def _pretrain(run: Run, options: Options) -> None:
   else:
     runner.evaluate(run, state, messages.show_result)
   if processes.is_primary():
+    from byol_jax.reporting import report
+
     report.write(run)
 
 
@@ -71,6 +75,8 @@ def _report(run: Run, options: Options) -> None:
   del options
   if not processes.is_primary():
     return
+  from byol_jax.reporting import report, sweep, tables
+
   if sweep.is_sweep(run.workdir):
     path = sweep.write(run.workdir)
     messages.say(path.read_text())
@@ -88,6 +94,8 @@ def _views(run: Run, options: Options) -> None:
   del options
   messages.describe_data(run)
   if processes.is_primary():
+    from byol_jax.reporting import views
+
     messages.say(f"Drawn: {views.write(run)}")
 
 
