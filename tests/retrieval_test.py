@@ -137,6 +137,15 @@ def evaluated(run):
   return results, np.load(run.workdir / "neighbours.npz")
 
 
+def test_another_metric_leaves_the_neighbours_of_the_own_data_set(tmp_path):
+  run = prepared(tmp_path, labelled=True, train=16, test=8)
+  run.config.evaluation.protocols = ("retrieval",)
+  run.config.evaluation.metric = "mean_per_class"
+  run.config.evaluation.baselines = False
+  _, found = evaluated(run)
+  assert found["neighbours"].shape == (8, 3)
+
+
 def drawn(run):
   """The figure of neighbours in the report of a run."""
   (run.workdir / "metrics.jsonl").write_text('{"step": 1}\n')

@@ -46,6 +46,18 @@ def test_an_official_validation_split_is_chosen_on(tmp_path):
   np.testing.assert_array_equal(both.vectors[9:], alone.vectors)
 
 
+@pytest.mark.parametrize(
+  ("metric", "rule"),
+  [("topp1", "top1, mean_per_class"), ("map11", "top1 or mean_per_class")],
+)
+def test_a_metric_that_does_not_fit_is_told_before_training(run, metric, rule):
+  run.config.evaluation.metric = metric
+  with pytest.raises(errors.UserError, match=rule) as raised:
+    protocols.selected(run)
+  assert f"{metric}" in str(raised.value)
+  assert "\n" not in str(raised.value)
+
+
 def test_the_test_split_must_not_be_learnt_from(run):
   run.config.evaluation.train_split = "train+test[:4]"
   with pytest.raises(errors.UserError, match="4 examples of the test split"):

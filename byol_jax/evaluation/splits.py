@@ -50,18 +50,30 @@ def open_source(run: runs.Run) -> loading.Source:
   """Opens the data set to evaluate on: the run's own or the configured one.
 
   Raises:
-    UserError: if the data set cannot be opened or the metric is unknown.
+    UserError: if the data set cannot be opened or the metric does not fit it.
   """
   options = run.config.evaluation
   source = run.source
   if options.dataset:
     source = data_streams.open_source(run.config, options.dataset, options.root)
   if options.metric:
-    if options.metric not in METRICS:
-      raise errors.unknown_name("evaluation.metric", options.metric, METRICS)
+    _check_metric(options.metric, source)
     described = source.dataset._replace(metric=options.metric)
     source = source._replace(dataset=described)
   return source
+
+
+def _check_metric(metric: str, source: loading.Source) -> None:
+  """Raises `UserError` if a metric is unknown or does not fit a data set."""
+  if metric not in METRICS:
+    raise errors.unknown_name("evaluation.metric", metric, METRICS)
+  if (metric == "map11") != source.is_multi_label:
+    fitting = [m for m in METRICS if (m == "map11") == source.is_multi_label]
+    raise errors.UserError(
+      f"evaluation.metric={metric} does not fit {source.dataset.tfds_name}, where"
+      f" an image has {'several classes' if source.is_multi_label else 'one class'};"
+      f" use {' or '.join(fitting)}."
+    )
 
 
 def make_splits(run: runs.Run, source: loading.Source) -> Splits:
