@@ -11,7 +11,6 @@ from byol_jax.evaluation import splits as splits_lib
 from byol_jax.evaluation.features import Features
 from byol_jax.evaluation.protocols import PROTOCOLS
 from byol_jax.learning.learner import TrainState
-from byol_jax.models import networks
 from byol_jax.training import runs
 
 CLASSES = 3
@@ -40,21 +39,6 @@ def brute_force(queries, bank, k):
   )
   indices = np.argsort(-cosines, axis=1)[:, :k]
   return indices, np.take_along_axis(cosines, indices, axis=1)
-
-
-def tiny_network() -> hk.TransformedWithState:
-  """A TinyResNet for colour images."""
-  return networks.make_network(
-    encoder="TinyResNet",
-    projector_hidden_size=32,
-    projector_output_size=16,
-    predictor_hidden_size=32,
-    batch_norm_decay_rate=0.9,
-    batch_norm_eps=1e-5,
-    num_classes=10,
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-  )
 
 
 def store_colours(folder, name="cifar10", **splits: int) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from byol_jax.evaluation import feature_cache, features
 from byol_jax.models.encode import make_encode
-from tests import eval_cases
+from tests.network_cases import make_network
 
 
 @pytest.mark.slow
@@ -14,7 +14,7 @@ from tests import eval_cases
 def test_features_are_the_same_and_complete_for_any_batch_size(
   batch_size, tmp_path
 ):
-  network = eval_cases.tiny_network()
+  network = make_network(name="TinyResNet")
   rng = np.random.RandomState(0)
   images = rng.rand(13, 32, 32, 3).astype(np.float32)  # A prime number.
   params, state = network.init(jax.random.key(0), images, is_training=True)
@@ -45,7 +45,7 @@ def test_pixels_are_flattened_images():
 
 @pytest.mark.slow
 def test_calibration_settles_an_untrained_encoder():
-  network = eval_cases.tiny_network()
+  network = make_network(name="TinyResNet")
   images = np.random.RandomState(0).rand(16, 32, 32, 3).astype(np.float32)
   params, state = network.init(jax.random.key(0), images, is_training=True)
   zeroed = jax.tree.map(np.zeros_like, state)

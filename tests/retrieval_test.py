@@ -13,6 +13,7 @@ from byol_jax.data import eval_input
 from byol_jax.evaluation import neighbours, protocols, retrieval, runner
 from byol_jax.evaluation import results as results_lib
 from byol_jax.evaluation.features import Features
+from byol_jax.reporting import neighbours as pictures
 from byol_jax.reporting import report
 from byol_jax.training import runs
 from tests.eval_cases import brute_force, noise, settled_state
@@ -217,8 +218,8 @@ def test_a_labelled_data_set_searches_train_for_the_test_split(
   indices = found["neighbours"]
   shown = {}
   monkeypatch.setattr(
-    report,
-    "draw_neighbours",
+    pictures,
+    "draw",
     lambda queries, neighbours, cosines, path, agree: shown.update(locals()),
   )
   drawn(run)
