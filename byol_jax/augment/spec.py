@@ -74,10 +74,10 @@ class ColourOp(NamedTuple):
 # All colour operations. A new entry changes the random numbers, and with them
 # the views, that belong to a seed.
 COLOUR_OPS: dict[str, ColourOp] = {
-  "brightness": ColourOp(neutral=0, most=1),
-  "contrast": ColourOp(neutral=1, most=1),
-  "saturation": ColourOp(neutral=1, most=1),
-  "hue": ColourOp(neutral=0, most=0.5),
+  "brightness": ColourOp(neutral=0.0, most=1),
+  "contrast": ColourOp(neutral=1.0, most=1),
+  "saturation": ColourOp(neutral=1.0, most=1),
+  "hue": ColourOp(neutral=0.0, most=0.5),
 }
 
 # The operations that happen with probability `View.<name>_prob`. Jitter is all

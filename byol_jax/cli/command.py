@@ -46,9 +46,8 @@ def main(argv: Sequence[str]) -> None:
   except errors.UserError as error:
     _fail(f"Error: {error}", _EXIT_MISTAKE)
   except KeyboardInterrupt:
-    processes.exit_process(
-      _EXIT_CTRL_C
-    )  # Outside of training, nothing is lost.
+    # Outside of training, nothing is lost.
+    processes.exit_process(_EXIT_CTRL_C)
   except shutdown.Interrupted as interrupted:
     messages.say(str(interrupted))
     by_queue = interrupted.signum == signal.SIGTERM

@@ -83,9 +83,8 @@ def inspect(root: str, file: File) -> Image | str:
     pixels = np.asarray(decode_rgb(data)) if decoded is None else decoded
   except _TOO_LARGE as error:
     return f"too large: {textwrap.shorten(str(error), 80)}"
-  except (
-    PIL.UnidentifiedImageError
-  ):  # Its message only has an address in memory.
+  except PIL.UnidentifiedImageError:
+    # The error's own message only has an address in memory.
     return "truncated or corrupt: its header makes no sense"
   except Exception as error:  # Pillow's decoders raise errors of any type.
     if isinstance(error, OSError) and error.errno:

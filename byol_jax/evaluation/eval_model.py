@@ -7,7 +7,6 @@ from typing import Any
 import haiku as hk
 import numpy as np
 
-from byol_jax.config import schema
 from byol_jax.data import eval_input, loading, split_contents
 from byol_jax.evaluation import feature_cache, features
 from byol_jax.evaluation import splits as splits_lib
@@ -116,7 +115,7 @@ class EvalModel:
       split,
       indices,
       eval_input.RandomCrop(data.image_size, region, data.channels),
-      config.data,
+      data,
       batch_size=batch_size,
       seed=config.seed,
       process=data_streams.this_process(),
@@ -154,7 +153,7 @@ def untrained(run: runs.Run, source: loading.Source, split: str) -> EvalModel:
 
 def baseline_names(run: runs.Run) -> list[str]:
   """Returns the names of a run's baselines; pixels only for small images."""
-  data: schema.DataConfig = run.config.data
+  data = run.config.data
   if not run.config.evaluation.baselines:
     return []
   if data.image_size**2 * data.channels > _MAX_PIXEL_VALUES:

@@ -22,9 +22,8 @@ from byol_jax.runtime import files, processes
 WRITE_REMEDY = "free space there and run the same command again"
 
 _VECTORS, _LABELS, _ABOUT = "vectors.npy", "labels.npy", "about.json"
-_CHECKSUM_BYTES = (
-  2**24
-)  # Read at a time, so that a file need not fit in memory.
+# Read at a time for a checksum, so that a file need not fit in memory.
+_CHECKSUM_BYTES = 2**24
 
 
 def fingerprint(tree: chex.ArrayTree) -> str:
@@ -59,9 +58,8 @@ def load_or_compute(
   Raises:
     UserError: if the files cannot be written.
   """
-  cache_key = json.loads(
-    json.dumps(cache_key)
-  )  # As JSON returns it: no tuples.
+  # The key as JSON returns it, without tuples.
+  cache_key = json.loads(json.dumps(cache_key))
   cached = _load(folder, cache_key)
   # Computing takes all processes, so a single one that lacks the files decides.
   if (

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
   from byol_jax.evaluation.eval_model import EvalModel
   from byol_jax.evaluation.splits import Splits
 
-_FILE = "neighbours.npz"
+FILE = "neighbours.npz"
 _NUM_EXAMPLES = 8  # Queries that fit on one page of the report.
 
 
@@ -51,7 +51,7 @@ def run(model: EvalModel, splits: Splits) -> Measurements:
     return
   found = examples(bank, queries, k=k, exclude_self=exclude_self)
   if processes.is_primary():
-    with files.atomic_write(model.run.workdir / _FILE, WRITE_REMEDY) as file:
+    with files.atomic_write(model.run.workdir / FILE, WRITE_REMEDY) as file:
       np.savez(
         file, query_split=splits.evaluated, bank_split=splits.train, **found
       )

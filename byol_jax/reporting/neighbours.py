@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 from matplotlib import figure
 
+from byol_jax.evaluation import retrieval
 from byol_jax.evaluation.features import same_class
 from byol_jax.reporting import style
 from byol_jax.training import data_streams, runs
@@ -37,15 +38,16 @@ def write(run: runs.Run) -> pathlib.Path:
   )
   agree = None
   if np.all(query_labels >= 0):  # -1 is an unlabelled example.
-    several = run.source.is_multi_label
-    agree = same_class(labels, query_labels[:, None], multi_label=several)
+    agree = same_class(
+      labels, query_labels[:, None], multi_label=run.source.is_multi_label
+    )
   path = style.figure_path(run.workdir, "neighbours")
   draw(queries, neighbours, found["cosines"], path, agree)
   return path
 
 
 def _found_path(run: runs.Run) -> pathlib.Path:
-  return run.workdir / "neighbours.npz"
+  return run.workdir / retrieval.FILE
 
 
 def _read_examples(
