@@ -1,11 +1,14 @@
 """Runs the command line as a user would, in a process of its own."""
 
+import functools
+import json
 import os
 import pathlib
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -45,7 +48,9 @@ def user_environment() -> dict[str, str]:
   """Returns this process' environment without the tests' own XLA flag."""
   flag = "--{}={}".format(*COMPILE_FASTER)
   flags = os.environ.get("XLA_FLAGS", "").replace(flag, "")
-  return os.environ | {"XLA_FLAGS": flags}
+  # Tests start many programs, so even quick compilations are cached.
+  seconds = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
+  return os.environ | seconds | {"XLA_FLAGS": flags}
 
 
 def start(
@@ -61,8 +66,6 @@ def start(
   """
   env = user_environment() | variables
   env["JAX_NUM_CPU_DEVICES"] = str(devices)
-  # Tests start many programs, so even quick compilations are cached.
-  env["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
   if data_dir:
     env["TFDS_DATA_DIR"] = data_dir
   return subprocess.Popen(
@@ -101,9 +104,35 @@ def ended(process: subprocess.Popen) -> subprocess.CompletedProcess:
   )
 
 
-def run(*args: str, **kwargs) -> subprocess.CompletedProcess:
-  """Runs a program to its end; see `start`."""
-  return ended(start(*args, **kwargs))
+def run(
+  *args: str, data_dir: str | None = None, devices: int = 1
+) -> subprocess.CompletedProcess:
+  """Runs a program to its end; see `start`, and `warm_program` for how."""
+  request = {"args": args, "data_dir": data_dir, "devices": devices}
+  with _one_request:
+    server = _warm_program()
+    assert server.stdin
+    assert server.stdout
+    print(json.dumps(request), file=server.stdin, flush=True)
+    reply = json.loads(server.stdout.readline())
+  return subprocess.CompletedProcess(args, **reply)
+
+
+_one_request = threading.Lock()
+
+
+@functools.cache
+def _warm_program() -> subprocess.Popen:
+  """Starts the server of `run`, which ends with this process."""
+  return subprocess.Popen(
+    [sys.executable, "-m", "tests.warm_program"],
+    cwd=ROOT,
+    # What `cpu.restart_with_huge_pages` sets for a program.
+    env=user_environment() | {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"},
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+  )
 
 
 def saved_leaves(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
