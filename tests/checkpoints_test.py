@@ -114,6 +114,15 @@ def test_only_the_newest_are_kept(tmp_path):
   assert sorted(p.name for p in tmp_path.iterdir()) == ["3", "4"]
 
 
+def test_multiples_of_keep_every_are_kept_for_good(tmp_path):
+  for steps in ((1, 2, 3, 4), (5, 6, 7, 8, 9, 10)):
+    with checkpoints.Checkpoints(tmp_path, 2, keep_every=3) as saved:
+      for step in steps:
+        saved.save(step, _state(step))
+  kept = sorted(int(p.name) for p in tmp_path.iterdir())
+  assert kept == [3, 6, 9, 10]
+
+
 def test_empty_directory_has_no_latest_step_and_is_not_created(tmp_path):
   with checkpoints.Checkpoints(tmp_path / "new", 2) as saved:
     assert saved.latest_step() is None

@@ -1,14 +1,17 @@
 """Interrupted runs end where uninterrupted ones do, and others end in a line."""
 
+import contextlib
 import json
 import os
 import random
 import signal
+import types
 
 import jax
 import numpy as np
 import pytest
 
+from byol_jax.config import convert, schema
 from byol_jax.learning import learner
 from byol_jax.runtime import devices, meter, writers
 from byol_jax.training import loop, runs
@@ -129,6 +132,19 @@ def test_parameters_out_of_every_range_are_refused(part, value, message):
   jax.tree.leaves(bad)[0][2] = value
   with pytest.raises(meter.DivergedError, match=message):
     loop.check_parameters(state._replace(**{part: bad}), 7)
+
+
+def test_every_step_that_is_kept_for_good_is_saved():
+  run = types.SimpleNamespace(
+    config=convert.updated(
+      schema.Config(),
+      {"checkpoint.every_steps": 6, "checkpoint.keep_every": 4},
+    ),
+    open_checkpoints=contextlib.nullcontext,
+  )
+  saver = loop._Saver(run)
+  due = [step for step in range(1, 13) if saver.is_due(step)]
+  assert due == [4, 6, 8, 12]
 
 
 @pytest.mark.slow

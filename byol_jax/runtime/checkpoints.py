@@ -38,11 +38,18 @@ class Checkpoints:
   Args:
     directory: made by the first `save`.
     keep: checkpoints to keep; the oldest beyond them are deleted.
+    keep_every: those whose step is a multiple of it are never deleted; 0: none.
   """
 
-  def __init__(self, directory: str | pathlib.Path, keep: int):
+  def __init__(
+    self, directory: str | pathlib.Path, keep: int, keep_every: int = 0
+  ):
     self._directory = pathlib.Path(directory).absolute()
-    self._keep = keep
+    policies = ocp.checkpoint_managers
+    self._preservation = policies.AnyPreservationPolicy(
+      [policies.LatestN(keep)]
+      + ([policies.EveryNSteps(keep_every)] if keep_every else [])
+    )
     self._damaged: set[int] = set()
     self._writing = False
     self._manager = self._open(read_only=True)
@@ -184,7 +191,7 @@ class Checkpoints:
         create=False,  # To create it, orbax would wait for other processes.
         cleanup_tmp_directories=not read_only,
         lightweight_initialize=True,  # Reads no file, which may be damaged.
-        preservation_policy=ocp.checkpoint_managers.LatestN(self._keep),
+        preservation_policy=self._preservation,
         multiprocessing_options=alone,
       ),
     )

@@ -73,7 +73,9 @@ def _starting_state(run: Run) -> TrainState:
     else:
       state = saved.restore(jax.eval_shape(run.initial_state))
   if int(state.step) < run.plan.total_steps:
-    workdir_files.check_space(run.workdir, state, run.config.checkpoint.keep)
+    workdir_files.check_space(
+      run.workdir, state, run.config.checkpoint, run.plan.total_steps
+    )
   return state
 
 
@@ -157,10 +159,10 @@ class _Saver:
 
   def is_due(self, step: int) -> bool:
     """Returns whether the settings ask for a checkpoint after this step."""
-    every_steps = self._settings.every_steps
     waited = time.monotonic() - self._saved_at
     by_time = waited > self._settings.every_seconds > 0
-    return by_time or bool(every_steps and step % every_steps == 0)
+    steps = (self._settings.every_steps, self._settings.keep_every)
+    return by_time or any(every and step % every == 0 for every in steps)
 
   def save(self, step: int, state: TrainState) -> None:
     """Begins to write a checkpoint."""
