@@ -1,7 +1,9 @@
 """Checkpoints come back bit for bit, and survive kills and faulty disks."""
 
+import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import subprocess
@@ -58,8 +60,8 @@ def _assert_same(actual: Any, expected: Any) -> None:
 
 
 def _damage(directory: pathlib.Path, step: int, how: str) -> None:
-  """Deletes or halves the file with most of the checkpoint's data."""
-  files = [f for f in (directory / str(step)).rglob("*") if f.is_file()]
+  """Deletes or halves the largest file with data of a checkpoint."""
+  files = (directory / str(step)).rglob("d/*")
   largest = max(files, key=lambda file: file.stat().st_size)
   if how == "deleted":
     largest.unlink()
@@ -110,6 +112,15 @@ def test_any_step_kept_can_be_restored(tmp_path):
 def test_only_the_newest_are_kept(tmp_path):
   _save(tmp_path, 1, 2, 3, 4, keep=2)
   assert sorted(p.name for p in tmp_path.iterdir()) == ["3", "4"]
+
+
+def test_multiples_of_keep_every_are_kept_for_good(tmp_path):
+  for steps in ((1, 2, 3, 4), (5, 6, 7, 8, 9, 10)):
+    with checkpoints.Checkpoints(tmp_path, 2, keep_every=3) as saved:
+      for step in steps:
+        saved.save(step, _state(step))
+  kept = sorted(int(p.name) for p in tmp_path.iterdir())
+  assert kept == [3, 6, 9, 10]
 
 
 def test_empty_directory_has_no_latest_step_and_is_not_created(tmp_path):
@@ -212,6 +223,66 @@ def test_damaged_newest_falls_back_with_a_warning(tmp_path, caplog, how):
   assert "Checkpoint 2" in warnings[0].getMessage()
 
 
+def _flip(file: pathlib.Path, position: int) -> None:
+  data = bytearray(file.read_bytes())
+  data[position] ^= 0xFF
+  file.write_bytes(data)
+
+
+def test_any_flipped_byte_does_no_harm_or_is_noticed(
+  tmp_path, caplog, monkeypatch
+):
+  """The largest leaf is stored by itself, where orbax has no checksums."""
+  tracebacks = []  # Of callbacks, which Python prints.
+  monkeypatch.setattr(sys, "unraisablehook", tracebacks.append)
+  with checkpoints.Checkpoints(tmp_path, 2) as saved:
+    for step in (1, 2):
+      saved.save(step, _state(step, width=400))
+  files = sorted(f for f in (tmp_path / "2").rglob("*") if f.is_file())
+  places = [(f, i) for f in files for i in range(f.stat().st_size)]
+  noticed = set()
+  for file, position in random.Random(0).sample(places, 40):
+    caplog.clear()
+    _flip(file, position)
+    with checkpoints.Checkpoints(tmp_path, 2) as saved:
+      restored = saved.restore(_state(0, width=400))
+    _flip(file, position)
+    if restored.step == 1:
+      (line,) = [r.getMessage() for r in caplog.records]
+      assert "Checkpoint 2" in line
+      assert "\n" not in line
+      noticed.add(line)
+    _assert_same(restored, _state(int(restored.step), width=400))
+  leaf = "params['net/~/linear']['w'] differs from its checksum"
+  assert any(line.endswith(leaf) for line in noticed)
+  assert not tracebacks
+
+
+def test_a_checkpoint_without_checksums_is_read_with_a_note(tmp_path, caplog):
+  """Earlier versions wrote none."""
+  _save(tmp_path, 1, 2)
+  file = tmp_path / "2" / "default" / "_METADATA"
+  metadata = json.loads(file.read_text())
+  assert set(metadata["custom_metadata"]) == {"checksums"}
+  file.write_text(json.dumps(metadata | {"custom_metadata": None}))
+  _assert_same(_restore(tmp_path), _state(2))
+  assert "Checkpoint 2" in caplog.text
+  assert "not verified" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["default", "default/_METADATA"])
+def test_a_lost_part_of_the_newest_does_not_hide_the_others(tmp_path, name):
+  _save(tmp_path, 1, 2)
+  (tmp_path / "2" / name).rename(tmp_path / "2" / "lost")
+  _assert_same(_restore(tmp_path), _state(1))
+
+
+def test_a_damaged_step_file_does_not_stop_the_program(tmp_path):
+  _save(tmp_path, 1, 2)
+  (tmp_path / "2" / "_CHECKPOINT_METADATA").write_text('{"metrics": 5}')
+  _assert_same(_restore(tmp_path), _state(1))
+
+
 def test_training_on_from_an_older_one_sets_the_damaged_one_aside(tmp_path):
   _save(tmp_path, 1, 3)
   for _ in range(2):  # The second time replaces `damaged-3`.
@@ -282,6 +353,39 @@ def test_template_of_another_configuration_names_the_leaf(
     saved.restore(template)
   assert "Checkpoint 2" in str(info.value)
   assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize(
+  "error",
+  [OSError(30, "Read-only file system"), ValueError("RESOURCE_EXHAUSTED")],
+)
+def test_an_error_in_the_background_shows_at_the_next_save(
+  tmp_path, monkeypatch, capfd, error
+):
+  async def fail(*_, **__):
+    raise error
+
+  with checkpoints.Checkpoints(tmp_path, 1) as saved:
+    saved.save(1, _state(1))
+    assert saved.latest_step() == 1
+    with monkeypatch.context() as disk:
+      handler = checkpoints.ocp.type_handlers.NumpyHandler
+      disk.setattr(handler, "_background_serialize", fail)
+      saved.save(2, _state(2))
+      with pytest.raises(errors.UserError, match="Cannot write") as info:
+        saved.save(3, _state(3))
+    assert "\n" not in str(info.value)
+  _assert_same(_restore(tmp_path), _state(1))
+  assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_directory_deleted_while_running_is_made_again(tmp_path):
+  with checkpoints.Checkpoints(tmp_path / "new", 1) as saved:
+    saved.save(1, _state(1))
+    assert saved.latest_step() == 1
+    shutil.rmtree(tmp_path / "new")
+    saved.save(2, _state(2))
+  _assert_same(_restore(tmp_path / "new"), _state(2))
 
 
 def test_unwritable_directory_is_one_line(tmp_path):

@@ -49,6 +49,7 @@ def test_a_misspelt_key_names_the_close_one():
     ("evaluation.linear.learning_rates", (0.1, 0.0)),
     ("evaluation.logistic.l2_range", (0.0, 1.0)),
     ("checkpoint.keep", 0),
+    ("checkpoint.keep_every", -1),
     ("log.every_steps", 0),
   ],
 )

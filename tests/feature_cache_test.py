@@ -1,5 +1,7 @@
 """Features in files: computed once for everything they depend on."""
 
+import random
+
 import numpy as np
 import pytest
 
@@ -35,10 +37,30 @@ def test_features_are_computed_once_for_each_key(tmp_path):
   assert [path.name for path in folder.parent.iterdir()] == ["train"]
 
 
-def flip(path):
+def flip(path, position=-1):
   data = bytearray(path.read_bytes())
-  data[-1] ^= 1
+  data[position] ^= 1
   path.write_bytes(data)
+
+
+def test_features_are_right_whichever_byte_flips(tmp_path):
+  key, folder = {"step": 20, "split": "train"}, tmp_path / "train"
+  load_or_compute(folder, key, 7, Compute())
+  files = sorted(folder.iterdir())
+  places = [(f, i) for f in files for i in range(f.stat().st_size)]
+  for file, position in random.Random(0).sample(places, 40):
+    flip(file, position)
+    check(load_or_compute(folder, key, 7, Compute()))
+
+
+def test_a_key_that_damage_turns_into_another_is_noticed(tmp_path, caplog):
+  load_or_compute(tmp_path / "train", {"step": 20}, 7, Compute())
+  about = tmp_path / "train" / "about.json"
+  about.write_text(about.read_text().replace("20", "30"))
+  compute = Compute()
+  check(load_or_compute(tmp_path / "train", {"step": 30}, 7, compute))
+  assert compute.calls == 1
+  assert "about.json differs" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["vectors.npy", "labels.npy", "about.json"])

@@ -1,15 +1,19 @@
 """Interrupted runs end where uninterrupted ones do, and others end in a line."""
 
+import contextlib
 import json
 import os
 import random
 import signal
+import types
 
 import jax
 import numpy as np
 import pytest
 
-from byol_jax.runtime import devices, writers
+from byol_jax.config import convert, schema
+from byol_jax.learning import learner
+from byol_jax.runtime import devices, meter, writers
 from byol_jax.training import loop, runs
 from tests import command_line
 from tests.experiment_configs import experiment_config
@@ -103,6 +107,44 @@ def test_an_infinite_loss_stops_with_step_and_remedy(tmp_path, digits_dir):
   assert "at step" in stopped.stderr.splitlines()[-1]
   assert "lower optimizer.base_learning_rate" in stopped.stderr
   assert "Traceback" not in stopped.stderr
+
+
+@pytest.mark.parametrize(
+  ("part", "value", "message"),
+  [
+    ("online_params", 2.0**25, r"grown to 3\.4e\+07 after step 7"),
+    ("online_params", -1e18, r"grown to 1e\+18 after step 7"),
+    ("online_params", np.nan, "not finite after step 7"),
+    ("online_state", np.inf, "not finite after step 7"),
+  ],
+)
+def test_parameters_out_of_every_range_are_refused(part, value, message):
+  state = learner.TrainState(
+    step=7,
+    online_params={"net": {"w": np.ones(4, np.float32)}},
+    target_params={},
+    online_state={"bn": {"var": np.full(4, 1e12, np.float32)}},
+    target_state={},
+    opt_state=(),
+  )
+  loop.check_parameters(state, 7)
+  bad = jax.tree.map(np.copy, getattr(state, part))
+  jax.tree.leaves(bad)[0][2] = value
+  with pytest.raises(meter.DivergedError, match=message):
+    loop.check_parameters(state._replace(**{part: bad}), 7)
+
+
+def test_every_step_that_is_kept_for_good_is_saved():
+  run = types.SimpleNamespace(
+    config=convert.updated(
+      schema.Config(),
+      {"checkpoint.every_steps": 6, "checkpoint.keep_every": 4},
+    ),
+    open_checkpoints=contextlib.nullcontext,
+  )
+  saver = loop._Saver(run)
+  due = [step for step in range(1, 13) if saver.is_due(step)]
+  assert due == [4, 6, 8, 12]
 
 
 @pytest.mark.slow

@@ -75,5 +75,5 @@ def test_a_loss_that_is_not_finite_names_its_step():
   metrics = meter.Meter([], batch_size=1, every_steps=10, last_step=10)
   metrics.add(1, {"loss": 1.0})
   metrics.add(2, {"loss": float("nan")})
-  with pytest.raises(meter.NotFiniteError, match="nan at step 2"):
+  with pytest.raises(meter.DivergedError, match="nan at step 2"):
     metrics.drain()

@@ -102,6 +102,19 @@ def test_views_stand_beside_originals_of_any_size_and_type(tmp_path, drawn):
   assert different.split("\n")[1].split() == ["blur_prob", "1", "0.1"]
 
 
+def test_damaged_neighbours_are_one_line_with_a_remedy(tmp_path):
+  path = tmp_path / "neighbours.npz"
+  np.savez(path, queries=np.arange(1000))
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 1
+  path.write_bytes(data)
+  run = types.SimpleNamespace(workdir=tmp_path)
+  with pytest.raises(errors.UserError, match=r"CRC-32.*delete it") as info:
+    neighbours.write(run)
+  assert str(path) in str(info.value)
+  assert "\n" not in str(info.value)
+
+
 @pytest.mark.parametrize("labelled", [False, True])
 def test_neighbours_stand_beside_their_image(tmp_path, drawn, labelled):
   rng = np.random.default_rng(0)

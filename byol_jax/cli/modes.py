@@ -131,7 +131,7 @@ def _load_state(run: Run, options: Options) -> TrainState:
 
 def _check_holds_no_run(run: Run, encoder: str) -> None:
   """Raises `UserError` if the results of a file would replace those of a run."""
-  if workdir_files.num_checkpoints(run.workdir):
+  if workdir_files.checkpoint_steps(run.workdir):
     raise errors.UserError(
       f"{run.workdir} holds a run, whose results those of {encoder} would"
       " replace; choose another --workdir."

@@ -263,6 +263,7 @@ class CheckpointConfig:
   every_seconds: int = 300  # 0: never. [C] configs/byol.py
   every_steps: int = 0  # 0: never.
   keep: int = 3  # The newest ones.
+  keep_every: int = 0  # Save at every multiple, and never delete it. 0: none.
 
 
 @dataclasses.dataclass(slots=True)

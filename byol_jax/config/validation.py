@@ -50,6 +50,7 @@ _NOT_NEGATIVE = (
   "optimizer.warmup_epochs",
   "checkpoint.every_seconds",
   "checkpoint.every_steps",
+  "checkpoint.keep_every",
 )
 _IN_0_TO_1 = ("ema.base",)
 _IN_0_TO_BELOW_1 = (

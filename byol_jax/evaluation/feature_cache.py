@@ -112,7 +112,7 @@ def _write(
   count: int,
   compute: Callable[[], Iterator[Features]],
 ) -> None:
-  """Writes vectors, labels and, last, the key with their checksums."""
+  """Writes vectors, labels and, last, the key with all checksums."""
   end, vectors = 0, None
   for batch in compute():
     if vectors is None:
@@ -128,6 +128,7 @@ def _write(
   vectors.flush()
   np.save(folder / _LABELS, labels)
   checksums = {name: _checksum(folder / name) for name in (_VECTORS, _LABELS)}
+  checksums[_ABOUT] = _checksum_of_key(cache_key)
   about = {"about": cache_key, "checksums": checksums}
   (folder / _ABOUT).write_text(json.dumps(about, indent=2) + "\n")
 
@@ -146,15 +147,23 @@ def _load(
     return None
   try:
     about = json.loads((folder / _ABOUT).read_text())
+    expected = dict(about["checksums"])
+    # A damaged key may be equal to another, as whose features these would pass.
+    if _checksum_of_key(about["about"]) != expected.get(_ABOUT):
+      raise ValueError(f"{_ABOUT} differs from its checksum")
     if about["about"] != cache_key:
       return None
-    for name, expected in about["checksums"].items():
-      if _checksum(folder / name) != expected:
-        raise ValueError(f"{name} has changed")
+    for name in (_VECTORS, _LABELS):
+      if _checksum(folder / name) != expected[name]:
+        raise ValueError(f"{name} differs from its checksum")
     return _open(folder)
   except (OSError, ValueError, KeyError, TypeError) as error:
     logging.warning("Features are computed again, %s: %s.", folder, error)
     return None
+
+
+def _checksum_of_key(cache_key: Mapping[str, Any]) -> str:
+  return f"{zlib.crc32(json.dumps(cache_key).encode()):08x}"
 
 
 def _checksum(path: pathlib.Path) -> str:

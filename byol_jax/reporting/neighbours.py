@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 from matplotlib import figure
 
+from byol_jax import errors
 from byol_jax.evaluation import retrieval
 from byol_jax.evaluation.features import same_class
 from byol_jax.reporting import style
@@ -26,8 +27,11 @@ def write(run: runs.Run) -> pathlib.Path:
   """Draws `figures/neighbours.png` of an evaluated run and returns it.
 
   Its evaluation stored indices, so the images are read from the data again.
+
+  Raises:
+    UserError: the file of the evaluation is damaged.
   """
-  found = np.load(_found_path(run))
+  found = _read_found(_found_path(run))
   queries, query_labels = _read_examples(
     run, str(found["query_split"]), found["queries"]
   )
@@ -48,6 +52,18 @@ def write(run: runs.Run) -> pathlib.Path:
 
 def _found_path(run: runs.Run) -> pathlib.Path:
   return run.workdir / retrieval.FILE
+
+
+def _read_found(path: pathlib.Path) -> dict[str, np.ndarray]:
+  """Returns all arrays of a file, whose checksums reading verifies."""
+  try:
+    with np.load(path) as found:
+      return dict(found)
+  # The error depends on which byte is damaged.
+  except Exception as error:
+    raise errors.UserError(
+      f"{path} is damaged ({error}); evaluate with retrieval again, or delete it."
+    ) from error
 
 
 def _read_examples(

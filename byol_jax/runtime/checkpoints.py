@@ -1,14 +1,20 @@
 """Checkpoints of any pytree of arrays, written by orbax in the background.
 
 A checkpoint stores leaves by path, such as `online_params['classifier']['w']`,
-so that reading it needs none of the classes of the saved tree.
+so that reading it needs none of the classes of the saved tree. Beside them lie
+their checksums, since the format itself (OCDBT and zarr) has none of the data.
 """
 
 import contextlib
+import gc
+import json
 import logging as std_logging
 import pathlib
 import re
 import shutil
+import sys
+import warnings
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,6 +24,8 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from byol_jax import errors
+
+_CHECKSUMS = "checksums"  # Of all leaves, in the custom metadata of orbax.
 
 
 class Checkpoints:
@@ -30,11 +38,18 @@ class Checkpoints:
   Args:
     directory: made by the first `save`.
     keep: checkpoints to keep; the oldest beyond them are deleted.
+    keep_every: those whose step is a multiple of it are never deleted; 0: none.
   """
 
-  def __init__(self, directory: str | pathlib.Path, keep: int):
+  def __init__(
+    self, directory: str | pathlib.Path, keep: int, keep_every: int = 0
+  ):
     self._directory = pathlib.Path(directory).absolute()
-    self._keep = keep
+    policies = ocp.checkpoint_managers
+    self._preservation = policies.AnyPreservationPolicy(
+      [policies.LatestN(keep)]
+      + ([policies.EveryNSteps(keep_every)] if keep_every else [])
+    )
     self._damaged: set[int] = set()
     self._writing = False
     self._manager = self._open(read_only=True)
@@ -68,7 +83,12 @@ class Checkpoints:
       if self._damaged or not self._writing:
         self._start_writing()
       # Orbax copies NumPy arrays before its thread writes them.
-      self._manager.save(step, args=ocp.args.StandardSave(leaves))
+      self._manager.save(
+        step,
+        args=ocp.args.StandardSave(
+          leaves, custom_metadata={_CHECKSUMS: _checksums(leaves)}
+        ),
+      )
 
   def restore(self, template: Any, step: int | None = None) -> Any:
     """Returns the tree saved at `step`, bit for bit, as NumPy arrays.
@@ -91,22 +111,21 @@ class Checkpoints:
         + f"; it has: {', '.join(map(str, reversed(steps))) or 'none'}."
       )
     candidates = steps if step is None else [step]
-    for candidate in candidates:
-      try:
-        leaves = self._manager.restore(
-          candidate, args=ocp.args.StandardRestore()
-        )
-      # The error depends on which part is damaged.
-      except Exception as error:
-        logging.warning(
-          "Checkpoint %d in %s cannot be read: %s",
-          candidate,
-          self._directory,
-          _cause(error),
-        )
-        self._damaged.add(candidate)
-      else:
-        return self._like_template(template, leaves, candidate)
+    with self._hide_abandoned_reads():
+      for candidate in candidates:
+        try:
+          leaves = self._read(candidate)
+        # The error depends on which part is damaged.
+        except Exception as error:
+          logging.warning(
+            "Checkpoint %d in %s cannot be read: %s",
+            candidate,
+            self._directory,
+            _cause(error),
+          )
+          self._damaged.add(candidate)
+        else:
+          return self._like_template(template, leaves, candidate)
     raise errors.UserError(
       f"No checkpoint in {self._directory} can be read (tried "
       f"{', '.join(map(str, candidates))}); put back a copy, or remove the "
@@ -127,23 +146,53 @@ class Checkpoints:
     with self._write_errors():
       self._manager.wait_until_finished()
 
+  def _read(self, step: int) -> dict[str, np.ndarray]:
+    """Returns leaves by path; raises any error if they differ from those saved."""
+    try:
+      leaves = self._manager.restore(step, args=ocp.args.StandardRestore())
+      metadata = self._manager.item_metadata(step).custom_metadata
+      expected = metadata[_CHECKSUMS] if metadata else None
+    except (KeyError, UnicodeError, json.JSONDecodeError) as error:
+      name = type(error).__name__
+      raise ValueError(f"its _METADATA is damaged, {name}: {error}") from error
+    if expected is None:
+      logging.warning(
+        "Checkpoint %d in %s is not verified: it has no checksums, like those of"
+        " earlier versions.",
+        step,
+        self._directory,
+      )
+      return leaves
+    found = _checksums(leaves)
+    for path in sorted(expected.keys() | found):
+      if expected.get(path) != found.get(path):
+        raise ValueError(f"{path} differs from its checksum")
+    return leaves
+
   def _open(self, *, read_only: bool) -> ocp.CheckpointManager:
     if not read_only:
       self._directory.mkdir(parents=True, exist_ok=True)
     _quieten_orbax()
     this_process = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+      primary_host=this_process,
+      active_processes={this_process},
+      barrier_sync_key_prefix=str(this_process),
+    )
     return ocp.CheckpointManager(
       self._directory,
+      # Without it, orbax guesses from one checkpoint, which may be damaged, how to
+      # read them all.
+      item_handlers=ocp.StandardCheckpointHandler(
+        multiprocessing_options=alone
+      ),
       options=ocp.CheckpointManagerOptions(
         read_only=read_only,
         create=False,  # To create it, orbax would wait for other processes.
         cleanup_tmp_directories=not read_only,
-        preservation_policy=ocp.checkpoint_managers.LatestN(self._keep),
-        multiprocessing_options=ocp.options.MultiprocessingOptions(
-          primary_host=this_process,
-          active_processes={this_process},
-          barrier_sync_key_prefix=str(this_process),
-        ),
+        lightweight_initialize=True,  # Reads no file, which may be damaged.
+        preservation_policy=self._preservation,
+        multiprocessing_options=alone,
       ),
     )
 
@@ -169,9 +218,7 @@ class Checkpoints:
     expected = _by_path(template)
     for path in [*expected, *leaves]:
       saved, wanted = (
-        f"{tree[path].dtype}{list(tree[path].shape)}"
-        if path in tree
-        else "absent"
+        _kind(tree[path]) if path in tree else "absent"
         for tree in (leaves, expected)
       )
       if saved != wanted:
@@ -183,6 +230,28 @@ class Checkpoints:
     return jax.tree.unflatten(
       jax.tree.structure(template), [leaves[path] for path in expected]
     )
+
+  @contextlib.contextmanager
+  def _hide_abandoned_reads(self) -> Iterator[None]:
+    """Hides what Python says of the reads that orbax abandons at an error."""
+    report = sys.unraisablehook
+
+    def report_others(unraisable: "sys.UnraisableHookArgs") -> None:
+      if str(unraisable.exc_value) != "Event loop is closed":
+        report(unraisable)
+
+    asyncio_log = std_logging.getLogger("asyncio")
+    with warnings.catch_warnings():
+      warnings.filterwarnings("ignore", "coroutine .* was never awaited")
+      sys.unraisablehook = report_others
+      asyncio_log.disabled = True
+      try:
+        yield
+        if self._damaged:
+          gc.collect()  # Python speaks when it deletes them: now.
+      finally:
+        sys.unraisablehook = report
+        asyncio_log.disabled = False
 
   @contextlib.contextmanager
   def _write_errors(self) -> Iterator[None]:
@@ -201,6 +270,20 @@ def _by_path(tree: Any) -> dict[str, Any]:
     jax.tree_util.keystr(path).lstrip("."): leaf
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
   }
+
+
+def _kind(leaf: Any) -> str:
+  return f"{leaf.dtype}{list(leaf.shape)}"
+
+
+def _checksums(leaves: Mapping[str, np.ndarray]) -> dict[str, str]:
+  """Returns checksums of type, shape and bytes by path, 8 hexadecimal digits."""
+
+  def checksum(leaf: np.ndarray) -> int:
+    data = np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data
+    return zlib.crc32(data, zlib.crc32(_kind(leaf).encode()))
+
+  return {path: f"{checksum(leaf):08x}" for path, leaf in leaves.items()}
 
 
 def _cause(error: Exception) -> str:

@@ -15,8 +15,8 @@ from byol_jax.runtime.writers import Writer
 _MAX_IN_FLIGHT = 2
 
 
-class NotFiniteError(Exception):
-  """The loss or a parameter has become NaN or infinite."""
+class DivergedError(Exception):
+  """The loss is not finite, or a parameter has left every sensible range."""
 
 
 class Meter:
@@ -64,7 +64,7 @@ class Meter:
         `learning_rate`.
 
     Raises:
-      NotFiniteError: the loss of this or an earlier step is not finite.
+      DivergedError: the loss of this or an earlier step is not finite.
     """
     self._in_flight.append((step, row))
     if len(self._in_flight) > _MAX_IN_FLIGHT:
@@ -85,7 +85,7 @@ class Meter:
     step, on_device = self._in_flight.pop(0)
     row = jax.device_get(on_device)
     if not math.isfinite(row["loss"]):
-      raise NotFiniteError(f"The loss is {row['loss']} at step {step}")
+      raise DivergedError(f"The loss is {row['loss']} at step {step}")
     self._rows.append({f"train/{name}": row[name] for name in row})
     if step % self._every_steps == 0 or step == self._last_step:
       self._write(step)

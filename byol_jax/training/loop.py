@@ -11,10 +11,16 @@ import numpy as np
 from byol_jax import errors
 from byol_jax.learning.learner import TrainState
 from byol_jax.runtime import checkpoints, devices, processes, shutdown, writers
-from byol_jax.runtime.meter import Meter, NotFiniteError
+from byol_jax.runtime.meter import DivergedError, Meter
 from byol_jax.runtime.watchdog import Watchdog
 from byol_jax.training import data_streams, workdir_files
 from byol_jax.training.runs import Run
+
+# The largest parameter of a healthy run. Our choice: float32 steps by more than 1
+# above it, so that nothing of the size of an initial parameter (at most 1) is left
+# or can be learned. Scales and biases stay near 1, and weights before a batch norm
+# grow only until weight decay holds them.
+_LARGEST_PARAMETER = 2.0**24
 
 # Advice for a run that waits for its data, by `augment.placement`.
 _DATA_ADVICE = {
@@ -49,12 +55,12 @@ def pretrain(run: Run) -> tuple[TrainState, bool]:
   with _Saver(run) as saver, _open_meter(run, start) as meter:
     try:
       return _train(run, state, stream, saver, meter), False
-    except NotFiniteError as error:
+    except DivergedError as error:
       raise errors.UserError(
-        f"{error}; the last good checkpoint in"
-        f" {workdir_files.checkpoint_folder(run.workdir)} is kept: lower"
-        " optimizer.base_learning_rate or raise optimizer.warmup_epochs, in"
-        " another --workdir."
+        f"{error}; the earlier checkpoints in"
+        f" {workdir_files.checkpoint_folder(run.workdir)} are kept: lower"
+        " optimizer.base_learning_rate, or raise optimizer.warmup_epochs or"
+        " optimizer.weight_decay, in another --workdir."
       ) from error
 
 
@@ -67,7 +73,9 @@ def _starting_state(run: Run) -> TrainState:
     else:
       state = saved.restore(jax.eval_shape(run.initial_state))
   if int(state.step) < run.plan.total_steps:
-    workdir_files.check_space(run.workdir, state, run.config.checkpoint.keep)
+    workdir_files.check_space(
+      run.workdir, state, run.config.checkpoint, run.plan.total_steps
+    )
   return state
 
 
@@ -124,7 +132,7 @@ def _train(
       stop = stop_request.stop_signal(step)
       if stop or step == last_step or saver.is_due(step):
         meter.drain()
-        _check_finite(state, step)
+        check_parameters(state, step)
         saver.save(step, state)
       if stop:
         saver.close()
@@ -151,10 +159,10 @@ class _Saver:
 
   def is_due(self, step: int) -> bool:
     """Returns whether the settings ask for a checkpoint after this step."""
-    every_steps = self._settings.every_steps
     waited = time.monotonic() - self._saved_at
     by_time = waited > self._settings.every_seconds > 0
-    return by_time or bool(every_steps and step % every_steps == 0)
+    steps = (self._settings.every_steps, self._settings.keep_every)
+    return by_time or any(every and step % every == 0 for every in steps)
 
   def save(self, step: int, state: TrainState) -> None:
     """Begins to write a checkpoint."""
@@ -168,14 +176,28 @@ class _Saver:
       self._checkpoints.close()
 
 
-def _check_finite(state: TrainState, step: int) -> None:
-  """Raises `NotFiniteError` unless all parameters are finite.
+def check_parameters(state: TrainState, step: int) -> None:
+  """Raises `DivergedError` unless the online network is in a sensible range.
 
-  The loss shows a parameter that is not finite a step later.
+  The loss shows a parameter that is not finite a step later, and one that is too
+  large never, since predictions are normalised.
+
+  Args:
+    state: after the step.
+    step: its number, for the message.
   """
-  params = jax.device_get((state.online_params, state.online_state))
-  if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(params)):
-    raise NotFiniteError(f"A parameter is not finite after step {step}")
+  params, statistics = jax.device_get((state.online_params, state.online_state))
+  leaves = jax.tree.leaves(params)
+  if not all(
+    np.all(np.isfinite(x)) for x in [*leaves, *jax.tree.leaves(statistics)]
+  ):
+    raise DivergedError(f"A parameter is not finite after step {step}")
+  largest = max(float(np.max(np.abs(leaf))) for leaf in leaves)
+  if largest > _LARGEST_PARAMETER:
+    raise DivergedError(
+      f"A parameter has grown to {largest:.2g} after step {step}, and no healthy"
+      f" run goes above {_LARGEST_PARAMETER:.2g}"
+    )
 
 
 def _check_replicas(state: TrainState, step: int) -> None:

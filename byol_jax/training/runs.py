@@ -47,8 +47,11 @@ class Run(NamedTuple):
 
   def open_checkpoints(self) -> checkpoints.Checkpoints:
     """Opens the checkpoints of the run."""
+    settings = self.config.checkpoint
     return checkpoints.Checkpoints(
-      workdir_files.checkpoint_folder(self.workdir), self.config.checkpoint.keep
+      workdir_files.checkpoint_folder(self.workdir),
+      settings.keep,
+      settings.keep_every,
     )
 
 

@@ -6,15 +6,18 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
-import chex
 import jax
 
 from byol_jax import errors
 from byol_jax.config import convert, schema
+from byol_jax.learning.learner import TrainState
 from byol_jax.runtime import files
 
 METRICS_FILE = "metrics.jsonl"
 _CONFIG_FILE = "config.json"
+# Our choice: time-based checkpoints are counted for a day of training, since only
+# training shows how long the steps that are left will take.
+_DAY_SECONDS = 86_400
 _REMEDY = "choose another --workdir"  # For a workdir that cannot be written.
 
 # Settings that may change when a run resumes, since no parameter depends on them.
@@ -38,10 +41,10 @@ def checkpoint_folder(workdir: pathlib.Path) -> pathlib.Path:
   return workdir / "checkpoints"
 
 
-def num_checkpoints(workdir: pathlib.Path) -> int:
-  """Returns how many checkpoints a workdir holds."""
-  folder = checkpoint_folder(workdir)
-  return sum(path.name.isdigit() for path in folder.glob("*"))
+def checkpoint_steps(workdir: pathlib.Path) -> list[int]:
+  """Returns the steps of the checkpoints that a workdir holds, in any order."""
+  names = (path.name for path in checkpoint_folder(workdir).glob("*"))
+  return [int(name) for name in names if name.isdigit()]
 
 
 def read_settings(workdir: pathlib.Path) -> dict[str, Any]:
@@ -54,7 +57,7 @@ def read_settings(workdir: pathlib.Path) -> dict[str, Any]:
 
 def settings_of(workdir: pathlib.Path) -> dict[str, Any]:
   """Returns the settings that own a workdir; {} until it holds a checkpoint."""
-  return read_settings(workdir) if num_checkpoints(workdir) else {}
+  return read_settings(workdir) if checkpoint_steps(workdir) else {}
 
 
 def check_settings(workdir: pathlib.Path, config: schema.Config) -> None:
@@ -93,21 +96,51 @@ def write_broken_files(
 
 
 def check_space(
-  workdir: pathlib.Path, state: chex.ArrayTree, keep: int
+  workdir: pathlib.Path,
+  state: TrainState,
+  settings: schema.CheckpointConfig,
+  total_steps: int,
 ) -> None:
-  """Raises `UserError` if the disk has no room for `keep` checkpoints.
+  """Raises `UserError` if the disk has no room for the checkpoints of a run.
 
   Args:
     workdir: its disk is checked.
-    state: what a checkpoint holds.
-    keep: the setting `checkpoint.keep`.
+    state: what a checkpoint holds, after the last step made.
+    settings: when the run saves, and what it keeps.
+    total_steps: the last step of the run.
   """
+  count = _more_checkpoints(workdir, int(state.step), settings, total_steps)
   size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-  # One more than `keep` exists while the oldest is replaced.
-  needed = size * max(keep + 1 - num_checkpoints(workdir), 1)
   free = shutil.disk_usage(workdir).free
-  if free < needed:
+  if free < count * size:
     raise errors.UserError(
-      f"{workdir} has {free / 1e9:.1f} GB free and checkpoint.keep={keep} needs"
-      f" {needed / 1e9:.1f} GB more; free space or keep fewer."
+      f"{workdir} has {free / 1e9:.1f} GB free, and the run needs"
+      f" {count * size / 1e9:.1f} GB for {count} more checkpoints"
+      f" (checkpoint.keep={settings.keep}, keep_every={settings.keep_every});"
+      " free space, keep fewer or save less often."
     )
+
+
+def _more_checkpoints(
+  workdir: pathlib.Path,
+  step: int,
+  settings: schema.CheckpointConfig,
+  total_steps: int,
+) -> int:
+  """Returns how many checkpoints a run may add to those that it has, at most."""
+
+  def multiples(every: int) -> int:
+    """Steps that are left and divisible by `every`."""
+    return total_steps // every - step // every if every else 0
+
+  def is_for_good(step: int) -> bool:
+    return bool(settings.keep_every) and step % settings.keep_every == 0
+
+  for_good = multiples(settings.keep_every)
+  written = 1 + multiples(settings.every_steps)  # The last step is one, too.
+  if settings.every_seconds:
+    written += _DAY_SECONDS // settings.every_seconds
+  # One more than `keep` exists while the oldest is replaced.
+  old = [old for old in checkpoint_steps(workdir) if not is_for_good(old)]
+  room = max(settings.keep + 1 - len(old), 1)
+  return min(for_good + min(written, room), total_steps - step)
