@@ -103,12 +103,27 @@ def test_a_column_can_name_the_splits(root):
     "file,label,split\n1.png,a,train\nx/2.png,b,\nx/3.png,b,Val\n4.png,,test"
   )
   folder = load(root, labels=write(root, text), test_share=0.5)
+  assert folder.notes[0].startswith("The splits are those of the column split")
   assert set(stored(folder)) == {"1.png", "x/2.png"}
   # No image of the split test has a label, so validation is the test split.
   assert set(stored(folder, "test")) == {"x/3.png"}
   assert set(stored(folder, "test_unlabelled")) == {"4.png"}
   full = load(root, labels=write(root, text.replace("4.png,", "4.png,a")))
   assert split_names(full) == {"train", "validation", "test"}
+
+
+def test_folders_are_the_splits_of_a_label_file_without_any(tmp_path):
+  root = fill(
+    tmp_path / "root",
+    tree(*(f"{s}/{i}.png" for s in ("Train", "val") for i in range(2))),
+  )
+  text = "file,label\nTrain/0,a\nTrain/1,b\nval/0,b\n"
+  folder = load(root, labels=write(root, text), test_share=0.5)
+  assert labels_of(folder, "test") == {"val/0.png": "b"}
+  assert folder.notes == [
+    "Splits: Train/ trains the network, val/ tests.",
+    "1 images of validation have no label; they are read by --mode=embed only.",
+  ]
 
 
 def test_rows_without_a_file_are_counted(root):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from byol_jax import errors
-from byol_jax.data.folder_layout import class_name, split_of
+from byol_jax.data.folder_layout import Layout, class_name, split_of
 from byol_jax.data.folder_scan import File, valid_unicode
 
 # Names of columns in lower case, the first one that a file has counts. Our
@@ -53,9 +53,7 @@ class _Table(NamedTuple):
   notes: list[str]
 
 
-def label_files(
-  files: Sequence[File], root: str, path: str
-) -> tuple[list[File], list[str]]:
+def label_files(layout: Layout, root: str, path: str) -> Layout:
   """Returns the files with the labels and splits that a CSV file gives them.
 
   The file begins with the names of its columns. A row holds the path of a file
@@ -64,20 +62,19 @@ def label_files(
   all labels are tuples. A column `split` replaces the splits of the folders.
 
   Args:
-    files: all files, with the splits of their folders.
+    layout: all files, with the splits of their folders.
     root: absolute path of the root.
     path: path of the CSV file.
 
   Returns:
-    The files, with the label "" where the CSV file gives none; and what a user
-    might not expect, a line each.
+    The layout with these labels, "" where the CSV file gives none.
 
   Raises:
     UserError: if the file cannot be read, names none of the files, or
       contradicts itself.
   """
   table = _read(path)
-  labels, splits, missing = _match(table, _finder(files, root))
+  labels, splits, missing = _match(table, _finder(layout.files, root))
   shown = valid_unicode(path)
   example = f", such as {valid_unicode(missing[0])}" if missing else ""
   if not labels:
@@ -85,7 +82,9 @@ def label_files(
       f"none of the {len(table.rows)} rows of {shown} names a file in"
       f" {valid_unicode(root)}{example}; write paths relative to root."
     )
-  notes = table.notes
+  notes = [*layout.notes, *table.notes]
+  if table.has_splits:
+    notes.append(f"The splits are those of the column split of {shown}.")
   if missing:
     notes.append(
       f"{len(missing)} rows of {shown} name no file in"
@@ -104,13 +103,13 @@ def label_files(
       split=split, label=names if several else "".join(names)
     )
 
-  result = [labelled(file) for file in files]
-  if all(file.split != "train" or file.label == "" for file in result):
+  files = [labelled(file) for file in layout.files]
+  if all(file.split != "train" or file.label == "" for file in files):
     raise errors.UserError(
       f"{shown} labels no image of the split train; add some, or set"
       " data.labels=none."
     )
-  return result, notes
+  return Layout(files, {} if table.has_splits else layout.folders, notes)
 
 
 def _match(

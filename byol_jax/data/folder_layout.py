@@ -18,11 +18,6 @@ _SPLIT_OF = {name: split for split, names in _NAMES.items() for name in names}
 
 # Ends the name of a split whose examples have no label.
 UNLABELLED = "_unlabelled"
-_USES = {
-  "train": "trains the network",
-  "validation": "chooses hyper-parameters",
-  "test": "tests",
-}
 
 
 class Layout(NamedTuple):
@@ -118,28 +113,6 @@ def set_test_split(files: Sequence[File]) -> list[File]:
     file._replace(split="test") if file.split == "validation" else file
     for file in files
   ]
-
-
-def describe_splits(
-  folders: Mapping[str, str], files: Sequence[File], *, has_labels: bool
-) -> str:
-  """Returns a line that tells what the folder of each split is used for.
-
-  Args:
-    folders: the folder of each split, at least one.
-    files: the files with their final splits.
-    has_labels: whether there is something to evaluate.
-  """
-  uses = []
-  for split, folder in folders.items():
-    start = folder + os.sep
-    final = {file.split for file in files if file.path.startswith(start)}
-    kept = [name for name in (split, "test") if name in final]
-    use = _USES[kept[0]] if kept else "has no labels"
-    if not has_labels and split != "train":
-      use = "is left out, since there are no labels"
-    uses.append(f"{valid_unicode(folder)}/ {use}")
-  return f"Splits: {', '.join(uses)}."
 
 
 def _split_folders(root: str, names: Sequence[str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import PIL.Image
@@ -20,18 +20,16 @@ from byol_jax import errors
 from byol_jax.config import schema
 from byol_jax.data import (
   folder_builder,
-  folder_labels,
-  folder_layout,
-  folder_scan,
+  folder_listing,
+  folder_notes,
   folder_splits,
   tfds_store,
 )
 from byol_jax.data.folder_builder import FolderBuilder
 from byol_jax.data.folder_inspect import BrokenFile, Image, inspect_all
-from byol_jax.data.folder_scan import File, valid_unicode
+from byol_jax.data.folder_listing import Listing
+from byol_jax.data.folder_scan import File
 from byol_jax.data.registry import Statistics
-
-LABELS = ("folders", "none")
 
 
 class ImageFolder(NamedTuple):
@@ -49,26 +47,6 @@ class ImageFolder(NamedTuple):
   builder: tfds.core.DatasetBuilder
   broken: list[BrokenFile]
   statistics: Statistics
-  notes: list[str]
-
-
-class _Listing(NamedTuple):
-  """The files of a folder before any of them is read.
-
-  Attributes:
-    root: absolute path of the folder.
-    files: all files with their splits and labels.
-    folders: the folder of each split; empty if folders are no splits.
-    wants_labels: whether labels are wanted.
-    test_share: the fraction of each class to hold out if there are classes.
-    notes: what a user might not expect, a line each.
-  """
-
-  root: str
-  files: list[File]
-  folders: Mapping[str, str]
-  wants_labels: bool
-  test_share: float
   notes: list[str]
 
 
@@ -108,10 +86,12 @@ def load(root: str, options: schema.DataConfig) -> ImageFolder:
       cannot be written.
   """
   data_dir = tfds_store.absolute_data_dir(options.data_dir)
-  listing = _list(root, options, os.path.join(data_dir, FolderBuilder.name))
+  listing = folder_listing.list_folder(
+    root, options, os.path.join(data_dir, FolderBuilder.name)
+  )
   name = config_name(
     listing.root,
-    options.labels if options.labels in LABELS else "file",
+    options.labels if options.labels in folder_listing.LABELS else "file",
     float(options.test_share),
     listing.files,
     folder_splits.rules(listing.files, listing.test_share),
@@ -128,43 +108,6 @@ def load(root: str, options: schema.DataConfig) -> ImageFolder:
   total = sum(info.num_examples for info in infos) + len(folder.broken)
   _require_few_broken(listing.root, folder.broken, total, options.max_broken)
   return folder
-
-
-def _list(root: str, options: schema.DataConfig, excluded: str) -> _Listing:
-  """Lists the files, and finds out their splits and labels."""
-  root = os.path.abspath(os.path.expanduser(root))
-  label_path = ""
-  if options.labels not in LABELS:
-    label_path = os.path.abspath(os.path.expanduser(options.labels))
-    if not os.path.isfile(label_path):
-      known = [*LABELS, "the path of a CSV file"]
-      raise errors.unknown_name("data.labels", options.labels, known)
-  if os.path.isdir(root):
-    files = folder_scan.list_files(root, excluded)
-  elif os.path.isfile(root):
-    root, files = folder_scan.read_list(root)
-  else:
-    raise errors.UserError(
-      f"{root} is not a folder; set root to a folder of images, or to a text"
-      " file that lists images."
-    )
-  has_classes = options.labels == "folders"
-  layout = folder_layout.arrange(root, files, has_classes=has_classes)
-  files, folders, notes = layout
-  if label_path:
-    inside = os.path.relpath(label_path, root)
-    files = [file for file in files if file.path != inside]
-    files, more = folder_labels.label_files(files, root, label_path)
-    notes = [*notes, *more]
-  wants_labels = options.labels != "none"
-  if wants_labels:
-    files = folder_layout.set_unlabelled_apart(
-      files, train_too=bool(label_path)
-    )
-  files = folder_layout.set_test_split(files)
-  has_test = any(file.split == "test" for file in files)
-  share = 0.0 if has_test or not wants_labels else options.test_share
-  return _Listing(root, files, folders, wants_labels, share, notes)
 
 
 def config_name(
@@ -198,7 +141,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _inspect(
-  listing: _Listing, options: schema.DataConfig
+  listing: Listing, options: schema.DataConfig
 ) -> folder_builder.Contents:
   """Decodes all files, and returns the contents of the records to write."""
   images, broken = inspect_all(listing.root, listing.files)
@@ -241,7 +184,7 @@ def _require_few_broken(
     )
 
 
-def _open(path: str, listing: _Listing) -> ImageFolder:
+def _open(path: str, listing: Listing) -> ImageFolder:
   """Opens the records in a folder; raises `UserError` if files are missing."""
   try:
     builder = read_only_builder.builder_from_directory(path)
@@ -253,66 +196,9 @@ def _open(path: str, listing: _Listing) -> ImageFolder:
       Statistics(
         tuple(metadata["mean"]), tuple(metadata["std"]), metadata["side"]
       ),
-      _notes(listing, builder.info, broken),
+      folder_notes.describe(listing, builder.info, broken),
     )
   except (OSError, ValueError, KeyError) as error:
     raise errors.UserError(
       f"{path} is incomplete; delete it and run this again."
     ) from error
-
-
-def _notes(
-  listing: _Listing,
-  info: tfds.core.DatasetInfo,
-  broken: Sequence[BrokenFile],
-) -> list[str]:
-  """Returns what the program made of a folder, a line each."""
-  notes = list(listing.notes)
-  has_labels = "label" in info.features
-  if listing.folders:
-    notes.append(
-      folder_layout.describe_splits(
-        listing.folders, listing.files, has_labels=has_labels
-      )
-    )
-  sizes = {name: split.num_examples for name, split in info.splits.items()}
-  if not has_labels:
-    notes.extend(_why_no_labels(listing, broken))
-  elif listing.test_share and "test" in sizes:
-    notes.append(
-      f"{sizes['test']} of {sizes['test'] + sizes['train']} labelled images are"
-      f" held out for testing (data.test_share={listing.test_share})."
-    )
-  elif listing.test_share:
-    notes.append(
-      "No image is held out for testing, because no class has two; add images"
-      " or a folder test."
-    )
-  for split, use in (
-    ("train", "train the network only"),
-    ("validation", "are read by --mode=embed only"),
-    ("test", "are read by --mode=embed only"),
-  ):
-    size = sizes.get(split + folder_layout.UNLABELLED, 0)
-    if size:
-      notes.append(f"{size} images of {split} have no label; they {use}.")
-  return notes
-
-
-def _why_no_labels(
-  listing: _Listing, broken: Sequence[BrokenFile]
-) -> list[str]:
-  """Returns a line that says why wanted labels are missing, where some are."""
-  if not listing.wants_labels:
-    return []
-  without = {path for path, _ in broken}
-  files = [x for x in listing.files if valid_unicode(x.path) not in without]
-  outside = [file for file in files if file.label == ""]
-  if len(outside) == len(files):
-    return []  # There are no folders, so nobody expects labels.
-  if outside and not outside[0].split.endswith(folder_layout.UNLABELLED):
-    return [
-      f"There are no labels, because {len(outside)} images are outside of the"
-      f" folders of classes, such as {valid_unicode(outside[0].path)}."
-    ]
-  return ["There are no labels, because all images have the same."]
