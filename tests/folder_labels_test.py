@@ -72,6 +72,7 @@ def test_images_without_a_label_train_the_network_only(root):
   assert loading.num_examples(source, source.dataset.pretrain) == 4
   assert loading.num_examples(source, source.dataset.train) == 2
   assert source.num_classes == 2
+  assert source.dataset.statistics.mean[0] == round(1.5 / 255, 4)  # Of all.
   assert source.notes == [
     "2 images of train have no label; they train the network only."
   ]
