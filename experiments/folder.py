@@ -1,4 +1,4 @@
-"""BYOL on a folder of your own images, labelled by sub-folder or not at all.
+"""BYOL on a folder of your own images, with labels or without.
 
     python -m byol_jax.main --config=experiments/folder.py --config.data.root=DIR
 

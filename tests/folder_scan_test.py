@@ -1,13 +1,17 @@
-"""Which files of a folder are found, and the splits that folders make."""
+"""Which files of a folder, or of a list, are found."""
 
+import inspect
 import os
+import sys
 
 import pytest
 
+from byol_jax.data import folder_layout, folder_scan
 from tests.image_folders import (
   fill,
   labels_of,
   load,
+  load_error,
   photo,
   prepared,
   stored,
@@ -51,34 +55,92 @@ def test_names_that_are_not_unicode_are_stored(tmp_path):
   }
 
 
-@pytest.mark.parametrize("test", ["test", "val", "valid", "validation"])
-def test_folders_can_be_the_splits(tmp_path, test):
-  train = ("train/a/1.png", "train/b/x/2.png")
-  held_out = (f"{test}/b/1.png", f"{test}/c/2.png")
-  others = ("extra/a/1.png", "outside.png")
-  folder = load(
-    fill(tmp_path / "root", tree(*train, *held_out, *others)), test_share=0.9
-  )
-  assert folder.builder.info.features["label"].names == ["a", "b", "c"]
-  assert set(stored(folder, "train")) == set(train)
-  assert labels_of(folder, "test") == dict(zip(held_out, "bc", strict=True))
-
-
-def test_folder_called_test_is_preferred_to_one_called_val(tmp_path):
-  root = fill(tmp_path / "root", tree("train/1.png", "val/2.png", "test/3.png"))
-  folder = load(root)
-  assert set(stored(folder, "test")) == {"test/3.png"}
-  assert "label" not in folder.builder.info.features
-
-
-def test_folder_called_train_alone_is_a_class(tmp_path):
-  root = fill(tmp_path / "root", tree("train/1.png", "car/2.png"))
-  assert load(root).builder.info.features["label"].names == ["car", "train"]
-
-
 @pytest.mark.parametrize("data_dir", [".", "data"])
 def test_records_below_the_root_are_not_taken_for_its_files(tmp_path, data_dir):
   root = fill(tmp_path / "root", tree("1.png", "2.png"))
   for _ in range(2):
     assert load(root, data_dir=root / data_dir).broken == []
   assert len(prepared(root / data_dir)) == 1
+
+
+def test_folders_may_lie_deeper_than_python_recurses(tmp_path):
+  name = "/".join("d" * 300) + "/1.png"
+  root = fill(tmp_path / "root", tree(name))
+  limit = sys.getrecursionlimit()
+  sys.setrecursionlimit(len(inspect.stack()) + 100)
+  try:
+    files = folder_scan.list_files(str(root), "")
+    layout = folder_layout.arrange(str(root), files, has_classes=True)
+  finally:
+    sys.setrecursionlimit(limit)
+  assert [file.path for file in layout.files] == [name]
+
+
+def test_names_with_line_breaks_stay_one_line(tmp_path):
+  root = fill(tmp_path / "root", tree("a\nb/1\n.png", "c /2.png"))
+  (root / "c " / "3\t.png").touch()
+  folder = load(root, max_broken=0.5)
+  assert folder.broken == [("c /3\\t.png", "empty file")]
+  assert labels_of(folder) == {"a\\nb/1\\n.png": "a\\nb", "c /2.png": "c"}
+
+
+def listed(path, *lines):
+  path.write_bytes(b"\n".join(os.fsencode(line) for line in lines))
+  return path
+
+
+def test_a_text_file_can_list_images(tmp_path):
+  root = fill(
+    tmp_path / "root", tree("a/1.png", "a/2.png", "b/3.png", "b/4\udcff.png")
+  )
+  lines = ("# Mine", "", f"{root}/a/1.png", "b/3.png\r", "  ./b/../b/3.png")
+  lines = (*lines, "a/gone.png", "b/4\udcff.png", "b")
+  path = listed(root / "list.txt", *lines[:-1])
+  folder = load(path, data_dir=tmp_path / "data", max_broken=0.5)
+  assert labels_of(folder) == {
+    "a/1.png": "a",
+    "b/3.png": "b",
+    "b/4\ufffd.png": "b",
+  }
+  assert folder.broken == [
+    ("a/gone.png", "cannot be read: No such file or directory")
+  ]
+  listed(path, *lines)
+  message = load_error(path, data_dir=tmp_path / "data")
+  assert f"{root}/b, which {path} lists, is not a file" in message
+
+
+def test_listed_images_may_lie_elsewhere(tmp_path):
+  root = fill(tmp_path / "images", tree("train/a/1.png", "val/b/2.png"))
+  (tmp_path / "lists").mkdir()
+  path = listed(
+    tmp_path / "lists" / "my.lst",
+    "../images/train/a/1.png",
+    f"{root}/val/b/2.png",
+  )
+  folder = load(path, data_dir=tmp_path / "data")
+  assert labels_of(folder) == {"train/a/1.png": "a"}
+  assert labels_of(folder, "test") == {"val/b/2.png": "b"}
+
+
+@pytest.mark.parametrize(
+  ("content", "problem"),
+  [
+    (b"# nothing\n\n", "lists no file"),
+    (b"\x89PNG\0\n", "is neither a folder nor a text file"),
+  ],
+)
+def test_what_lists_no_images_is_refused(tmp_path, content, problem):
+  (tmp_path / "x").write_bytes(content)
+  assert f"{tmp_path / 'x'} {problem}" in load_error(tmp_path / "x")
+  assert not (tmp_path / "data").exists()
+
+
+def test_pipes_are_not_read(tmp_path):
+  os.mkfifo(tmp_path / "pipe")  # Reading it would never end.
+  assert "pipe is not a folder" in load_error(tmp_path / "pipe")
+  path = listed(tmp_path / "list", "pipe")
+  assert "is not a file" in load_error(path)
+  assert "pipe' is unknown" in load_error(
+    tmp_path, labels=str(tmp_path / "pipe")
+  )

@@ -4,10 +4,9 @@ import hashlib
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
-from byol_jax import errors
 from byol_jax.data import folder_splits
 from byol_jax.data.folder_inspect import Image
 from byol_jax.data.folder_scan import File
@@ -15,7 +14,6 @@ from tests.image_folders import (
   fill,
   labels_of,
   load,
-  load_error,
   read,
   split_names,
   stored,
@@ -84,9 +82,61 @@ def test_fraction_of_each_class_is_held_out_by_hash(tmp_path):
   assert [e["file"] for e in read(folder)] == [e["file"] for e in read(again)]
 
 
-def test_holding_out_everything_is_refused(tmp_path):
-  root = fill(tmp_path / "root", tree("a/1.png", "b/1.png"))
-  assert "data.test_share=0.9" in load_error(root, test_share=0.9)
+@pytest.mark.parametrize(("share", "held_out"), [(0.1, 30), (0.9, 90), (0, 0)])
+def test_small_classes_are_tested_and_trained_on(tmp_path, share, held_out):
+  names = [f"{c}/{i}.png" for c in range(30) for i in range(4)]
+  folder = load(fill(tmp_path / "root", tree(*names)), test_share=share)
+  if share:
+    assert len(set(labels_of(folder, "test").values())) == 30
+    assert len(set(labels_of(folder).values())) == 30
+    assert len(stored(folder, "test")) == held_out
+    assert folder.notes == [
+      f"{held_out} of 120 labelled images are held out for testing"
+      f" (data.test_share={share})."
+    ]
+  else:
+    assert split_names(folder) == {"train"}
+    assert folder.notes == []
+
+
+def test_classes_of_one_image_are_told(tmp_path):
+  folder = load(
+    fill(tmp_path / "root", tree("a/1.png", "b/1.png")), test_share=0.9
+  )
+  assert split_names(folder) == {"train"}
+  (note,) = folder.notes
+  assert note.startswith("No image is held out for testing")
+
+
+@pytest.mark.parametrize(
+  ("names", "ordered"),
+  [
+    (["10", "9", "0", "09"], ["0", "09", "9", "10"]),
+    (["10", "9", "x"], ["10", "9", "x"]),
+    (["1.5", "10", "9"], ["1.5", "10", "9"]),
+    (["\u0661", "10", "9"], ["10", "9", "\u0661"]),
+    (["9" * 9999, "10", "9"], ["10", "9", "9" * 9999]),
+  ],
+)
+def test_classes_are_numbers_if_all_names_are(names, ordered):
+  files = [File(name, 1, 1, "train", name) for name in names]
+  assert folder_splits.class_names(files) == ordered
+
+
+@pytest.mark.parametrize(
+  ("labels", "share", "is_new"),
+  [
+    ("aaaaaaaaaa", 0.1, False),
+    ("aaaa", 0.1, True),
+    ("aaaa", 0.0, False),
+    ("a", 0.9, True),
+    (("2", "3"), 0.0, False),
+    (("2", "10"), 0.0, True),
+  ],
+)
+def test_records_of_earlier_rules_keep_their_name(labels, share, is_new):
+  files = [File(str(i), 1, 1, "train", x) for i, x in enumerate(labels)]
+  assert bool(folder_splits.rules(files, share)) == is_new
 
 
 CLASSES = st.dictionaries(
@@ -97,7 +147,7 @@ FRACTIONS = st.integers(0, 99).map(lambda percent: percent / 100)
 
 
 def hold_out(classes: dict[str, set[int]], fraction: float) -> dict:
-  """The paths in each split; assumes that train keeps an image."""
+  """The paths in each split."""
   images = [
     Image(
       File(f"{label}/{i}.png", 1, 1, "train", label), True, 8, np.zeros((2, 3))
@@ -105,12 +155,7 @@ def hold_out(classes: dict[str, set[int]], fraction: float) -> dict:
     for label, numbers in classes.items()
     for i in numbers
   ]
-  try:
-    splits = folder_splits.split_images(images, fraction)
-  except errors.UserError:
-    sizes = [len(numbers) for numbers in classes.values()]
-    assert all(round(fraction * size) == size for size in sizes)
-    assume(False)
+  splits = folder_splits.split_images(images, fraction)
   return {
     name: [image.file.path for image in splits.get(name, [])]
     for name in ("train", "test")
@@ -121,8 +166,14 @@ def hold_out(classes: dict[str, set[int]], fraction: float) -> dict:
 def test_each_class_loses_the_rounded_fraction_of_its_images(classes, fraction):
   test = hold_out(classes, fraction)["test"]
   for label, numbers in classes.items():
-    held_out = [path for path in test if path.startswith(label)]
-    assert len(held_out) == round(fraction * len(numbers))
+    held_out = sum(path.startswith(label) for path in test)
+    if not fraction or len(numbers) == 1:
+      assert held_out == 0
+    else:
+      assert 1 <= held_out < len(numbers)
+      assert abs(held_out - fraction * len(numbers)) <= 1
+      if 1 <= round(fraction * len(numbers)) < len(numbers):
+        assert held_out == round(fraction * len(numbers))
 
 
 @given(CLASSES, FRACTIONS)

@@ -112,16 +112,14 @@ def test_terminal_shows_progress(tmp_path, monkeypatch):
   assert "2/2" in terminal.getvalue()
 
 
-def test_root_must_be_a_folder(tmp_path):
-  file = tmp_path / "file"
-  file.touch()
-  for root in (file, tmp_path / "gone"):
-    assert f"{root} is not a folder" in load_error(root)
+def test_root_must_exist(tmp_path):
+  root = tmp_path / "gone"
+  assert f"{root} is not a folder" in load_error(root)
   assert not (tmp_path / "data").exists()
 
 
 def test_unknown_labels_list_the_known_ones(tmp_path):
-  assert "one of: folders, none" in load_error(tmp_path, labels="csv")
+  assert "one of: folders, none, the path" in load_error(tmp_path, labels="csv")
 
 
 def test_folder_without_images_is_refused_with_a_reason(tmp_path):

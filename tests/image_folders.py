@@ -44,23 +44,24 @@ def fill(root: pathlib.Path, files: dict[str, bytes]) -> pathlib.Path:
   return root
 
 
-def load(
+def options(
   root, *, data_dir=None, labels="folders", test_share=0.0, max_broken=0.0
-) -> image_folder.ImageFolder:
-  return image_folder.load(
-    str(root),
-    schema.DataConfig(
-      data_dir=str(data_dir or root.parent / "data"),
-      labels=labels,
-      test_share=test_share,
-      max_broken=max_broken,
-    ),
+) -> schema.DataConfig:
+  return schema.DataConfig(
+    data_dir=str(data_dir or root.parent / "data"),
+    labels=labels,
+    test_share=test_share,
+    max_broken=max_broken,
   )
 
 
-def load_error(*args, **options) -> str:
+def load(root, **settings) -> image_folder.ImageFolder:
+  return image_folder.load(str(root), options(root, **settings))
+
+
+def load_error(*args, **settings) -> str:
   with pytest.raises(errors.UserError) as info:
-    load(*args, **options)
+    load(*args, **settings)
   message = str(info.value)
   assert "\n" not in message
   return message

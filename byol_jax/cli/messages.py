@@ -18,7 +18,7 @@ def say(message: str) -> None:
 
 
 def describe_data(run: Run) -> None:
-  """Prints the images that the run trains on, and how many files are unusable."""
+  """Prints the images that the run trains on, and what was made of a folder."""
   data = run.config.data
   say(
     f"{run.plan.num_examples} images to pretrain on,"
@@ -27,6 +27,8 @@ def describe_data(run: Run) -> None:
     f" {run.config.model.encoder.stem}; mean {_numbers(data.mean)}, std"
     f" {_numbers(data.std)}."
   )
+  for note in run.source.notes:
+    say(note)
   if run.source.broken and processes.is_primary():
     path = workdir_files.write_broken_files(run.workdir, run.source.broken)
     say(f"{len(run.source.broken)} files cannot be used; see {path}.")

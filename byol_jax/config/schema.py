@@ -23,9 +23,10 @@ class DataConfig:
   # A name in `data.registry.DATASETS`; tfds:NAME for any that tfds knows; folder.
   dataset: str = "imagenet2012"
   data_dir: str = ""  # Empty: the default of tfds, ~/tensorflow_datasets.
-  # For dataset=folder: its path; whether its sub-folders are classes (folders) or
-  # not (none); the fraction held out for testing where it has no folders train
-  # and test; and the largest fraction of files that may be broken.
+  # For dataset=folder: its path, or that of a text file that lists images; what
+  # the labels are: sub-folders (folders), those of a CSV file (its path) or none;
+  # the fraction of each class held out for testing where there is no test split;
+  # and the largest fraction of files that may be broken.
   root: str = ""
   labels: str = "folders"
   test_share: float = 0.1

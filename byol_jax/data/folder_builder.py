@@ -3,14 +3,15 @@
 import io
 import os
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 
 from byol_jax import errors
 from byol_jax.data import statistics
 from byol_jax.data.folder_inspect import BrokenFile, Image, decode_rgb, read
-from byol_jax.data.folder_scan import valid_unicode
+from byol_jax.data.folder_layout import UNLABELLED
+from byol_jax.data.folder_scan import File, valid_unicode
 from byol_jax.data.thread_map import thread_map
 
 
@@ -20,14 +21,17 @@ class Contents(NamedTuple):
   Attributes:
     root: absolute path of the folder.
     classes: names of the classes; empty if there are no labels.
-    splits: images of each split, of which train has at least one.
+    splits: images of each split, of which train has at least one. Those with
+      the ending _unlabelled have no labels.
     broken: files that are left out.
+    is_multi_label: whether an image may have several classes; labels are tuples.
   """
 
   root: str
   classes: Sequence[str]
   splits: Mapping[str, Sequence[Image]]
   broken: Sequence[BrokenFile]
+  is_multi_label: bool = False
 
 
 def write(contents: Contents, data_dir: str, config_name: str) -> None:
@@ -84,7 +88,9 @@ class FolderBuilder(tfds.core.GeneratorBasedBuilder):
       "file": tfds.features.Text(),
     }
     if self._contents.classes:
-      features["label"] = tfds.features.ClassLabel(names=self._contents.classes)
+      label = tfds.features.ClassLabel(names=self._contents.classes)
+      several = self._contents.is_multi_label
+      features["label"] = tfds.features.Sequence(label) if several else label
     return tfds.core.DatasetInfo(
       builder=self,
       description=f"Images from {valid_unicode(self._contents.root)}.",
@@ -101,10 +107,19 @@ class FolderBuilder(tfds.core.GeneratorBasedBuilder):
   def _generate_examples(self, split, images):
     title = f"Writing {os.path.basename(self._contents.root)} ({split})"
     for image, data in thread_map(self._encode, images, title):
-      example = {"image": data, "file": valid_unicode(image.file.path)}
+      example: dict[str, Any] = {
+        "image": data,
+        "file": valid_unicode(image.file.path),
+      }
       if self._contents.classes:
-        example["label"] = image.file.label
+        example["label"] = self._label(image.file)
       yield os.fsencode(image.file.path), example
+
+  def _label(self, file: File) -> str | int | list[str]:
+    """Returns the label of an image as tfds takes it; it may have none."""
+    if self._contents.is_multi_label:
+      return list(file.label)
+    return str(file.label) if file.label != "" else -1
 
   def _encode(self, image: Image) -> bytes:
     data = read(self._contents.root, image.file)
@@ -119,7 +134,11 @@ def _metadata(contents: Contents) -> tfds.core.MetadataDict:
   """Returns what is stored beside the records, for `image_folder` to read."""
   images = [image for split in contents.splits.values() for image in split]
   measured = statistics.summarize(
-    [image.moments for image in contents.splits["train"]],
+    [
+      image.moments
+      for split in ("train", "train" + UNLABELLED)
+      for image in contents.splits.get(split, ())
+    ],
     [image.side for image in images],
   )
   return tfds.core.MetadataDict(

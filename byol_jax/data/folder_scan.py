@@ -1,13 +1,14 @@
-"""Lists the files of a folder of images, with their splits and labels."""
+"""Lists the files of a folder of images, or the files that a list names."""
 
 import os
+import re
 import stat
-from collections.abc import Iterator
 from typing import NamedTuple
 
-# Names of a folder of test images next to a folder `train`. If there are
-# several, the last one is used.
-_TEST_FOLDERS = ("validation", "valid", "val", "test")
+from byol_jax import errors
+
+# Characters that would break a line.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class File(NamedTuple):
@@ -20,72 +21,119 @@ class File(NamedTuple):
     path: path relative to the root.
     size: bytes; -1 if the file cannot be read.
     mtime_ns: time of the last change; -1 if the file cannot be read.
-    split: train or test.
-    label: name of the outermost folder below the split's; empty if there is
-      none.
+    split: name of the split.
+    label: name of the class; empty if there is none. In a data set whose images
+      may have several classes, the tuple of their names.
   """
 
   path: str
   size: int
   mtime_ns: int
-  split: str
-  label: str
+  split: str = "train"
+  label: str | tuple[str, ...] = ""
 
 
 def list_files(root: str, excluded: str) -> list[File]:
-  """Returns all files of all splits, sorted by path.
+  """Returns all files below a folder, sorted by path, without labels.
 
-  The folders `train` and `test` are the splits if both exist. If not, all files
-  below the root belong to the split train. Names that start with a dot are
-  ignored.
+  Names that start with a dot are ignored, and so is what is neither a file nor
+  a folder. Links are followed, except to a folder that contains the link. A
+  folder that cannot be listed is reported like a file that cannot be read.
 
   Args:
     root: absolute path of the folder.
     excluded: a folder to leave out, below the root or elsewhere.
   """
-  folders = {"train": ""}
-  for test in _TEST_FOLDERS:
-    if all(os.path.isdir(os.path.join(root, name)) for name in ("train", test)):
-      folders = {"train": "train", "test": test}
   files = []
-  for split, folder in folders.items():
-    for path, size, mtime_ns in _walk(
-      root, folder, {os.path.realpath(excluded)}
-    ):
-      label, *inner = os.path.relpath(path, folder or ".").split(os.sep)
-      label = valid_unicode(label) if inner else ""
-      files.append(File(path, size, mtime_ns, split, label))
+  # A stack, since folders may lie deeper than Python can recurse: each folder,
+  # its real path, and the real paths of the folders that contain it.
+  real = os.path.realpath(root)
+  pending = [("", real, frozenset({os.path.realpath(excluded)}))]
+  while pending:
+    folder, real, containing = pending.pop()
+    if real in containing:
+      continue
+    try:
+      names = [name for name in os.listdir(real) if not name.startswith(".")]
+    except OSError:
+      files.append(File(folder, -1, -1))
+      continue
+    for name in names:
+      path, inner = os.path.join(folder, name), os.path.join(real, name)
+      file, mode = _stat(root, path)
+      if stat.S_ISDIR(mode):
+        inner = os.path.realpath(inner) if os.path.islink(inner) else inner
+        pending.append((path, inner, containing | {real}))
+      elif stat.S_ISREG(mode):
+        files.append(file)
   return sorted(files)
 
 
-def valid_unicode(path: str) -> str:
-  """Returns a path as valid Unicode, which file names on disk need not be."""
-  return os.fsencode(path).decode(errors="replace")
+def read_list(path: str) -> tuple[str, list[File]]:
+  """Returns the files that a text file lists, sorted by path, without labels.
 
+  Each line is a path, absolute or relative to the folder of the list. Empty
+  lines and lines that start with # are ignored.
 
-def _walk(
-  root: str, folder: str, excluded: set[str]
-) -> Iterator[tuple[str, int, int]]:
-  """Yields (path relative to the root, size, time) of all files in a folder.
+  Args:
+    path: absolute path of the list.
 
-  Links are followed, except to a folder that contains the link. A folder that
-  cannot be listed is reported like a file that cannot be read.
+  Returns:
+    The root: the folder of the list or, if a file lies outside of it, the
+    innermost folder that contains all files. Then the files; one that is
+    missing is reported like a file that cannot be read.
+
+  Raises:
+    UserError: if the list is no text or is empty, or a path is neither a file
+      nor missing.
   """
-  real = os.path.realpath(os.path.join(root, folder))
-  if real in excluded:
-    return
+  with open(path, "rb") as binary:
+    if b"\0" in binary.read(4096):
+      raise errors.UserError(
+        f"{valid_unicode(path)} is neither a folder nor a text file that lists"
+        " images; set root to one of them."
+      )
+  # File names need not be UTF-8.
+  with open(path, encoding="utf-8-sig", errors="surrogateescape") as text:
+    lines = [line.strip() for line in text]
+  folder = os.path.dirname(path)
+  paths = sorted(
+    {
+      os.path.normpath(os.path.join(folder, line))
+      for line in lines
+      if line and not line.startswith("#")
+    }
+  )
+  if not paths:
+    raise errors.UserError(
+      f"{valid_unicode(path)} lists no file; write the path of an image in each"
+      " line, or set root to a folder."
+    )
+  root = folder
+  if os.path.commonpath([folder, *paths]) != folder:
+    root = os.path.commonpath([os.path.dirname(path) for path in paths])
+  files = []
+  for relative in (os.path.relpath(path, root) for path in paths):
+    file, mode = _stat(root, relative)
+    if not stat.S_ISREG(mode):
+      raise errors.UserError(
+        f"{valid_unicode(os.path.join(root, relative))}, which"
+        f" {valid_unicode(path)} lists, is not a file; list files only."
+      )
+    files.append(file)
+  return root, sorted(files)
+
+
+def valid_unicode(path: str) -> str:
+  """Returns a path as one line of Unicode, which file names need not be."""
+  text = os.fsencode(path).decode(errors="replace")
+  return _CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
+
+
+def _stat(root: str, path: str) -> tuple[File, int]:
+  """Returns a file and its mode; one that cannot be read counts as regular."""
   try:
-    names = [name for name in os.listdir(real) if not name.startswith(".")]
-  except OSError:
-    yield folder, -1, -1
-    return
-  for path in (os.path.join(folder, name) for name in names):
-    try:
-      info = os.stat(os.path.join(root, path))
-    except OSError:  # For example, a link to a file that does not exist.
-      yield path, -1, -1
-      continue
-    if stat.S_ISDIR(info.st_mode):
-      yield from _walk(root, path, excluded | {real})
-    elif stat.S_ISREG(info.st_mode):
-      yield path, info.st_size, info.st_mtime_ns
+    info = os.stat(os.path.join(root, path))
+  except (OSError, ValueError):  # For example, a link to a missing file.
+    return File(path, -1, -1), stat.S_IFREG
+  return File(path, info.st_size, info.st_mtime_ns), info.st_mode

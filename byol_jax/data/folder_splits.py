@@ -3,19 +3,44 @@
 import collections
 import hashlib
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
-from byol_jax import errors
 from byol_jax.data.folder_inspect import Image
+from byol_jax.data.folder_layout import UNLABELLED
+from byol_jax.data.folder_scan import File
 
 
-def class_names(images: Sequence[Image]) -> list[str]:
-  """Returns the sorted names of all classes.
+def class_names(files: Iterable[File]) -> list[str]:
+  """Returns the names of all classes in order.
 
-  The list is empty if any image has no label or if all have the same.
+  Names are sorted as numbers if all are numbers, and else as text. The list is
+  empty if any file outside of the splits without labels has none, or if there
+  is only one class.
   """
-  names = sorted({image.file.label for image in images})
-  return names if "" not in names and len(names) > 1 else []
+  names: set[str] = set()
+  for label in {x.label for x in files if not x.split.endswith(UNLABELLED)}:
+    names.update([label] if isinstance(label, str) else label)
+  return _sort(names) if "" not in names and len(names) > 1 else []
+
+
+def is_multi_label(files: Iterable[File]) -> bool:
+  """Returns whether an image may have several classes."""
+  return any(isinstance(file.label, tuple) for file in files)
+
+
+def num_held_out(size: int, fraction: float) -> int:
+  """Returns how many images of a class are held out for testing.
+
+  At least one image is held out, unless the fraction is 0, and at least one
+  remains to train on.
+
+  Args:
+    size: the number of images, at least 1.
+    fraction: the fraction to hold out, in [0, 1).
+  """
+  wanted = max(round(fraction * size), 1) if fraction else 0
+  return min(wanted, size - 1)
 
 
 def split_images(
@@ -23,32 +48,64 @@ def split_images(
 ) -> dict[str, list[Image]]:
   """Returns the images of each split, in an order that looks random.
 
-  In each class, the images whose paths have the smallest hashes move to the
-  split test. One more image in a class therefore moves at most one other image.
+  In each class, the images whose paths have the smallest hashes move from train
+  to test. One more image in a class therefore moves at most one other image.
+  Images that may have several classes count as one class here.
 
   Args:
     images: images with the splits of their files.
-    test_fraction: fraction of each class to move to test, in [0, 1).
-
-  Raises:
-    UserError: if no image is left to train on.
+    test_fraction: fraction of each class in train to move to test, in [0, 1).
   """
-  sizes = collections.Counter(image.file.label for image in images)
+  multi_label = is_multi_label(image.file for image in images)
+
+  def group(image: Image) -> str | tuple[str, ...]:
+    return "" if multi_label else image.file.label
+
+  sizes = collections.Counter(
+    group(image) for image in images if image.file.split == "train"
+  )
   remaining = {
-    label: round(test_fraction * size) for label, size in sizes.items()
+    name: num_held_out(size, test_fraction) for name, size in sizes.items()
   }
   splits = collections.defaultdict(list)
   for image in sorted(images, key=_path_hash):
-    if remaining[image.file.label]:
-      remaining[image.file.label] -= 1
+    if image.file.split == "train" and remaining[group(image)]:
+      remaining[group(image)] -= 1
       splits["test"].append(image)
     else:
       splits[image.file.split].append(image)
-  if "train" not in splits:
-    raise errors.UserError(
-      f"data.test_share={test_fraction} leaves no image to train on; lower it."
-    )
   return dict(splits)
+
+
+def rules(files: Sequence[File], test_fraction: float) -> str:
+  """Returns the rules that these files need beyond those of the first release.
+
+  The first release sorted all classes as text, and rounded the number of images
+  to hold out, also to none or all.
+
+  Args:
+    files: all files.
+    test_fraction: fraction of each class to hold out, in [0, 1).
+
+  Returns:
+    The empty string if the first release would have made the same records.
+  """
+  labels = [file.label for file in files if isinstance(file.label, str)]
+  sizes = collections.Counter(labels)
+  is_new = _sort(sizes) != sorted(sizes) or any(
+    round(test_fraction * size) != num_held_out(size, test_fraction)
+    for size in sizes.values()
+  )
+  return ", 2" if is_new else ""
+
+
+def _sort(names: Iterable[str]) -> list[str]:
+  """Returns names sorted as numbers if all are numbers, and else as text."""
+  ordered = sorted(names)
+  # Longer ones are no numbers that anyone counts in.
+  if all(re.fullmatch("[0-9]{1,18}", name) for name in ordered):
+    ordered.sort(key=int)
+  return ordered
 
 
 def _path_hash(image: Image) -> bytes:

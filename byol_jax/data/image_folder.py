@@ -18,88 +18,104 @@ from tensorflow_datasets.core import read_only_builder
 
 from byol_jax import errors
 from byol_jax.config import schema
-from byol_jax.data import folder_builder, tfds_store
+from byol_jax.data import (
+  folder_builder,
+  folder_listing,
+  folder_notes,
+  folder_splits,
+  tfds_store,
+)
 from byol_jax.data.folder_builder import FolderBuilder
 from byol_jax.data.folder_inspect import BrokenFile, Image, inspect_all
-from byol_jax.data.folder_scan import File, list_files
-from byol_jax.data.folder_splits import class_names, split_images
+from byol_jax.data.folder_listing import Listing
+from byol_jax.data.folder_scan import File
 from byol_jax.data.registry import Statistics
-
-LABELS = ("folders", "none")
 
 
 class ImageFolder(NamedTuple):
   """A folder of images that is ready to be read.
 
   Attributes:
-    builder: reads the records; has the split train and may have test.
+    builder: reads the records; has the split train and may have validation,
+      test and, for each of the three, one with the ending _unlabelled.
     broken: files that are left out, sorted by path.
-    statistics: of the channels of the split train, and of the short sides of
-      all images.
+    statistics: of the channels of the images to train on, and of the short
+      sides of all images.
+    notes: what the program made of the folder and its labels, a line each.
   """
 
   builder: tfds.core.DatasetBuilder
   broken: list[BrokenFile]
   statistics: Statistics
+  notes: list[str]
 
 
 def load(root: str, options: schema.DataConfig) -> ImageFolder:
   """Opens a folder of images, and first writes it as tfds records if needed.
 
   Any file below the root whose contents are an image is used, unless its name
-  or that of a folder above it starts with a dot. If the root has folders
-  `train` and `test` (or `val`, `valid`, `validation`), they are the splits
-  train and test. Otherwise a fraction of each class may be held out as test.
+  or that of a folder above it starts with a dot. `folder_layout.arrange` says
+  which folders are splits and classes. Where there is no test split, a fraction
+  of each class may be held out as test.
 
   The records are in `data_dir/image_folder/<name>-<hash>/1.0.0`. The hash
-  covers root, labels, test_share and the path, size and time of every file, so
-  a folder that changes is written again.
+  covers root, labels, test_share and the path, size, time, split and label of
+  every file, so a folder that changes is written again.
 
   Args:
-    root: path of the folder.
+    root: path of the folder, or of a text file that lists images; see
+      `folder_scan.read_list`.
     options: these keys are used:
       data_dir: folder of tfds data sets; is created.
-      labels: "folders", if the outermost folders are the classes, or "none".
-        There are no labels either if there is only one class, or if any image
+      labels: "folders", if folders are the classes, or "none", or the path of
+        a CSV file; see `folder_labels.label_files`. There are no labels either
+        if there is only one class, or if any image in the folders to train on
         lies outside of all classes.
       test_share: fraction of each class to hold out, in [0, 1); has no effect
-        if there are no labels or if the splits are folders.
+        if there are no labels or if there is a test split.
       max_broken: the largest fraction of files that may be left out.
 
   Returns:
     The data set, with features `image`, `file` (path relative to the root) and,
-    if there are labels, `label`.
+    if there are labels, `label`: a class, or a list of classes if a CSV file
+    gives an image several.
 
   Raises:
-    UserError: if there is no such folder, it holds no image to train on, too
-      many files are broken, or the records cannot be written.
+    UserError: if there is no such folder, its splits or labels are ambiguous,
+      it holds no image to train on, too many files are broken, or the records
+      cannot be written.
   """
-  root = os.path.abspath(os.path.expanduser(root))
-  if options.labels not in LABELS:
-    raise errors.unknown_name("data.labels", options.labels, LABELS)
-  if not os.path.isdir(root):
-    raise errors.UserError(
-      f"{root} is not a folder; set root to a folder of images."
-    )
   data_dir = tfds_store.absolute_data_dir(options.data_dir)
-  files = list_files(root, os.path.join(data_dir, FolderBuilder.name))
-  name = config_name(root, options.labels, float(options.test_share), files)
+  listing = folder_listing.list_folder(
+    root, options, os.path.join(data_dir, FolderBuilder.name)
+  )
+  name = config_name(
+    listing.root,
+    options.labels if options.labels in folder_listing.LABELS else "file",
+    float(options.test_share),
+    listing.files,
+    folder_splits.rules(listing.files, listing.test_share),
+  )
   path = os.path.join(
     data_dir, FolderBuilder.name, name, str(FolderBuilder.VERSION)
   )
   if not os.path.isdir(path):
     with _quiet():
-      contents = _inspect(root, files, options)
+      contents = _inspect(listing, options)
       folder_builder.write(contents, data_dir, name)
-  folder = _open(path)
+  folder = _open(path, listing)
   infos = folder.builder.info.splits.values()
   total = sum(info.num_examples for info in infos) + len(folder.broken)
-  _require_few_broken(root, folder.broken, total, options.max_broken)
+  _require_few_broken(listing.root, folder.broken, total, options.max_broken)
   return folder
 
 
 def config_name(
-  root: str, labels: str, test_share: float, files: Sequence[File]
+  root: str,
+  labels: str,
+  test_share: float,
+  files: Sequence[File],
+  rules: str = "",
 ) -> str:
   """Returns a folder name that identifies a folder of images and its contents.
 
@@ -109,7 +125,7 @@ def config_name(
   # Records on disk are found by the hash of this text, so its form is fixed.
   # The class File was called _File when the first records were written.
   listed = ", ".join(f"_{file!r}" for file in files)
-  text = f"({root!r}, {labels!r}, {test_share!r}, [{listed}])"
+  text = f"({root!r}, {labels!r}, {test_share!r}, [{listed}]{rules})"
   digest = hashlib.sha256(text.encode()).hexdigest()
   name = re.sub(r"[^A-Za-z0-9_.-]+", "_", os.path.basename(root))[:60]
   return f"{name or 'root'}-{digest[:8]}"
@@ -125,17 +141,22 @@ def _quiet() -> Iterator[None]:
 
 
 def _inspect(
-  root: str, files: Sequence[File], options: schema.DataConfig
+  listing: Listing, options: schema.DataConfig
 ) -> folder_builder.Contents:
   """Decodes all files, and returns the contents of the records to write."""
-  images, broken = inspect_all(root, files)
-  _require_images(root, images, broken)
-  _require_few_broken(root, broken, len(files), options.max_broken)
-  classes = class_names(images) if options.labels == "folders" else []
-  has_test_folder = any(file.split == "test" for file in files)
-  holds_out = classes and not has_test_folder
-  splits = split_images(images, options.test_share if holds_out else 0)
-  return folder_builder.Contents(root, classes, splits, broken)
+  images, broken = inspect_all(listing.root, listing.files)
+  _require_images(listing.root, images, broken)
+  _require_few_broken(
+    listing.root, broken, len(listing.files), options.max_broken
+  )
+  files = [image.file for image in images]
+  classes = folder_splits.class_names(files) if listing.wants_labels else []
+  splits = folder_splits.split_images(
+    images, listing.test_share if classes else 0
+  )
+  return folder_builder.Contents(
+    listing.root, classes, splits, broken, folder_splits.is_multi_label(files)
+  )
 
 
 def _require_images(
@@ -163,17 +184,19 @@ def _require_few_broken(
     )
 
 
-def _open(path: str) -> ImageFolder:
+def _open(path: str, listing: Listing) -> ImageFolder:
   """Opens the records in a folder; raises `UserError` if files are missing."""
   try:
     builder = read_only_builder.builder_from_directory(path)
     metadata = builder.info.metadata
+    broken = [BrokenFile(*file) for file in metadata["broken"]]
     return ImageFolder(
       builder,
-      [BrokenFile(*file) for file in metadata["broken"]],
+      broken,
       Statistics(
         tuple(metadata["mean"]), tuple(metadata["std"]), metadata["side"]
       ),
+      folder_notes.describe(listing, builder.info, broken),
     )
   except (OSError, ValueError, KeyError) as error:
     raise errors.UserError(

@@ -27,12 +27,14 @@ class Source(NamedTuple):
     dataset: where the data set comes from and what its splits are for.
     num_classes: number of classes; 0 if there are no labels.
     broken: files of a folder of images that are left out.
+    notes: what the program made of a folder of images, a line each.
   """
 
   builder: tfds.core.DatasetBuilder
   dataset: Dataset
   num_classes: int
   broken: Sequence[BrokenFile] = ()
+  notes: Sequence[str] = ()
 
   @property
   def is_multi_label(self) -> bool:
@@ -87,7 +89,7 @@ def load_folder(root: str, options: schema.DataConfig) -> Source:
   """Opens a folder of images, and first writes it as tfds records if needed.
 
   Args:
-    root: path of the folder.
+    root: path of the folder, or of a text file that lists images.
     options: `data_dir`, `labels`, `test_share` and `max_broken` are used.
 
   Returns:
@@ -105,13 +107,20 @@ def load_folder(root: str, options: schema.DataConfig) -> Source:
       " --config.data.root=DIR."
     )
   folder = image_folder.load(root, options)
+  info = folder.builder.info
+  label = dict(info.features).get("label")
+  unlabelled = [name for name in info.splits if name == "train_unlabelled"]
   dataset = Dataset(
     os.path.abspath(os.path.expanduser(root)),
     folder.statistics,
-    test="test" if "test" in folder.builder.info.splits else "",
+    pretrain="+".join(["train", *unlabelled]),
+    test="test" if "test" in info.splits else "",
+    metric="map11" if isinstance(label, tfds.features.Sequence) else "top1",
   )
   num_classes = _num_classes(folder.builder, dataset)
-  return Source(folder.builder, dataset, num_classes, folder.broken)
+  return Source(
+    folder.builder, dataset, num_classes, folder.broken, folder.notes
+  )
 
 
 def split_info(source: Source, split: str) -> tfds.core.SplitInfo:

@@ -1,0 +1,88 @@
+"""Tells in a few lines what the program made of a folder of images."""
+
+import os
+from collections.abc import Sequence
+
+import tensorflow_datasets as tfds
+
+from byol_jax.data.folder_inspect import BrokenFile
+from byol_jax.data.folder_layout import UNLABELLED
+from byol_jax.data.folder_listing import Listing
+from byol_jax.data.folder_scan import valid_unicode
+
+_USES = {
+  "train": "trains the network",
+  "validation": "chooses hyper-parameters",
+  "test": "tests",
+}
+
+
+def describe(
+  listing: Listing,
+  info: tfds.core.DatasetInfo,
+  broken: Sequence[BrokenFile],
+) -> list[str]:
+  """Returns what the program made of a folder, a line each."""
+  notes = list(listing.notes)
+  has_labels = "label" in info.features
+  if listing.folders:
+    notes.append(_describe_splits(listing, has_labels=has_labels))
+  sizes = {name: split.num_examples for name, split in info.splits.items()}
+  if not has_labels:
+    notes.extend(_why_no_labels(listing, broken))
+  elif listing.test_share and "test" in sizes:
+    notes.append(
+      f"{sizes['test']} of {sizes['test'] + sizes['train']} labelled images are"
+      f" held out for testing (data.test_share={listing.test_share})."
+    )
+  elif listing.test_share:
+    notes.append(
+      "No image is held out for testing, because no class has two; add images"
+      " or a folder test."
+    )
+  for split, use in (
+    ("train", "train the network only"),
+    ("validation", "are read by --mode=embed only"),
+    ("test", "are read by --mode=embed only"),
+  ):
+    size = sizes.get(split + UNLABELLED, 0)
+    if size:
+      notes.append(f"{size} images of {split} have no label; they {use}.")
+  return notes
+
+
+def _why_no_labels(listing: Listing, broken: Sequence[BrokenFile]) -> list[str]:
+  """Returns a line that says why wanted labels are missing, where some are."""
+  if not listing.wants_labels:
+    return []
+  without = {path for path, _ in broken}
+  files = [x for x in listing.files if valid_unicode(x.path) not in without]
+  if all(file.label == "" for file in files):
+    return []  # There are no folders, so nobody expects labels.
+  outside = [
+    file
+    for file in files
+    if file.label == "" and not file.split.endswith(UNLABELLED)
+  ]
+  if outside:
+    return [
+      f"There are no labels, because {len(outside)} images are outside of the"
+      f" folders of classes, such as {valid_unicode(outside[0].path)}."
+    ]
+  return ["There are no labels, because all images have the same."]
+
+
+def _describe_splits(listing: Listing, *, has_labels: bool) -> str:
+  """Returns a line that tells what the folder of each split is used for."""
+  uses = []
+  for split, folder in listing.folders.items():
+    start = folder + os.sep
+    final = {
+      file.split for file in listing.files if file.path.startswith(start)
+    }
+    kept = [name for name in (split, "test") if name in final]
+    use = _USES[kept[0]] if kept else "has no labels"
+    if not has_labels and split != "train":
+      use = "is left out, since there are no labels"
+    uses.append(f"{valid_unicode(folder)}/ {use}")
+  return f"Splits: {', '.join(uses)}."
