@@ -100,7 +100,11 @@ def hold_out(classes: dict[str, set[int]], fraction: float) -> dict:
   """The paths in each split; assumes that train keeps an image."""
   images = [
     Image(
-      File(f"{label}/{i}.png", 1, 1, "train", label), True, 8, np.zeros((2, 3))
+      File(f"{label}/{i}.png", 1, 1, "train", label),
+      True,
+      8,
+      np.zeros((2, 3)),
+      b"",
     )
     for label, numbers in classes.items()
     for i in numbers

@@ -5,6 +5,7 @@ files, the classes and the channel statistics; the second writes the records.
 """
 
 import contextlib
+import glob
 import hashlib
 import os
 import re
@@ -36,11 +37,13 @@ class ImageFolder(NamedTuple):
     broken: files that are left out, sorted by path.
     statistics: of the channels of the split train, and of the short sides of
       all images.
+    fingerprint: a checksum of the images and of their paths below the root.
   """
 
   builder: tfds.core.DatasetBuilder
   broken: list[BrokenFile]
   statistics: Statistics
+  fingerprint: str
 
 
 def load(root: str, options: schema.DataConfig) -> ImageFolder:
@@ -52,8 +55,9 @@ def load(root: str, options: schema.DataConfig) -> ImageFolder:
   train and test. Otherwise a fraction of each class may be held out as test.
 
   The records are in `data_dir/image_folder/<name>-<hash>/1.0.0`. The hash
-  covers root, labels, test_share and the path, size and time of every file, so
-  a folder that changes is written again.
+  covers labels, test_share and the path below the root, size and time of every
+  file. So a folder that changes is written again, and a folder that moves is
+  not, whatever path leads to it.
 
   Args:
     root: path of the folder.
@@ -83,36 +87,34 @@ def load(root: str, options: schema.DataConfig) -> ImageFolder:
     )
   data_dir = tfds_store.absolute_data_dir(options.data_dir)
   files = list_files(root, os.path.join(data_dir, FolderBuilder.name))
-  name = config_name(root, options.labels, float(options.test_share), files)
-  path = os.path.join(
-    data_dir, FolderBuilder.name, name, str(FolderBuilder.VERSION)
+  key = cache_key(options.labels, float(options.test_share), files)
+  records = os.path.join(
+    FolderBuilder.name, f"*-{key}", str(FolderBuilder.VERSION)
   )
-  if not os.path.isdir(path):
+  if not glob.glob(records, root_dir=data_dir, include_hidden=True):
     with _quiet():
       contents = _inspect(root, files, options)
-      folder_builder.write(contents, data_dir, name)
-  folder = _open(path)
+      folder_builder.write(contents, data_dir, f"{_readable_name(root)}-{key}")
+  # Several, if two processes wrote the same images from folders of other names.
+  first = min(glob.glob(records, root_dir=data_dir, include_hidden=True))
+  folder = _open(os.path.join(data_dir, first))
   infos = folder.builder.info.splits.values()
   total = sum(info.num_examples for info in infos) + len(folder.broken)
   _require_few_broken(root, folder.broken, total, options.max_broken)
   return folder
 
 
-def config_name(
-  root: str, labels: str, test_share: float, files: Sequence[File]
-) -> str:
-  """Returns a folder name that identifies a folder of images and its contents.
-
-  Returns:
-    The last part of the root, and eight digits of a hash of all arguments.
-  """
+def cache_key(labels: str, test_share: float, files: Sequence[File]) -> str:
+  """Returns 16 digits of a hash of all arguments, by which records are found."""
   # Records on disk are found by the hash of this text, so its form is fixed.
-  # The class File was called _File when the first records were written.
-  listed = ", ".join(f"_{file!r}" for file in files)
-  text = f"({root!r}, {labels!r}, {test_share!r}, [{listed}])"
-  digest = hashlib.sha256(text.encode()).hexdigest()
+  text = repr((labels, test_share, [tuple(file) for file in files]))
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _readable_name(root: str) -> str:
+  """Returns the last part of a root, in letters that any disk can store."""
   name = re.sub(r"[^A-Za-z0-9_.-]+", "_", os.path.basename(root))[:60]
-  return f"{name or 'root'}-{digest[:8]}"
+  return name or "root"
 
 
 @contextlib.contextmanager
@@ -174,6 +176,7 @@ def _open(path: str) -> ImageFolder:
       Statistics(
         tuple(metadata["mean"]), tuple(metadata["std"]), metadata["side"]
       ),
+      metadata["fingerprint"],
     )
   except (OSError, ValueError, KeyError) as error:
     raise errors.UserError(
