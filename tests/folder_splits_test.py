@@ -123,22 +123,6 @@ def test_classes_are_numbers_if_all_names_are(names, ordered):
   assert folder_splits.class_names(files) == ordered
 
 
-@pytest.mark.parametrize(
-  ("labels", "share", "is_new"),
-  [
-    ("aaaaaaaaaa", 0.1, False),
-    ("aaaa", 0.1, True),
-    ("aaaa", 0.0, False),
-    ("a", 0.9, True),
-    (("2", "3"), 0.0, False),
-    (("2", "10"), 0.0, True),
-  ],
-)
-def test_records_of_earlier_rules_keep_their_name(labels, share, is_new):
-  files = [File(str(i), 1, 1, "train", x) for i, x in enumerate(labels)]
-  assert bool(folder_splits.rules(files, share)) == is_new
-
-
 CLASSES = st.dictionaries(
   st.sampled_from("abc"), st.sets(st.integers(0, 99), min_size=1), min_size=1
 )
@@ -150,7 +134,11 @@ def hold_out(classes: dict[str, set[int]], fraction: float) -> dict:
   """The paths in each split."""
   images = [
     Image(
-      File(f"{label}/{i}.png", 1, 1, "train", label), True, 8, np.zeros((2, 3))
+      File(f"{label}/{i}.png", 1, 1, "train", label),
+      True,
+      8,
+      np.zeros((2, 3)),
+      b"",
     )
     for label, numbers in classes.items()
     for i in numbers

@@ -5,17 +5,21 @@ import json
 import multiprocessing
 import os
 import pathlib
+import shutil
 
+import PIL.Image
 import pytest
 
 from byol_jax.data import folder_builder, folder_inspect, image_folder
 from byol_jax.data.folder_scan import File
 from tests.image_folders import (
+  encoded,
   fill,
   labels_of,
   load,
   load_error,
   prepared,
+  read,
   stored,
   tree,
 )
@@ -37,18 +41,18 @@ def test_records_are_in_the_documented_folder(tmp_path):
   assert path.relative_to(tmp_path / "data").match("image_folder/*/1.0.0")
   name, _, digits = path.parent.name.rpartition("-")
   assert name == "My_c_ts_"
-  assert len(digits) == 8
+  assert len(digits) == 16
   int(digits, 16)
   assert json.loads((path / "metadata.json").read_text())["side"] == 8
 
 
-def test_name_of_records_stays_that_of_earlier_releases():
+def test_key_of_records_stays_that_of_earlier_releases():
   files = [
     File("a/1.png", 12, 1_700_000_000_000_000_000, "train", "a"),
     File("b/\udcff 'x'.jpg", -1, -1, "test", "b"),
   ]
-  name = image_folder.config_name("/photos/My cäts!", "folders", 0.1, files)
-  assert name == "My_c_ts_-bcd076d4"  # Else all folders are written again.
+  key = image_folder.cache_key("folders", 0.1, files)
+  assert key == "ab92f65fc94967dc"  # Else all folders are written again.
 
 
 def change_time(root):
@@ -71,6 +75,76 @@ def test_changed_folder_is_prepared_anew(tmp_path, change):
   names = {str(path.relative_to(root)) for path in root.glob("a/*")}
   assert set(stored(load(root))) == names
   assert len(prepared(tmp_path / "data")) == 2
+
+
+def moved(root, to, *, keeps_times=True):
+  shutil.copytree(
+    root, to, copy_function=shutil.copy2 if keeps_times else shutil.copyfile
+  )
+  return to
+
+
+def test_a_folder_is_known_by_its_images_whatever_path_leads_to_it(
+  tmp_path, monkeypatch
+):
+  root = fill(tmp_path / "root", tree("a/1.png", "b/2.png"))
+  data_dir = tmp_path / "data"
+  first = load(root, data_dir=data_dir)
+  (tmp_path / "link").symlink_to(root)
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(folder_inspect, "inspect", None)
+  elsewhere = moved(root, tmp_path / "job" / ".other")
+  for path in (f"{root}/", "root", "../" + tmp_path.name + "/root", "link"):
+    assert load(path, data_dir=data_dir).fingerprint == first.fingerprint
+  shutil.rmtree(root)
+  again = load(elsewhere, data_dir=data_dir)
+  assert again.fingerprint == first.fingerprint
+  assert stored(again) == stored(first)
+  assert len(prepared(data_dir)) == 1
+
+
+def test_copies_have_the_same_fingerprint_and_the_same_order_of_records(
+  tmp_path,
+):
+  names = [f"{c}/{i}.png" for c in "ab" for i in range(20)]
+  root = fill(tmp_path / "one" / "x", tree(*names))
+  copy = moved(root, tmp_path / "two" / "y", keeps_times=False)
+  first, second = (load(path, test_share=0.1) for path in (root, copy))
+  assert first.fingerprint == second.fingerprint
+  assert len(prepared(tmp_path / "one" / "data")) == 1
+  for split in ("train", "test"):
+    one, two = (read(folder, split) for folder in (first, second))
+    assert [e["file"] for e in one] == [e["file"] for e in two]
+    assert [e["file"] for e in one] != sorted(e["file"] for e in one)
+
+
+def square(colour):
+  """An image whose size in bytes does not depend on its colour."""
+  return encoded(PIL.Image.new("RGB", (8, 8), colour), "BMP")
+
+
+@pytest.mark.parametrize(
+  "change",
+  [
+    lambda root: fill(root, {"a/2.bmp": square("blue")}),
+    lambda root: (root / "a/1.png").rename(root / "a/0.png"),
+    lambda root: (root / "a/1.png").rename(root / "b/1.png"),
+    lambda root: (root / "a/1.png").unlink(),
+  ],
+)
+def test_other_images_have_another_fingerprint(tmp_path, change):
+  files = tree("a/1.png", "b/3.png") | {"a/2.bmp": square("red")}
+  root = fill(tmp_path / "root", files)
+  first = load(root)
+  change(root)
+  assert load(root).fingerprint != first.fingerprint
+
+
+def test_a_broken_file_does_not_change_the_fingerprint(tmp_path):
+  root = fill(tmp_path / "root", tree("1.png", "2.png"))
+  first = load(root)
+  fill(root, {"notes.txt": b"text"})
+  assert load(root, max_broken=0.5).fingerprint == first.fingerprint
 
 
 def test_folders_and_options_do_not_mix(tmp_path):

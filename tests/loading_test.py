@@ -80,7 +80,7 @@ def test_manual_download_says_where_to_put_the_files(tmp_path):
 def test_any_name_of_tfds_may_be_given(tmp_path, name):
   store(tmp_path, name=name)
   source = loading.load(f"tfds:{name}", str(tmp_path))
-  assert source.num_classes == 7
+  assert source.class_names == [*"0123456"]  # tfds stored no other names.
   assert not source.broken
   assert source.dataset == registry.Dataset(name)
   images, labels = read(source, source.dataset.pretrain)
@@ -95,19 +95,22 @@ def test_any_name_may_have_a_configuration_and_version(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ("splits", "test"),
+  ("splits", "validation", "test"),
   [
-    (("train",), ""),
-    (("train", "validation"), "validation"),
-    (("train", "validation", "test"), "test"),
+    (("train",), "", ""),
+    (("train", "validation"), "", "validation"),
+    (("train", "validation", "test"), "validation", "test"),
+    (("train", "test"), "", "test"),
   ],
 )
 def test_splits_of_any_data_set_are_found_by_their_names(
-  tmp_path, splits, test
+  tmp_path, splits, validation, test
 ):
   store_images(tmp_path, "image", splits)
   source = loading.load("tfds:my_own", str(tmp_path))
+  assert source.dataset.validation == validation
   assert source.dataset.test == test
+  assert loading.num_examples(source, loading.all_splits(source)) == len(splits)
   assert source.num_classes == 0
 
 

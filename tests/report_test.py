@@ -144,6 +144,34 @@ def test_neighbours_stand_beside_their_image(tmp_path, drawn, labelled):
   assert ("red" in captions) == labelled
 
 
+def test_class_names_stand_below_the_images(tmp_path, drawn, recwarn):
+  images = np.zeros((1, 2, 6, 6, 3))
+  names = [["$a$b", "漢字", "c"]]
+  neighbours.draw(
+    images[:, 0],
+    images,
+    np.ones((1, 2)),
+    tmp_path / "neighbours.png",
+    np.ones((1, 2), bool),
+    names,
+  )
+  assert [panel.get_xlabel() for panel in drawn[0].axes] == names[0]
+  assert not recwarn.list
+
+
+def test_a_class_is_named_in_a_few_letters_of_one_line():
+  classes = ["cat", "n01440764 tench, Tinca", "a\nb"]
+
+  def text(label):
+    return neighbours._class_text(np.array(label), classes)
+
+  assert text(0) == "cat"
+  assert text(1) == "n01440764 ten…"
+  assert text(2) == "a b"
+  assert text([1, 0, 1]) == "cat, a b"
+  assert text(-1) == text([0, 0, 0]) == ""
+
+
 @pytest.fixture
 def run(tmp_path):
   """A run that has logged one row, as far as curves need one."""

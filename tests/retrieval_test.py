@@ -220,7 +220,9 @@ def test_a_labelled_data_set_searches_train_for_the_test_split(
   monkeypatch.setattr(
     pictures,
     "draw",
-    lambda queries, neighbours, cosines, path, agree: shown.update(locals()),
+    lambda queries, neighbours, cosines, path, agree, names: shown.update(
+      locals()
+    ),
   )
   drawn(run)
   np.testing.assert_array_equal(shown["queries"], queries)
@@ -229,6 +231,8 @@ def test_a_labelled_data_set_searches_train_for_the_test_split(
   np.testing.assert_array_equal(
     shown["agree"], labels[indices] == query_labels[:, None]
   )
+  rows = np.concatenate([query_labels[:, None], labels[indices]], axis=1)
+  assert shown["names"] == rows.astype(str).tolist()
   assert np.mean(shown["agree"]) == pytest.approx(precision["value"])
 
 

@@ -1,11 +1,13 @@
 """Evaluations as a whole: their results and what they write."""
 
+import collections
 import json
 
 import jax
 import numpy as np
 import pytest
 
+from byol_jax.data import split_contents
 from byol_jax.evaluation import embed, runner
 from byol_jax.evaluation.results import is_complete
 from byol_jax.training import restore
@@ -89,8 +91,8 @@ def test_the_values_of_every_evaluation_are_kept(run):
 @pytest.mark.slow
 def test_embeddings_stand_beside_ids_and_labels(run):
   state = run.initial_state()
-  found = np.load(embed.write(run, state, "test[:5]"))
-  whole = np.load(embed.write(run, state, "test"))
+  found = np.load(embed.write(run, state, "test[:5]").path)
+  whole = np.load(embed.write(run, state, "test").path)
   assert whole["embeddings"].shape[0] == 31
   for name in ("ids", "embeddings", "labels"):
     assert len(found[name]) == 5
@@ -99,6 +101,21 @@ def test_embeddings_stand_beside_ids_and_labels(run):
   np.testing.assert_allclose(
     found["embeddings"], whole["embeddings"][:5], rtol=1e-4, atol=1e-5
   )
+  assert set(whole["split"]) == {"test"}
+
+
+@pytest.mark.slow
+def test_all_images_are_embedded_with_their_splits_and_class_names(run):
+  written = embed.write(run, run.initial_state(), "")
+  found = np.load(written.path)
+  assert written.num_images == 53 + 31
+  assert collections.Counter(found["split"]) == {"train": 53, "test": 31}
+  ids = found["ids"][found["split"] == "test"].tolist()
+  assert ids == split_contents.example_ids(run.source, "test")
+  assert len(found["embeddings"]) == len(found["labels"]) == 53 + 31
+  assert found["class_names"].tolist() == ["0", "1", "2"]
+  classes = json.loads((run.workdir / "classes.json").read_text())
+  assert classes == {"cifar10": ["0", "1", "2"]}
 
 
 def test_new_checkpoints_are_watched_for_until_the_last(run, monkeypatch):

@@ -13,10 +13,13 @@ from byol_jax.evaluation.eval_model import EvalModel
 from byol_jax.evaluation.splits import (
   Splits,
   check_labels,
+  describe,
+  file_name,
   hold_out,
   make_splits,
+  open_source,
 )
-from tests.eval_cases import prepare, small_config
+from tests.eval_cases import prepare, small_config, store_colours
 
 
 @pytest.fixture
@@ -44,6 +47,44 @@ def test_an_official_validation_split_is_chosen_on(tmp_path):
   both = eval_model.pixels(run, source).features(splits.train)
   alone = eval_model.pixels(run, source).features("validation")
   np.testing.assert_array_equal(both.vectors[9:], alone.vectors)
+
+
+def described(run):
+  source = open_source(run)
+  return describe(run, source, make_splits(run, source))
+
+
+def test_the_use_of_each_split_is_told(tmp_path, run):
+  assert described(run) == (
+    "train (53 images): pretraining, fitting, choosing on the last 11;"
+    " test (31 images): scoring."
+  )
+  assert describe(run, run.source, None) == (
+    "train (53 images): pretraining; test (31 images): not used."
+  )
+  store_colours(tmp_path, name="my_own", train=9, validation=6, test=5)
+  run.config.evaluation.dataset = "tfds:my_own"
+  assert described(run) == (
+    "train (53 images): pretraining; my_own train (9 images): fitting; my_own"
+    " validation (6 images): choosing; my_own test (5 images): scoring; test"
+    " (31 images): not used."
+  )
+
+
+def test_without_labels_the_split_to_search_is_told(run):
+  source = run.source._replace(class_names=[])
+  assert describe(run, source, make_splits(run, source)) == (
+    "train (53 images): pretraining, evaluating; test (31 images): not used."
+  )
+
+
+def test_a_folder_that_moves_keeps_the_names_of_its_files(run):
+  names = set()
+  for path in ("/job1/photos", "/job2/photos"):
+    dataset = run.source.dataset._replace(tfds_name=path)
+    names.add(file_name(run.source._replace(dataset=dataset), "test"))
+  (name,) = names
+  assert name.startswith("photos_test_")
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,25 @@ def test_a_cell_says_how_many_seeds_have_its_result(tmp_path):
   )
 
 
+def test_a_folder_of_images_may_lie_elsewhere_for_another_seed(tmp_path):
+  knn = {
+    seed: results(knn=("online", value, None))["online/knn"]
+    | {"dataset": f"/job{seed}/photos"}
+    for seed, value in ((0, 0.5), (1, 0.7))
+  }
+  for seed, result in knn.items():
+    found = {"knn/top1": result, "photos/knn/top1": result | {"value": 0.9}}
+    store(tmp_path, seed, found)
+    path = tmp_path / f"seed{seed}" / "config.json"
+    data = {"root": f"/job{seed}/photos", "fingerprint": "abc"}
+    path.write_text(json.dumps({"seed": seed, "data": data}))
+  *_, own, other = tables.write(tmp_path).read_text().splitlines()
+  assert own == "| photos knn top1 | 0.600 ± 0.100 | - | - |"
+  assert other == "| folder/photos knn top1 | 0.900 ± 0.000 | - | - |"
+  path.write_text(path.read_text().replace("abc", "def"))
+  assert "data.root=/job1/photos (images def)" in refused(tmp_path)
+
+
 def refused(folder):
   with pytest.raises(errors.UserError) as info:
     tables.write(folder)

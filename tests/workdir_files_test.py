@@ -15,9 +15,17 @@ from byol_jax.training import workdir_files
 @pytest.fixture
 def workdir(tmp_path):
   """A workdir of the default settings with one checkpoint."""
-  workdir_files.write_settings(tmp_path, schema.Config())
-  (tmp_path / "checkpoints" / "3").mkdir(parents=True)
-  return tmp_path
+  workdir_files.write_settings(tmp_path, schema.Config(), "")
+  return with_checkpoint(tmp_path)
+
+
+def with_checkpoint(workdir):
+  (workdir / "checkpoints" / "3").mkdir(parents=True)
+  return workdir
+
+
+def check(workdir, config):
+  workdir_files.check_settings(workdir, config, "")
 
 
 def changed(**values):
@@ -26,19 +34,19 @@ def changed(**values):
 
 
 def test_settings_that_decide_parameters_are_held(workdir):
-  workdir_files.check_settings(workdir, schema.Config())
+  check(workdir, schema.Config())
   with pytest.raises(errors.UserError, match=r"ema\.base=0\.996, not 0\.9;"):
-    workdir_files.check_settings(workdir, changed(ema__base=0.9))
+    check(workdir, changed(ema__base=0.9))
 
 
 def test_other_settings_may_change(workdir):
   free = changed(log__every_steps=3, evaluation__knn__k=7, data__threads=2)
-  workdir_files.check_settings(workdir, free)
+  check(workdir, free)
 
 
 def test_a_workdir_without_checkpoint_belongs_to_nobody(tmp_path):
-  workdir_files.write_settings(tmp_path, schema.Config())
-  workdir_files.check_settings(tmp_path, changed(ema__base=0.9))
+  workdir_files.write_settings(tmp_path, schema.Config(), "")
+  check(tmp_path, changed(ema__base=0.9))
   assert workdir_files.settings_of(tmp_path) == {}
 
 
@@ -47,9 +55,47 @@ def test_a_key_that_is_newer_than_the_workdir_had_its_default_there(workdir):
   settings = json.loads(path.read_text())
   del settings["ema"]["base"]
   path.write_text(json.dumps(settings))
-  workdir_files.check_settings(workdir, schema.Config())
+  check(workdir, schema.Config())
   with pytest.raises(errors.UserError, match=r"ema\.base=0\.996, not 0\.9;"):
-    workdir_files.check_settings(workdir, changed(ema__base=0.9))
+    check(workdir, changed(ema__base=0.9))
+
+
+def test_a_folder_may_move_as_long_as_its_images_are_the_same(tmp_path):
+  one, two = (changed(data__root=root) for root in ("/job1/x", "/job2/x"))
+  workdir_files.write_settings(tmp_path, one, "abc")
+  with_checkpoint(tmp_path)
+  workdir_files.check_settings(tmp_path, two, "abc")
+  workdir_files.check_images(tmp_path, two, "abc")
+  # Evaluation and export go on, training does not.
+  for config in (one, two):
+    workdir_files.check_settings(tmp_path, config, "def")
+    assert workdir_files.has_other_images(tmp_path, "def")
+    root = f"other images than data.root={config.data.root}"
+    with pytest.raises(errors.UserError, match=root):
+      workdir_files.check_images(tmp_path, config, "def")
+
+
+def test_a_workdir_that_does_not_know_its_images_keeps_its_path(tmp_path):
+  config = changed(data__root="/x")
+  workdir_files.write_settings(tmp_path, config, "")
+  with_checkpoint(tmp_path)
+  workdir_files.check_settings(tmp_path, config, "abc")
+  workdir_files.check_images(tmp_path, config, "abc")
+  with pytest.raises(errors.UserError, match=r"data\.root=/x, not /y;"):
+    workdir_files.check_settings(tmp_path, changed(data__root="/y"), "abc")
+
+
+def test_class_names_of_several_data_sets_are_kept(tmp_path):
+  path = tmp_path / "classes.json"
+  workdir_files.add_class_names(tmp_path, "unlabelled", [])
+  assert not path.exists()
+  workdir_files.add_class_names(tmp_path, "/pets", ["cat", "dög"])
+  workdir_files.add_class_names(tmp_path, "cars", ["bus"])
+  expected = {"/pets": ["cat", "dög"], "cars": ["bus"]}
+  assert json.loads(path.read_text()) == expected
+  path.write_text('{"/pets": [')
+  workdir_files.add_class_names(tmp_path, "cars", ["bus"])
+  assert json.loads(path.read_text()) == {"cars": ["bus"]}
 
 
 @dataclasses.dataclass

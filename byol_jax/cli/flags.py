@@ -43,7 +43,7 @@ _WATCH = flags.DEFINE_bool(
 _SPLIT = flags.DEFINE_string(
   "split",
   "",
-  "For embed: a tfds split expression; by default the train split.",
+  "For embed: a tfds split expression; by default all splits.",
 )
 _COORDINATOR = flags.DEFINE_string(
   "coordinator",
@@ -68,7 +68,7 @@ class Options(NamedTuple):
     step: of a checkpoint; None for the latest.
     encoder: an encoder file; empty for a checkpoint.
     watch: whether to evaluate each new checkpoint.
-    split: tfds split expression; empty for the train split.
+    split: tfds split expression; empty for all splits.
     coordinator: HOST:PORT of the primary process; empty if not given.
     num_processes: None if not given.
     process_id: None if not given.

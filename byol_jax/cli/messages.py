@@ -5,6 +5,8 @@ from typing import Any
 
 import jax
 
+from byol_jax.data import loading
+from byol_jax.evaluation import embed, splits
 from byol_jax.models import describe
 from byol_jax.runtime import processes
 from byol_jax.training import build, plan, workdir_files
@@ -32,6 +34,48 @@ def describe_data(run: Run) -> None:
   if run.source.broken and processes.is_primary():
     path = workdir_files.write_broken_files(run.workdir, run.source.broken)
     say(f"{len(run.source.broken)} files cannot be used; see {path}.")
+
+
+def describe_splits(run: Run, *, evaluates: bool) -> None:
+  """Prints what each split is used for.
+
+  Args:
+    run: the run.
+    evaluates: whether the run evaluates its encoder when training has ended.
+  """
+  if not processes.is_primary():
+    return
+  source, used = run.source, None
+  if evaluates:
+    source = splits.open_source(run)
+    used = splits.make_splits(run, source)
+  say(splits.describe(run, source, used))
+
+
+def describe_embeddings(written: embed.Embeddings) -> None:
+  """Prints where embeddings were written, and of how many images."""
+  source = written.source
+  everything = loading.num_examples(source, loading.all_splits(source))
+  say(
+    f"Written: {written.path} with {written.num_images} of {everything} images"
+    f" ({written.split})."
+  )
+  if source.broken:
+    path, reason = source.broken[0]
+    say(
+      f"{len(source.broken)} files cannot be used, such as {path} ({reason})."
+    )
+
+
+def warn_of_other_images(run: Run) -> None:
+  """Prints a note if the images are not those that the run was trained on."""
+  if processes.is_primary() and workdir_files.has_other_images(
+    run.workdir, run.source.fingerprint
+  ):
+    say(
+      f"Note: {run.workdir} was trained on other images than"
+      f" data.root={run.config.data.root} has now."
+    )
 
 
 def describe_network(run: Run) -> None:

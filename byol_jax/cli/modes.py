@@ -21,8 +21,9 @@ def _pretrain(run: Run, options: Options) -> None:
   del options
   # Mistakes show before training, not after it.
   results.check_same_encoder(run)
-  processes.primary_first(lambda: protocols.selected(run))
+  names = processes.primary_first(lambda: protocols.selected(run))
   messages.describe_data(run)
+  messages.describe_splits(run, evaluates=bool(names))
   messages.describe_network(run)
   messages.describe_plan(run)
   state, was_finished = loop.pretrain(run)
@@ -56,9 +57,9 @@ def _evaluate(run: Run, options: Options) -> None:
 
 
 def _embed(run: Run, options: Options) -> None:
-  """Writes the features of each image of a split."""
-  path = embed.write(run, _load_state(run, options), options.split)
-  messages.say(f"Written: {path}")
+  """Writes the features of each image of a split, or of all."""
+  written = embed.write(run, _load_state(run, options), options.split)
+  messages.describe_embeddings(written)
 
 
 def _export(run: Run, options: Options) -> None:
@@ -112,13 +113,16 @@ MODES: Mapping[str, Callable[[Run, Options], None]] = {
 def _load_state(run: Run, options: Options) -> TrainState:
   """Returns the state of a checkpoint, or the encoder of a file."""
   if not options.encoder:
+    messages.warn_of_other_images(run)
     return restore.restore(run, options.step)
   results.check_same_encoder(run, options.encoder)
 
   def read() -> TrainState:
     _check_holds_no_run(run, options.encoder)
     state = encoder_file.restore(options.encoder, run.config, run.num_classes)
-    workdir_files.write_settings(run.workdir, run.config)
+    workdir_files.write_settings(
+      run.workdir, run.config, run.source.fingerprint
+    )
     return state
 
   state = processes.broadcast_from_primary(read)

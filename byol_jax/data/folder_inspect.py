@@ -1,5 +1,6 @@
 """Decodes the files of a folder to find the images among them."""
 
+import hashlib
 import io
 import os
 import re
@@ -51,12 +52,14 @@ class Image(NamedTuple):
       they hold a PNG with the same pixels.
     side: short side, pixels.
     moments: `statistics.channel_moments` of the image.
+    digest: SHA-256 of the bytes of the file.
   """
 
   file: File
   is_stored_unchanged: bool
   side: int
   moments: np.ndarray
+  digest: bytes
 
 
 def inspect_all(
@@ -91,7 +94,9 @@ def inspect(root: str, file: File) -> Image | str:
       return f"cannot be read: {error.strerror}"
     return f"truncated or corrupt: {textwrap.shorten(str(error), 80)}"
   moments = channel_moments(pixels, _STRIDE)
-  return Image(file, decoded is not None, min(pixels.shape[:2]), moments)
+  side = min(pixels.shape[:2])
+  digest = hashlib.sha256(data).digest()
+  return Image(file, decoded is not None, side, moments, digest)
 
 
 def read(root: str, file: File) -> bytes:

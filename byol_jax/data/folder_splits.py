@@ -77,28 +77,6 @@ def split_images(
   return dict(splits)
 
 
-def rules(files: Sequence[File], test_fraction: float) -> str:
-  """Returns the rules that these files need beyond those of the first release.
-
-  The first release sorted all classes as text, and rounded the number of images
-  to hold out, also to none or all.
-
-  Args:
-    files: all files.
-    test_fraction: fraction of each class to hold out, in [0, 1).
-
-  Returns:
-    The empty string if the first release would have made the same records.
-  """
-  labels = [file.label for file in files if isinstance(file.label, str)]
-  sizes = collections.Counter(labels)
-  is_new = _sort(sizes) != sorted(sizes) or any(
-    round(test_fraction * size) != num_held_out(size, test_fraction)
-    for size in sizes.values()
-  )
-  return ", 2" if is_new else ""
-
-
 def _sort(names: Iterable[str]) -> list[str]:
   """Returns names sorted as numbers if all are numbers, and else as text."""
   ordered = sorted(names)

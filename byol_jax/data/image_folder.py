@@ -5,6 +5,7 @@ files, the classes and the channel statistics; the second writes the records.
 """
 
 import contextlib
+import glob
 import hashlib
 import os
 import re
@@ -27,7 +28,7 @@ from byol_jax.data import (
 )
 from byol_jax.data.folder_builder import FolderBuilder
 from byol_jax.data.folder_inspect import BrokenFile, Image, inspect_all
-from byol_jax.data.folder_listing import Listing
+from byol_jax.data.folder_listing import LABELS, Listing
 from byol_jax.data.folder_scan import File
 from byol_jax.data.registry import Statistics
 
@@ -42,12 +43,14 @@ class ImageFolder(NamedTuple):
     statistics: of the channels of the images to train on, and of the short
       sides of all images.
     notes: what the program made of the folder and its labels, a line each.
+    fingerprint: a checksum of the images and of their paths below the root.
   """
 
   builder: tfds.core.DatasetBuilder
   broken: list[BrokenFile]
   statistics: Statistics
   notes: list[str]
+  fingerprint: str
 
 
 def load(root: str, options: schema.DataConfig) -> ImageFolder:
@@ -59,8 +62,9 @@ def load(root: str, options: schema.DataConfig) -> ImageFolder:
   of each class may be held out as test.
 
   The records are in `data_dir/image_folder/<name>-<hash>/1.0.0`. The hash
-  covers root, labels, test_share and the path, size, time, split and label of
-  every file, so a folder that changes is written again.
+  covers labels, test_share and the path below the root, size, time, split and
+  label of every file. So a folder that changes is written again, and a folder
+  that moves is not, whatever path leads to it.
 
   Args:
     root: path of the folder, or of a text file that lists images; see
@@ -89,46 +93,41 @@ def load(root: str, options: schema.DataConfig) -> ImageFolder:
   listing = folder_listing.list_folder(
     root, options, os.path.join(data_dir, FolderBuilder.name)
   )
-  name = config_name(
-    listing.root,
-    options.labels if options.labels in folder_listing.LABELS else "file",
-    float(options.test_share),
-    listing.files,
-    folder_splits.rules(listing.files, listing.test_share),
-  )
-  path = os.path.join(
-    data_dir, FolderBuilder.name, name, str(FolderBuilder.VERSION)
-  )
-  if not os.path.isdir(path):
+  labels = options.labels if options.labels in LABELS else "file"
+  key = cache_key(labels, float(options.test_share), listing.files)
+  if not _records(data_dir, key):
     with _quiet():
       contents = _inspect(listing, options)
+      name = f"{_readable_name(listing.root)}-{key}"
       folder_builder.write(contents, data_dir, name)
-  folder = _open(path, listing)
+  # Several, if two processes wrote the same images from folders of other names.
+  folder = _open(_records(data_dir, key)[0], listing)
   infos = folder.builder.info.splits.values()
   total = sum(info.num_examples for info in infos) + len(folder.broken)
   _require_few_broken(listing.root, folder.broken, total, options.max_broken)
   return folder
 
 
-def config_name(
-  root: str,
-  labels: str,
-  test_share: float,
-  files: Sequence[File],
-  rules: str = "",
-) -> str:
-  """Returns a folder name that identifies a folder of images and its contents.
-
-  Returns:
-    The last part of the root, and eight digits of a hash of all arguments.
-  """
+def cache_key(labels: str, test_share: float, files: Sequence[File]) -> str:
+  """Returns 16 digits of a hash of all arguments, by which records are found."""
   # Records on disk are found by the hash of this text, so its form is fixed.
-  # The class File was called _File when the first records were written.
-  listed = ", ".join(f"_{file!r}" for file in files)
-  text = f"({root!r}, {labels!r}, {test_share!r}, [{listed}]{rules})"
-  digest = hashlib.sha256(text.encode()).hexdigest()
+  text = repr((labels, test_share, [tuple(file) for file in files]))
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _records(data_dir: str, key: str) -> list[str]:
+  """Returns the folders of records that a key finds, sorted."""
+  pattern = os.path.join(
+    FolderBuilder.name, f"*-{key}", str(FolderBuilder.VERSION)
+  )
+  found = glob.glob(pattern, root_dir=data_dir, include_hidden=True)
+  return [os.path.join(data_dir, path) for path in sorted(found)]
+
+
+def _readable_name(root: str) -> str:
+  """Returns the last part of a root, in letters that any disk can store."""
   name = re.sub(r"[^A-Za-z0-9_.-]+", "_", os.path.basename(root))[:60]
-  return f"{name or 'root'}-{digest[:8]}"
+  return name or "root"
 
 
 @contextlib.contextmanager
@@ -197,6 +196,7 @@ def _open(path: str, listing: Listing) -> ImageFolder:
         tuple(metadata["mean"]), tuple(metadata["std"]), metadata["side"]
       ),
       folder_notes.describe(listing, builder.info, broken),
+      metadata["fingerprint"],
     )
   except (OSError, ValueError, KeyError) as error:
     raise errors.UserError(

@@ -25,16 +25,24 @@ class Source(NamedTuple):
   Attributes:
     builder: reads the records.
     dataset: where the data set comes from and what its splits are for.
-    num_classes: number of classes; 0 if there are no labels.
+    class_names: names of the classes by label; empty if there are no labels.
     broken: files of a folder of images that are left out.
     notes: what the program made of a folder of images, a line each.
+    fingerprint: a checksum of a folder of images, wherever the folder is; ""
+      for other data sets.
   """
 
   builder: tfds.core.DatasetBuilder
   dataset: Dataset
-  num_classes: int
+  class_names: Sequence[str]
   broken: Sequence[BrokenFile] = ()
   notes: Sequence[str] = ()
+  fingerprint: str = ""
+
+  @property
+  def num_classes(self) -> int:
+    """The number of classes; 0 if there are no labels."""
+    return len(self.class_names)
 
   @property
   def is_multi_label(self) -> bool:
@@ -82,7 +90,7 @@ def load(name: str, data_dir: str) -> Source:
   builder = builder or tfds_store.prepare(name, tfds_name, folder)
   dataset = _describe(builder, tfds_name) if has_prefix else DATASETS[name]
   _check(builder)
-  return Source(builder, dataset, _num_classes(builder, dataset))
+  return Source(builder, dataset, _class_names(builder, dataset))
 
 
 def load_folder(root: str, options: schema.DataConfig) -> Source:
@@ -110,16 +118,19 @@ def load_folder(root: str, options: schema.DataConfig) -> Source:
   info = folder.builder.info
   label = dict(info.features).get("label")
   unlabelled = [name for name in info.splits if name == "train_unlabelled"]
-  dataset = Dataset(
-    os.path.abspath(os.path.expanduser(root)),
-    folder.statistics,
+  path = os.path.abspath(os.path.expanduser(root))
+  dataset = _describe(folder.builder, path)._replace(
+    statistics=folder.statistics,
     pretrain="+".join(["train", *unlabelled]),
-    test="test" if "test" in info.splits else "",
     metric="map11" if isinstance(label, tfds.features.Sequence) else "top1",
   )
-  num_classes = _num_classes(folder.builder, dataset)
   return Source(
-    folder.builder, dataset, num_classes, folder.broken, folder.notes
+    builder=folder.builder,
+    dataset=dataset,
+    class_names=_class_names(folder.builder, dataset),
+    broken=folder.broken,
+    notes=folder.notes,
+    fingerprint=folder.fingerprint,
   )
 
 
@@ -137,6 +148,12 @@ def split_info(source: Source, split: str) -> tfds.core.SplitInfo:
     raise errors.unknown_name(name, split, sorted(splits)) from error
 
 
+def all_splits(source: Source) -> str:
+  """Returns the split expression of all examples."""
+  splits = source.builder.info.splits.values()
+  return "+".join(info.name for info in splits if info.num_examples)
+
+
 def num_examples(source: Source, split: str) -> int:
   """Returns the number of examples in a split expression like `train[:50%]`.
 
@@ -147,19 +164,30 @@ def num_examples(source: Source, split: str) -> int:
 
 
 def _describe(builder: tfds.core.DatasetBuilder, tfds_name: str) -> Dataset:
-  """Returns a description that follows the usual names of splits."""
+  """Returns a description that follows the usual names of splits.
+
+  Hyper-parameters are chosen on a split called validation, unless it is the
+  only one to test on.
+  """
   splits = builder.info.splits
   if "train" not in splits:
     raise errors.UserError(
       f"{tfds_name} has no split called train, only"
       f" {', '.join(sorted(splits)) or 'none'}; choose another data set."
     )
-  tests = [name for name in ("test", "validation") if name in splits]
-  return Dataset(tfds_name, test=tests[0] if tests else "")
+  validation, test = (
+    name if name in splits and splits[name].num_examples else ""
+    for name in ("validation", "test")
+  )
+  if not test:
+    validation, test = "", validation
+  return Dataset(tfds_name, validation=validation, test=test)
 
 
-def _num_classes(builder: tfds.core.DatasetBuilder, dataset: Dataset) -> int:
-  """Returns the number of classes; 0 if there is no label to evaluate on.
+def _class_names(
+  builder: tfds.core.DatasetBuilder, dataset: Dataset
+) -> list[str]:
+  """Returns the names of the classes; [] if there is no label to evaluate on.
 
   A list of classes per image only counts as a label if the metric is map11.
   """
@@ -167,7 +195,7 @@ def _num_classes(builder: tfds.core.DatasetBuilder, dataset: Dataset) -> int:
   if dataset.metric == "map11" and isinstance(label, tfds.features.Sequence):
     label = label.feature
   is_class = isinstance(label, tfds.features.ClassLabel)
-  return label.num_classes if is_class else 0
+  return label.names if is_class and label.num_classes else []
 
 
 def _check(builder: tfds.core.DatasetBuilder) -> None:

@@ -37,6 +37,24 @@ def example_ids(source: loading.Source, split: str) -> list[str]:
   ]
 
 
+def split_names(source: loading.Source, split: str) -> list[str]:
+  """Returns the name of the split of each example of a split expression.
+
+  Raises:
+    UserError: if there is no such split.
+  """
+  of_file = {
+    str(path): name
+    for name, info in source.builder.info.splits.items()
+    for path in info.filepaths
+  }
+  return [
+    of_file[file.name]
+    for file in records.split_files(source, split)
+    for _ in range(file.take)
+  ]
+
+
 def cache_key(source: loading.Source, split: str) -> list[list[Any]]:
   """Returns JSON-compatible values that change when a split's examples do.
 

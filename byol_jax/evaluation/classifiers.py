@@ -51,6 +51,7 @@ def score_on_test_split(
         model.features(splits.test).labels,
         classifier.scores(splits.test),
         seed,
+        model.source.class_names,
       )
       name = f"{classifier.name}_{metric}" if classifier.name else metric
       yield name, {**measured, **classifier.details}

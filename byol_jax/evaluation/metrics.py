@@ -1,6 +1,6 @@
 """Metrics of class scores, with their confidence intervals."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,7 +102,11 @@ def value(metric: str, labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def value_and_interval(
-  metric: str, labels: np.ndarray, scores: np.ndarray, seed: int
+  metric: str,
+  labels: np.ndarray,
+  scores: np.ndarray,
+  seed: int,
+  class_names: Sequence[str],
 ) -> dict[str, Any]:
   """Returns a metric with its 95% interval over the choice of test examples.
 
@@ -111,9 +115,10 @@ def value_and_interval(
     labels: of the test examples, as for `value`.
     scores: of the test examples, as for `value`.
     seed: seeds the bootstrap.
+    class_names: by label.
 
   Returns:
-    `{"value": ..., "interval": [low, high], "worst_class": [class, value]}`.
+    `{"value": ..., "interval": [low, high], "worst_class": [name, value]}`.
     The interval lies between percentiles of the metric on test sets that are
     drawn from this one with replacement.
   """
@@ -132,5 +137,5 @@ def value_and_interval(
   return {
     "value": found,
     "interval": interval.round(4).tolist(),
-    "worst_class": [worst, round(float(classes[worst]), 4)],
+    "worst_class": [class_names[worst], round(float(classes[worst]), 4)],
   }

@@ -1,6 +1,7 @@
 """The results of evaluations: `results.json` and `evaluations.jsonl`."""
 
 import json
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import NotRequired, TypedDict
@@ -49,7 +50,7 @@ class Result(TypedDict):
     network: a value in `NETWORKS`.
     encoder: the file that the encoder comes from, if it is not from this run.
     interval: the 95% interval of the value over the choice of test examples.
-    worst_class: the class with the lowest value, and this value.
+    worst_class: the name of the class with the lowest value, and this value.
     paper: the value that the paper reports.
   """
 
@@ -64,7 +65,7 @@ class Result(TypedDict):
   network: str
   encoder: NotRequired[str]
   interval: NotRequired[tuple[float, float]]
-  worst_class: NotRequired[tuple[int, float]]
+  worst_class: NotRequired[tuple[str, float]]
   paper: NotRequired[float]
 
 
@@ -142,7 +143,7 @@ def _other_dataset(run: runs.Run) -> str:
   options = run.config.evaluation
   if options.dataset != "folder":
     return options.dataset
-  return pathlib.Path(options.root).expanduser().absolute().name
+  return os.path.basename(os.path.abspath(os.path.expanduser(options.root)))
 
 
 def paper_value(run: runs.Run, protocol: str) -> float | None:

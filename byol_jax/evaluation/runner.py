@@ -14,7 +14,7 @@ from byol_jax.evaluation.results import Result, Results
 from byol_jax.evaluation.splits import Splits
 from byol_jax.learning.learner import TrainState
 from byol_jax.runtime import processes
-from byol_jax.training import runs
+from byol_jax.training import runs, workdir_files
 
 
 def evaluate(
@@ -58,6 +58,10 @@ def evaluate(
       ", ".join(sorted(dropped)),
     )
   splits = splits_lib.make_splits(run, source)
+  if processes.is_primary():
+    workdir_files.add_class_names(
+      run.workdir, source.dataset.tfds_name, source.class_names
+    )
   new: Results = {}
   for model in _models(run, source, state, splits.train):
     if any(Need.LABELS in PROTOCOLS[name].needs for name in names):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import zlib
 from typing import TYPE_CHECKING, NamedTuple
@@ -110,6 +111,48 @@ def make_splits(run: runs.Run, source: loading.Source) -> Splits:
   return Splits(train, fit, validation, test)
 
 
+def describe(
+  run: runs.Run, source: loading.Source, splits: Splits | None
+) -> str:
+  """Returns a line with the size of each split and what it is used for.
+
+  Args:
+    run: the run.
+    source: the data set to evaluate on.
+    splits: from `make_splits`; None if nothing is evaluated.
+  """
+  uses = [(run.source, run.source.dataset.pretrain, "pretraining")]
+  if splits and splits.test:
+    dataset = source.dataset
+    train = run.config.evaluation.train_split or dataset.train
+    if splits.train == train:
+      held_out = len(splits.validation)
+      uses.append((source, train, f"fitting, choosing on the last {held_out}"))
+    else:
+      uses.append((source, train, "fitting"))
+      uses.append((source, dataset.validation, "choosing"))
+    uses.append((source, splits.test, "scoring"))
+  elif splits:
+    uses.append((source, splits.train, "evaluating"))
+  named = {
+    part.split("[")[0].strip()
+    for of, split, _ in uses
+    if of.builder is run.source.builder
+    for part in split.split("+")
+  }
+  for name in run.source.builder.info.splits:
+    if name not in named:
+      uses.append((run.source, name, "not used"))
+
+  joined: dict[str, str] = {}
+  for of, split, use in uses:
+    is_other = of.builder is not run.source.builder
+    place = f"{of.dataset.tfds_name} " if is_other else ""
+    what = f"{place}{split} ({loading.num_examples(of, split)} images)"
+    joined[what] = f"{joined[what]}, {use}" if what in joined else use
+  return "; ".join(f"{what}: {use}" for what, use in joined.items()) + "."
+
+
 def hold_out(size: int, fraction: float) -> tuple[range, range]:
   """Returns indices to fit to and, after them, indices to validate on.
 
@@ -138,7 +181,10 @@ def _size(source: loading.Source, split: str, at_least: int) -> int:
 
 def file_name(source: loading.Source, split: str) -> str:
   """Returns a readable name for the files of a split, unique to that split."""
-  readable = re.sub(r"\W+", "_", f"{source.dataset.tfds_name}_{split}")
+  name = source.dataset.tfds_name
+  if os.path.isabs(name):  # A folder of images, which may lie elsewhere later.
+    name = os.path.basename(name)
+  readable = re.sub(r"\W+", "_", f"{name}_{split}")
   exact = f"{source.builder.data_dir} {split}".encode()
   return f"{readable.strip('_')}_{zlib.crc32(exact):08x}"
 

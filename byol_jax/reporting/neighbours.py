@@ -3,6 +3,7 @@
 import itertools
 import os
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib import figure
@@ -16,6 +17,7 @@ from byol_jax.training import data_streams, runs
 _AGREE_COLOR = "#2a8f4f"
 _DIFFER_COLOR = "#c0392b"
 _SHOWN_NEIGHBOURS = 6
+_MOST_LETTERS = 14  # Of size 8, as wide as an image.
 
 
 def is_available(run: runs.Run) -> bool:
@@ -40,14 +42,27 @@ def write(run: runs.Run) -> pathlib.Path:
     str(found["bank_split"]),
     found["neighbours"][:, :_SHOWN_NEIGHBOURS],
   )
-  agree = None
+  agree = names = None
   if np.all(query_labels >= 0):  # -1 is an unlabelled example.
     agree = same_class(
       labels, query_labels[:, None], multi_label=run.source.is_multi_label
     )
+    names = [
+      [_class_text(label, run.source.class_names) for label in (query, *row)]
+      for query, row in zip(query_labels, labels, strict=True)
+    ]
   path = style.figure_path(run.workdir, "neighbours")
-  draw(queries, neighbours, found["cosines"], path, agree)
+  draw(queries, neighbours, found["cosines"], path, agree, names)
   return path
+
+
+def _class_text(label: np.ndarray, class_names: Sequence[str]) -> str:
+  """Returns the name of a label, or the names of several classes."""
+  classes = np.flatnonzero(label).tolist() if np.ndim(label) else [int(label)]
+  text = " ".join(", ".join(class_names[i] for i in classes if i >= 0).split())
+  if len(text) > _MOST_LETTERS:
+    text = f"{text[: _MOST_LETTERS - 1]}…"
+  return text
 
 
 def _found_path(run: runs.Run) -> pathlib.Path:
@@ -87,6 +102,7 @@ def draw(
   cosines: np.ndarray,
   path: str | os.PathLike,
   agree: np.ndarray | None = None,
+  names: Sequence[Sequence[str]] | None = None,
 ) -> None:
   """Draws images with their nearest neighbours, below the cosines.
 
@@ -97,14 +113,23 @@ def draw(
     path: of the PNG.
     agree: [R, K] bool, whether a neighbour has its query's label: it is framed
       in green, otherwise in red. None without labels.
+    names: [R][1 + K], the classes of an image and of its neighbours, a line
+      each. None without labels.
   """
   rows, columns = neighbours.shape[:2]
-  # Inches; the captions take 4.8.
-  width, height = max(1.1 * (columns + 1), 4.8), 1.2 * rows + 0.4
+  # Inches; the captions take 4.8, and the line of names 0.15.
+  names_height = 0.15 if names else 0.0
+  width = max(1.1 * (columns + 1), 4.8)
+  height = (1.2 + names_height) * rows + 0.4
   fig = figure.Figure(figsize=(width, height), dpi=style.IMAGE_DOTS_PER_INCH)
   grid = fig.subplots(rows, columns + 1, squeeze=False)
   fig.subplots_adjust(
-    0.02, 0.01, 0.98, 1 - 0.55 / height, wspace=0.1, hspace=0.25
+    0.02,
+    0.01 + names_height / height,
+    0.98,
+    1 - 0.55 / height,
+    wspace=0.1,
+    hspace=0.25 + names_height,
   )
   for row, panels in enumerate(grid):
     for panel in panels:
@@ -117,6 +142,8 @@ def draw(
       if agree is not None:
         color = _AGREE_COLOR if agree[row, column] else _DIFFER_COLOR
         panel.spines[:].set(visible=True, color=color, linewidth=2)
+    for panel, name in zip(panels, names[row] if names else (), strict=False):
+      panel.set_xlabel(name, size=8, labelpad=2, parse_math=False)
   captions = ["image", "nearest neighbours, by cosine"]
   if agree is not None:
     captions[1] += "; red: another class"

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import warnings
 
 import numpy as np
 from matplotlib import axes, figure, layout_engine
@@ -55,6 +56,8 @@ def figure_path(workdir: pathlib.Path, name: str) -> pathlib.Path:
 def save(fig: figure.Figure, path: str | os.PathLike) -> None:
   """Writes a figure as a PNG; raises `UserError` if it cannot be written."""
   path = pathlib.Path(path)
-  with files.report_write_errors(path, _REMEDY):
+  with files.report_write_errors(path, _REMEDY), warnings.catch_warnings():
+    # Names of classes may have letters that matplotlib's font lacks.
+    warnings.filterwarnings("ignore", "Glyph .* missing from font")
     path.parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(path)

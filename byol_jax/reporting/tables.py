@@ -1,5 +1,6 @@
 """Tables of results over the seeds of one run."""
 
+import os
 import pathlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -114,16 +115,22 @@ def rows_of(
   """
   return list(
     dict.fromkeys(
-      _row_of(result)
+      _row_of(name, result)
       for of_run in results
-      for result in of_run.values()
+      for name, result in of_run.items()
       if result["network"] in networks
     )
   )
 
 
-def _row_of(result: Mapping[str, Any]) -> Row:
-  return Row(result["dataset"], result["protocol"], result["metric"])
+def _row_of(name: str, result: Mapping[str, Any]) -> Row:
+  """Returns the row of a result, the same wherever a folder of images lies."""
+  dataset = result["dataset"]
+  if os.path.isabs(dataset):
+    dataset = os.path.basename(dataset)
+    if name.count("/") > 1:  # Of `evaluation.root`, which may be called alike.
+      dataset = f"folder/{dataset}"
+  return Row(dataset, result["protocol"], result["metric"])
 
 
 def cell(
@@ -145,8 +152,8 @@ def cell(
   found = {
     run: result
     for run, of_run in results.items()
-    for result in of_run.values()
-    if _row_of(result) == row and result["network"] == network
+    for name, result in of_run.items()
+    if _row_of(name, result) == row and result["network"] == network
   }
   if not found:
     return "-"
@@ -194,15 +201,11 @@ def check_comparable(
   expected = _settings(first)
   for other in others:
     settings = _settings(other)
-    for key in sorted(expected.keys() | settings.keys()):
-      if key in {"seed", *swept} or key.startswith(
-        workdir_files.RESUME_SAFE_KEYS
-      ):
-        continue
-      if settings.get(key) != expected.get(key):
+    for key in workdir_files.differences(expected, settings):
+      if key not in {"seed", *swept}:
         raise errors.UserError(
-          f"{other} has {key}={settings.get(key)} and {first}"
-          f" {expected.get(key)}; only runs that differ in"
+          f"{other} has {key}={workdir_files.shown(settings, key)} and {first}"
+          f" {workdir_files.shown(expected, key)}; only runs that differ in"
           f" {', '.join(['seed', *sorted(swept)])} alone can be compared."
         )
 

@@ -65,8 +65,8 @@ def pretrain(run: Run) -> tuple[TrainState, bool]:
 
 
 def _starting_state(run: Run) -> TrainState:
-  """Returns the latest state of the workdir, or the initial one; writes settings."""
-  workdir_files.write_settings(run.workdir, run.config)
+  """Returns the latest state of the workdir, or the initial one."""
+  _claim_workdir(run)
   with run.open_checkpoints() as saved:
     if saved.latest_step() is None:
       state = run.initial_state()
@@ -77,6 +77,16 @@ def _starting_state(run: Run) -> TrainState:
       run.workdir, state, run.config.checkpoint, run.plan.total_steps
     )
   return state
+
+
+def _claim_workdir(run: Run) -> None:
+  """Writes what the run is into its workdir, unless it holds another run."""
+  source = run.source
+  workdir_files.check_images(run.workdir, run.config, source.fingerprint)
+  workdir_files.write_settings(run.workdir, run.config, source.fingerprint)
+  workdir_files.add_class_names(
+    run.workdir, source.dataset.tfds_name, source.class_names
+  )
 
 
 @contextlib.contextmanager

@@ -80,7 +80,7 @@ def prepare(config: schema.Config, workdir: pathlib.Path) -> Run:
     config, loading.num_examples(source, source.dataset.pretrain)
   )
   processes.broadcast_from_primary(
-    lambda: workdir_files.check_settings(workdir, config)
+    lambda: workdir_files.check_settings(workdir, config, source.fingerprint)
   )
   return Run(
     config=config,

@@ -3,7 +3,7 @@
 import json
 import pathlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from byol_jax.runtime import files
 
 METRICS_FILE = "metrics.jsonl"
 _CONFIG_FILE = "config.json"
+_CLASSES_FILE = "classes.json"
 # Our choice: time-based checkpoints are counted for a day of training, since only
 # training shows how long the steps that are left will take.
 _DAY_SECONDS = 86_400
@@ -34,6 +35,8 @@ RESUME_SAFE_KEYS = (
   "checkpoint.",
   "log.",
 )
+# In `config.json` beside the settings: `loading.Source.fingerprint`.
+_FINGERPRINT = "data.fingerprint"
 
 
 def checkpoint_folder(workdir: pathlib.Path) -> pathlib.Path:
@@ -60,29 +63,141 @@ def settings_of(workdir: pathlib.Path) -> dict[str, Any]:
   return read_settings(workdir) if checkpoint_steps(workdir) else {}
 
 
-def check_settings(workdir: pathlib.Path, config: schema.Config) -> None:
+def differences(
+  theirs: Mapping[str, Any], ours: Mapping[str, Any]
+) -> list[str]:
+  """Returns the keys in which two runs differ and that parameters depend on.
+
+  The values of `data.root` are the same if the images are, wherever they lie.
+  The paths are compared only if a run of an earlier version did not store the
+  fingerprint of its images.
+
+  Args:
+    theirs: settings by dotted key, as `read_settings` returns them.
+    ours: likewise.
+
+  Returns:
+    The keys, sorted.
+  """
+  knows_images = theirs.get(_FINGERPRINT) and ours.get(_FINGERPRINT)
+
+  def differs(key: str) -> bool:
+    if key == "data.root" and knows_images:
+      key = _FINGERPRINT
+    return theirs.get(key) != ours.get(key)
+
+  return [
+    key
+    for key in sorted(theirs.keys() | ours.keys())
+    if not key.startswith((*RESUME_SAFE_KEYS, _FINGERPRINT)) and differs(key)
+  ]
+
+
+def shown(settings: Mapping[str, Any], key: str) -> str:
+  """Returns the value that `differences` compares, for messages."""
+  value = str(settings.get(key))
+  if key == "data.root" and settings.get(_FINGERPRINT):
+    value += f" (images {settings[_FINGERPRINT]})"
+  return value
+
+
+def check_settings(
+  workdir: pathlib.Path, config: schema.Config, fingerprint: str
+) -> None:
   """Raises `UserError` if the checkpoints were written with other settings.
 
-  A key that is newer than the workdir had its default value there.
+  A key that is newer than the workdir had its default value there. That images
+  of a folder have changed is left to `check_images`, as only training must not
+  go on with others.
+
+  Args:
+    workdir: may hold no checkpoint.
+    config: the resolved configuration.
+    fingerprint: of the data set, from `loading.Source`.
   """
   theirs = settings_of(workdir)
   if not theirs:
     return
-  theirs = convert.flatten(convert.to_json(schema.Config())) | theirs
-  ours = convert.flatten(convert.to_json(config))
-  for key in sorted(ours):
-    if theirs[key] != ours[key] and not key.startswith(RESUME_SAFE_KEYS):
+  ours = _settings(config, fingerprint)
+  theirs = _settings(schema.Config(), "") | theirs
+  for key in differences({name: theirs[name] for name in ours}, ours):
+    if key != "data.root" or not has_other_images(workdir, fingerprint):
       raise errors.UserError(
         f"{workdir} holds a run with {key}={theirs[key]}, not {ours[key]};"
         " continue with its settings or choose another --workdir."
       )
 
 
-def write_settings(workdir: pathlib.Path, config: schema.Config) -> None:
-  """Writes `config.json`; `UserError` if the workdir cannot be written."""
-  text = json.dumps(convert.to_json(config), indent=2) + "\n"
-  with files.atomic_write(workdir / _CONFIG_FILE, _REMEDY) as file:
-    file.write_text(text)
+def has_other_images(workdir: pathlib.Path, fingerprint: str) -> bool:
+  """Returns whether the checkpoints were trained on other images of a folder.
+
+  Args:
+    workdir: may hold no checkpoint; those of earlier versions do not tell.
+    fingerprint: of the images as they are now, from `loading.Source`.
+  """
+  return settings_of(workdir).get(_FINGERPRINT, fingerprint) != fingerprint
+
+
+def check_images(
+  workdir: pathlib.Path, config: schema.Config, fingerprint: str
+) -> None:
+  """Raises `UserError` if the checkpoints were trained on other images."""
+  if has_other_images(workdir, fingerprint):
+    raise errors.UserError(
+      f"{workdir} holds a run on other images than data.root={config.data.root}"
+      " has now; restore the images of that run or choose another --workdir."
+    )
+
+
+def _settings(config: schema.Config, fingerprint: str) -> dict[str, Any]:
+  """Returns settings as `config.json` holds them, by dotted key."""
+  settings = convert.flatten(convert.to_json(config))
+  return settings | {_FINGERPRINT: fingerprint}
+
+
+def write_settings(
+  workdir: pathlib.Path, config: schema.Config, fingerprint: str
+) -> None:
+  """Writes `config.json`; `UserError` if the workdir cannot be written.
+
+  Args:
+    workdir: is created.
+    config: the resolved configuration.
+    fingerprint: of the data set, from `loading.Source`; "" is not written.
+  """
+  settings = convert.to_json(config)
+  if fingerprint:
+    settings["data"]["fingerprint"] = fingerprint
+  _write_json(workdir / _CONFIG_FILE, settings)
+
+
+def add_class_names(
+  workdir: pathlib.Path, dataset: str, names: Sequence[str]
+) -> None:
+  """Adds the class names of a data set to `classes.json`.
+
+  Args:
+    workdir: is created.
+    dataset: the name of the data set, as `results.json` holds it.
+    names: by label; nothing is written without classes.
+
+  Raises:
+    UserError: if the file cannot be written.
+  """
+  if not names:
+    return
+  path = workdir / _CLASSES_FILE
+  try:
+    known = json.loads(path.read_text()) if path.exists() else {}
+  except ValueError:  # It is damaged, and other names are written again.
+    known = {}
+  _write_json(path, known | {dataset: list(names)})
+
+
+def _write_json(path: pathlib.Path, value: Any) -> None:
+  """Writes a file of a workdir; `UserError` if it cannot be written."""
+  with files.atomic_write(path, _REMEDY) as file:
+    file.write_text(json.dumps(value, indent=2) + "\n")
 
 
 def write_broken_files(
