@@ -23,7 +23,7 @@ def save(path, *, precision="float32", **encoder) -> None:
   settings = convert.typed(config.default_config())
   settings.data.image_size = SIDE
   settings.train.precision = precision
-  options = {"name": "TinyResNet", "stem": "cifar"} | encoder
+  options = {"name": "TinyResNet"} | encoder
   for name, value in options.items():
     setattr(settings.model.encoder, name, value)
   network = build.build_encoder(settings)

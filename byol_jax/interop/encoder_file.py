@@ -192,7 +192,8 @@ def _opened(path: str | pathlib.Path) -> Iterator[Any]:
       size = int.from_bytes(file.read(8), "little")
     if size > _MOST_HEADER_BYTES:
       raise _refusal(
-        path, f"its header would have {size} bytes, more than {_MOST_HEADER_BYTES}"
+        path,
+        f"its header would have {size} bytes, more than {_MOST_HEADER_BYTES}",
       )
     with safetensors.safe_open(path, framework="numpy") as file:
       yield file

@@ -44,7 +44,7 @@ def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
     if key not in defaults:
       raise errors.unknown_name("the setting", key, defaults)
     if not _is_like(value, defaults[key]):
-      raise errors.UserError(f"{key}={value!r} is of the wrong type.")
+      raise errors.UserError(f"{key} is of the wrong type: {value!r}.")
   config = convert.updated(schema.Config(), settings)
   validation.validate(config)
   for key in ("data.image_size", "data.mean", "data.std"):
