@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -81,13 +82,14 @@ def names_in(path):
   return names
 
 
-def python(code, *args):
+def python(code, *args, **environment):
   """Runs code in a new interpreter and returns the JSON that it prints."""
   done = subprocess.run(
     [sys.executable, "-c", textwrap.dedent(code), *args],
     capture_output=True,
     text=True,
     cwd=ROOT,
+    env=os.environ | environment,
   )
   assert done.returncode == 0, done.stderr
   return json.loads(done.stdout.splitlines()[-1])
@@ -149,7 +151,10 @@ def test_importing_a_layer_loads_no_higher_one_and_nothing_heavy():
 
 
 def test_the_core_is_used_without_a_heavy_library(tmp_path):
-  """A training step with device augmentation, and an exported encoder."""
+  """A training step with device augmentation, and an exported encoder.
+
+  They need no home folder, either.
+  """
   archive = ROOT / "tests" / "workdirs" / "before_packages.zip"
   with zipfile.ZipFile(archive) as file:
     encoder = file.extract("encoder/encoder.safetensors", tmp_path)
@@ -190,6 +195,7 @@ def test_the_core_is_used_without_a_heavy_library(tmp_path):
     print(json.dumps(sorted(sys.modules)))
     """,
     str(encoder),
+    HOME="/dev/null",
   )
   assert not set(HEAVY) & set(loaded)
 

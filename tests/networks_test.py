@@ -232,9 +232,10 @@ class _Patches(hk.Module):
     views, batch, height, width, channels = images.shape
     x = images.reshape(views, batch, height // 4, 4, width // 4, 4, channels)
     x = x.transpose(0, 1, 2, 4, 3, 5, 6).reshape(
-      views, batch, -1, 16 * channels
+      views, batch, height // 4, width // 4, 16 * channels
     )
-    return jnp.mean(hk.Linear(self._channels)(x), axis=2)
+    x = hk.Linear(self._channels)(x)
+    return x, jnp.mean(x, axis=(2, 3))
 
 
 def test_the_registry_takes_encoders_that_are_no_resnets(monkeypatch):

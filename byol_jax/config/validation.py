@@ -61,6 +61,9 @@ _IN_0_TO_BELOW_1 = (
 )
 _ABOVE_0_TO_1 = ("data.eval_crop",)
 _BETWEEN_0_AND_1 = ("evaluation.holdout",)
+# Our choice: far beyond any use (the paper's are 224 and 4), and small enough that
+# shapes can be computed before anything is allocated.
+_AT_MOST = {"data.image_size": 4096, "model.encoder.width": 64}
 _ONE_OF: dict[str, tuple[Any, ...]] = {
   "data.channels": (1, 3),
   "augment.placement": ("host", "device"),
@@ -116,6 +119,9 @@ def _check_numbers(config: schema.Config) -> None:
     for key in keys:
       value = value_at(config, key)
       _require(is_right(value), f"{key}={value} must {rule}.")
+  for key, most in _AT_MOST.items():
+    value = value_at(config, key)
+    _require(value <= most, f"{key}={value} must be at most {most}.")
   for key, known in _ONE_OF.items():
     value = value_at(config, key)
     choices = " or ".join(map(str, known))

@@ -2,13 +2,15 @@
 
 The file is a safetensors file, which any framework reads without running code
 from it. Its arrays are `params/MODULE/NAME` and `state/MODULE/NAME`, by Haiku's
-names; its metadata name the network and how images are prepared for it.
+names. Its metadata name the network and how images are prepared for it, and hold
+a CRC-32 of each array and of themselves; earlier versions wrote none.
 """
 
-import dataclasses
+import contextlib
 import json
 import pathlib
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import haiku as hk
@@ -20,45 +22,33 @@ import safetensors.numpy
 
 from byol_jax import errors
 from byol_jax.config import convert, presets, schema
+from byol_jax.interop import encoder_settings
+from byol_jax.interop.encoder import Encoder, Variables, make_encoder
 from byol_jax.learning.learner import TrainState
-from byol_jax.models import encode, networks
+from byol_jax.models import networks
 from byol_jax.runtime import files
 from byol_jax.training import build
 
 _FORMAT = "byol_jax.encoder.1"
 
-# The settings without which an encoder cannot be used as it was trained. Of its own
-# section, only the initial scales are not among them.
-_KEYS = (
-  "data.image_size",
-  "data.channels",
-  "data.eval_crop",
-  "data.mean",
-  "data.std",
-  *(
-    f"model.encoder.{field.name}"
-    for field in dataclasses.fields(schema.EncoderConfig)
-    if field.name != "zero_init_last_scale"
-  ),
-  "model.batch_norm.eps",
-  "train.precision",
-)
+# Our choice: ten times the header of a ResNet-200 (450 kB). Safetensors itself
+# takes 100 MB, for which it needs 10 s and 1.5 GB.
+_MOST_HEADER_BYTES = 5_000_000
+_TYPES = {"F32": "float32", "I32": "int32"}  # Those of an encoder's arrays.
 
 
-class Encoder(NamedTuple):
-  """A frozen encoder and the images that it expects.
+class _Header(NamedTuple):
+  """What a file says about its arrays.
 
   Attributes:
-    encode: maps images, [B, S, S, C] in [0, 1], to features, [B, D] float32.
-    image_size: S.
-    channels: C.
-    step: updates that it was trained for.
+    settings: see `encoder_settings`.
+    step: updates that the encoder was trained for.
+    checksums: by name; None in a file of an earlier version.
   """
 
-  encode: encode.Encode
-  image_size: int
-  channels: int
+  settings: dict[str, Any]
   step: int
+  checksums: dict[str, Any] | None
 
 
 def write(path: pathlib.Path, config: schema.Config, state: TrainState) -> None:
@@ -70,20 +60,32 @@ def write(path: pathlib.Path, config: schema.Config, state: TrainState) -> None:
     state: its online encoder is written.
 
   Raises:
-    UserError: if the file cannot be written.
+    UserError: if the encoder holds NaN or infinity, or the file cannot be written.
   """
-  settings = {key: convert.value_at(config, key) for key in _KEYS}
-  metadata = {
-    "format": _FORMAT,
-    "step": str(int(state.step)),
-    "config": json.dumps(settings),
-  }
   arrays = jax.device_get(
     _encoder_leaves("params", state.online_params)
     | _encoder_leaves("state", state.online_state)
   )
   # safetensors writes the memory of an array as it lies.
   arrays = {name: np.asarray(x, order="C") for name, x in arrays.items()}
+  for name, array in arrays.items():
+    if not np.isfinite(array).all():
+      raise errors.UserError(
+        f"{name} of step {state.step} holds NaN or infinity, so the encoder is of"
+        " no use; export an earlier checkpoint by --step."
+      )
+  described = {
+    "step": str(int(state.step)),
+    "config": json.dumps(encoder_settings.of(config)),
+  }
+  checksums = {name: zlib.crc32(x) for name, x in arrays.items()} | {
+    name: zlib.crc32(text.encode()) for name, text in described.items()
+  }
+  metadata = {
+    "format": _FORMAT,
+    "checksums": json.dumps(checksums),
+    **described,
+  }
   with files.atomic_write(path, "free space there and export again") as file:
     file.write_bytes(safetensors.numpy.save(arrays, metadata))
 
@@ -92,16 +94,19 @@ def load(path: str | pathlib.Path) -> Encoder:
   """Returns the encoder in a file, ready for use without data or workdir.
 
   Raises:
-    UserError: if `write` did not make the file.
+    UserError: if `write` did not make the file, or it is damaged.
   """
-  config = config_for(presets.default_config(), path)
-  network = build.build_network(config, num_classes=1)
-  params, state = _variables(network, config, path)
-  return Encoder(
-    encode=encode.make_encode(network, params, state),
+  with _opened(path) as file:
+    header = _read_header(file, path)
+    config = convert.updated(presets.default_config(), header.settings)
+    network = build.build_encoder(config)
+    variables = _read_variables(file, header, network, config, path)
+  return make_encoder(
+    network,
+    variables,
     image_size=config.data.image_size,
     channels=config.data.channels,
-    step=int(_metadata(path)["step"]),
+    step=header.step,
   )
 
 
@@ -114,9 +119,10 @@ def config_for(
   scaled and normalised for it. All other settings are those of `config`.
 
   Raises:
-    UserError: if `write` did not make the file.
+    UserError: if `write` did not make the file, or it is damaged.
   """
-  return convert.updated(config, json.loads(_metadata(path)["config"]))
+  with _opened(path) as file:
+    return convert.updated(config, _read_header(file, path).settings)
 
 
 def restore(
@@ -130,12 +136,24 @@ def restore(
     num_classes: outputs of the online classifier, which is all zeros.
 
   Raises:
-    UserError: if `write` did not make the file.
+    UserError: if `write` did not make the file, or it is damaged.
   """
-  network = build.build_network(config, num_classes)
-  params, state = _variables(network, config, path)
+  with _opened(path) as file:
+    header = _read_header(file, path)
+    encoder = build.build_encoder(config)
+    variables = _read_variables(file, header, encoder, config, path)
+  whole = _shapes(build.build_network(config, num_classes), config)
+  params, state = (
+    {
+      module: jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), leaves)
+      for module, leaves in of_network.items()
+      if module not in of_encoder
+    }
+    | dict(of_encoder)
+    for of_network, of_encoder in zip(whole, variables, strict=True)
+  )
   return TrainState(
-    step=jnp.int32(_metadata(path)["step"]),
+    step=jnp.int32(header.step),
     online_params=params,
     target_params={},
     online_state=state,
@@ -156,57 +174,126 @@ def _encoder_leaves(
   }
 
 
-def _metadata(path: str | pathlib.Path) -> dict[str, Any]:
-  """Returns the metadata of a file; `UserError` if it is not an encoder's."""
+def _refusal(path: str | pathlib.Path, reason: object) -> errors.UserError:
+  """Returns the error for a file; a reason may quote what the file contains."""
+  text = str(reason)[:400].rstrip(".")
+  text = "".join(c if c.isprintable() else " " for c in text)
+  return errors.UserError(
+    f"{path} cannot be read as an encoder: {text}; give a file that --mode=export"
+    " wrote, or export it again."
+  )
+
+
+@contextlib.contextmanager
+def _opened(path: str | pathlib.Path) -> Iterator[Any]:
+  """Opens a file without reading its arrays."""
   try:
+    with open(path, "rb") as file:
+      size = int.from_bytes(file.read(8), "little")
+    if size > _MOST_HEADER_BYTES:
+      raise _refusal(
+        path,
+        f"its header would have {size} bytes, more than {_MOST_HEADER_BYTES}",
+      )
     with safetensors.safe_open(path, framework="numpy") as file:
-      metadata = file.metadata() or {}
+      yield file
   except (OSError, safetensors.SafetensorError) as error:
-    raise errors.UserError(
-      f"{path} cannot be read as an encoder: {error}; give a file that"
-      " --mode=export wrote."
-    ) from error
+    raise _refusal(path, error) from error
+
+
+def _read_header(file: Any, path: str | pathlib.Path) -> _Header:
+  """Returns the checked metadata of a file."""
+  metadata = file.metadata() or {}
   if metadata.get("format") != _FORMAT:
-    raise errors.UserError(
-      f"{path} is of format {metadata.get('format')}, not {_FORMAT}; give a"
-      " file that --mode=export wrote."
+    raise _refusal(
+      path, f"it is of format {metadata.get('format')}, not {_FORMAT}"
     )
-  return metadata
+  checksums = None
+  if "checksums" in metadata:
+    checksums = _parsed("checksums", metadata, path)
+    for key in ("step", "config"):
+      found = zlib.crc32(metadata.get(key, "").encode())
+      if checksums.get(key) != found:
+        raise _refusal(path, f"{key} differs from its checksum")
+  try:
+    settings = encoder_settings.completed(_parsed("config", metadata, path))
+  except errors.UserError as error:
+    raise _refusal(path, error) from error
+  step = metadata.get("step", "")
+  if not (step.isascii() and step.isdecimal() and len(step) <= 10) or (
+    int(step) > np.iinfo(np.int32).max
+  ):
+    raise _refusal(path, f"step={step} must be a number from 0 to 2**31 - 1")
+  return _Header(settings, int(step), checksums)
 
 
-def _variables(
-  network: hk.TransformedWithState,
+def _parsed(
+  key: str, metadata: Mapping[str, str], path: str | pathlib.Path
+) -> dict[str, Any]:
+  """Returns the dictionary that one of the metadata holds as JSON."""
+  try:
+    value = json.loads(metadata.get(key, ""))
+  except (ValueError, RecursionError) as error:
+    raise _refusal(path, f"its {key} is no JSON: {error}") from error
+  if not isinstance(value, dict):
+    raise _refusal(path, f"its {key} is no dictionary")
+  return value
+
+
+def _shapes(network: hk.TransformedWithState, config: schema.Config) -> Any:
+  """Returns the shapes and types of a network's parameters and state."""
+  side, channels = config.data.image_size, config.data.channels
+  images = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
+  init = lambda key, x: network.init(key, x, is_training=True)  # noqa: E731
+  return jax.eval_shape(init, jax.random.key(0), images)
+
+
+def _read_variables(
+  file: Any,
+  header: _Header,
+  encoder: hk.TransformedWithState,
   config: schema.Config,
   path: str | pathlib.Path,
-) -> tuple[hk.Params, hk.State]:
-  """Returns a network's variables: the encoder's of a file, zeros for the heads."""
-  side, channels = config.data.image_size, config.data.channels
-  image = np.zeros((1, side, side, channels), np.float32)
-  params, state = jax.eval_shape(
-    lambda: network.init(jax.random.key(0), image, is_training=True)
-  )
-  found = safetensors.numpy.load_file(path)
-  wanted = _encoder_leaves("params", params) | _encoder_leaves("state", state)
+) -> Variables:
+  """Returns an encoder's variables, after all their shapes are found right."""
+  params, state = _shapes(encoder, config)
+  leaves = _encoder_leaves("params", params) | _encoder_leaves("state", state)
+  wanted = {name: f"{x.shape} {x.dtype}" for name, x in leaves.items()}
+  found = {}
+  for name in file.keys():  # noqa: SIM118 (a file is no dictionary)
+    part = file.get_slice(name)
+    dtype = _TYPES.get(part.get_dtype(), part.get_dtype())
+    found[name] = f"{tuple(part.get_shape())} {dtype}"
   for name in sorted(wanted.keys() | found.keys()):
-    theirs, ours = (
-      str(arrays[name].shape) if name in arrays else "absent"
-      for arrays in (found, wanted)
-    )
+    theirs, ours = (names.get(name, "absent") for names in (found, wanted))
     if theirs != ours:
-      raise errors.UserError(
-        f"{path} does not hold the {config.model.encoder.name} of its settings:"
-        f" {name} is {theirs} there and should be {ours}; export it again."
+      raise _refusal(
+        path,
+        f"for the {config.model.encoder.name} of its settings, {name!r} is"
+        f" {theirs} there and should be {ours}",
       )
+  sums = header.checksums
+  if sums is not None and sums.keys() != wanted.keys() | {"step", "config"}:
+    raise _refusal(path, "its checksums are those of other arrays")
 
-  def filled(kind: str, tree: Any) -> Any:
+  def read(kind: str, tree: Any) -> Any:
     return {
       module: {
-        name: found.get(
-          f"{kind}/{module}/{name}", np.zeros(leaf.shape, leaf.dtype)
-        )
-        for name, leaf in leaves.items()
+        name: _read_array(file, f"{kind}/{module}/{name}", header, path)
+        for name in leaves
       }
       for module, leaves in tree.items()
     }
 
-  return filled("params", params), filled("state", state)
+  return read("params", params), read("state", state)
+
+
+def _read_array(
+  file: Any, name: str, header: _Header, path: str | pathlib.Path
+) -> np.ndarray:
+  array = file.get_tensor(name)
+  if header.checksums and header.checksums[name] != zlib.crc32(array):
+    raise _refusal(path, f"{name} differs from its checksum")
+  if not np.isfinite(array).all():
+    raise _refusal(path, f"{name} holds NaN or infinity")
+  return array

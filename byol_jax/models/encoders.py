@@ -1,8 +1,8 @@
 """The registry of encoders.
 
 To add a family of encoders, write a Haiku module in a file of this package and
-enter its members here. The module maps [V, B, H, W, C] views and `is_training` to
-[V, B, D] embeddings; the names of its parameters begin with its own name.
+enter its members here. `Builder` says what the module returns; the names of its
+parameters begin with its own name.
 """
 
 import functools
@@ -25,8 +25,11 @@ class Builder(Protocol):
     *,
     bn_config: Mapping[str, Any],
     remat: bool,
-  ) -> Callable[[chex.Array, bool], chex.Array]:
+  ) -> Callable[[chex.Array, bool], tuple[chex.Array, chex.Array]]:
     """Returns the module.
+
+    It maps normalised views, [V, B, H, W, C], and `is_training` to feature maps,
+    [V, B, h, w, F], and the embeddings pooled from them, [V, B, D].
 
     Args:
       config: the options of the encoder.

@@ -1,8 +1,9 @@
 """The network of BYOL: encoder, projector, predictor, online classifier."""
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import chex
 import haiku as hk
@@ -59,6 +60,18 @@ class Outputs(NamedTuple):
   logits: chex.Array
 
 
+class Encoded(NamedTuple):
+  """What the encoder alone makes of a batch of images.
+
+  Attributes:
+    embedding: [B, D], pooled from the feature map.
+    feature_map: [B, h, w, F]; h and w depend on the size of the images.
+  """
+
+  embedding: chex.Array
+  feature_map: chex.Array
+
+
 def make_network(config: NetworkConfig) -> hk.TransformedWithState:
   """Returns the pure functions `init` and `apply` of the whole network.
 
@@ -71,9 +84,7 @@ def make_network(config: NetworkConfig) -> hk.TransformedWithState:
   Raises:
     UserError: if a name is unknown.
   """
-  encoders.find(config.model.encoder)
-  if config.precision not in PRECISIONS:
-    raise errors.unknown_name("train.precision", config.precision, PRECISIONS)
+  _check_names(config)
 
   def forward(
     images: chex.Array, is_training: bool, axis_name: str | None = None
@@ -89,6 +100,31 @@ def make_network(config: NetworkConfig) -> hk.TransformedWithState:
   return hk.without_apply_rng(hk.transform_with_state(forward))
 
 
+def make_encoder(config: NetworkConfig) -> hk.TransformedWithState:
+  """Returns the pure functions `init` and `apply` of the encoder alone.
+
+  `apply(params, state, images, is_training)` maps [B, H, W, C] in [0, 1] to
+  `Encoded` and the new batch-norm state. Parameters and state are the part of
+  `make_network`'s of which `is_of_encoder` holds.
+
+  Raises:
+    UserError: if a name is unknown.
+  """
+  _check_names(config)
+
+  def forward(images: chex.Array, is_training: bool) -> Encoded:
+    encoded = _encode(config, images[None], is_training, axis_name=None)
+    return jax.tree.map(lambda x: x[0].astype(images.dtype), encoded)
+
+  return hk.without_apply_rng(hk.transform_with_state(forward))
+
+
+def _check_names(config: NetworkConfig) -> None:
+  encoders.find(config.model.encoder)
+  if config.precision not in PRECISIONS:
+    raise errors.unknown_name("train.precision", config.precision, PRECISIONS)
+
+
 def _apply_parts(
   config: NetworkConfig,
   images: chex.Array,
@@ -97,14 +133,7 @@ def _apply_parts(
 ) -> Outputs:
   """Builds the parts of the network and applies them to [V, B, H, W, C]."""
   model = config.model
-  bn_config = dict(
-    decay_rate=model.batch_norm.decay_rate,
-    eps=model.batch_norm.eps,
-    axis_name=axis_name,
-  )
-  encoder = encoders.find(model.encoder).build(
-    model.encoder, bn_config=bn_config, remat=config.remat
-  )
+  bn_config = _bn_config(config, axis_name)
   size = model.projector.output_size
   projector = MLP(
     model.projector.layers,
@@ -122,22 +151,54 @@ def _apply_parts(
   )
   classifier = hk.Linear(config.num_classes, name="classifier")
 
-  dtype = images.dtype
-  compute = PRECISIONS[config.precision] or dtype
-  policy = jmp.Policy(
-    param_dtype=dtype, compute_dtype=compute, output_dtype=compute
-  )
-  images = (images - _per_channel(config.mean)) / _per_channel(config.std)
-  with (
-    hk.mixed_precision.push_policy(layers.Conv2D, policy),
-    hk.mixed_precision.push_policy(hk.Linear, policy),
-  ):
-    embedding = encoder(images, is_training)
+  embedding = _encode(config, images, is_training, axis_name).embedding
+  with _precision(config, images.dtype):
     projection = projector(embedding, is_training)
     prediction = predictor(projection, is_training)
     # Labels must not shape the representation that they evaluate.
     logits = classifier(jax.lax.stop_gradient(embedding))
   return Outputs(embedding, projection, prediction, logits)
+
+
+def _encode(
+  config: NetworkConfig,
+  images: chex.Array,
+  is_training: bool,
+  axis_name: str | None,
+) -> Encoded:
+  """Builds the encoder and applies it to [V, B, H, W, C]."""
+  encoder = encoders.find(config.model.encoder).build(
+    config.model.encoder,
+    bn_config=_bn_config(config, axis_name),
+    remat=config.remat,
+  )
+  images = (images - _per_channel(config.mean)) / _per_channel(config.std)
+  with _precision(config, images.dtype):
+    feature_map, embedding = encoder(images, is_training)
+  return Encoded(embedding, feature_map)
+
+
+def _bn_config(config: NetworkConfig, axis_name: str | None) -> dict[str, Any]:
+  """Returns the keyword arguments of every `BatchNorm`."""
+  return dict(
+    decay_rate=config.model.batch_norm.decay_rate,
+    eps=config.model.batch_norm.eps,
+    axis_name=axis_name,
+  )
+
+
+@contextlib.contextmanager
+def _precision(config: NetworkConfig, dtype: Any) -> Iterator[None]:
+  """Lets convolutions and linear layers in the block compute as configured."""
+  compute = PRECISIONS[config.precision] or dtype
+  policy = jmp.Policy(
+    param_dtype=dtype, compute_dtype=compute, output_dtype=compute
+  )
+  with (
+    hk.mixed_precision.push_policy(layers.Conv2D, policy),
+    hk.mixed_precision.push_policy(hk.Linear, policy),
+  ):
+    yield
 
 
 def _per_channel(values: Sequence[float]) -> chex.Array:

@@ -158,7 +158,7 @@ class _BlockGroup(hk.Module):
 
 
 class ResNet(hk.Module):
-  """A ResNet without its classifier: images to embeddings."""
+  """A ResNet without its classifier: images to feature maps and embeddings."""
 
   def __init__(
     self,
@@ -203,8 +203,10 @@ class ResNet(hk.Module):
     if config.version == "v2":
       self.final_norm = BatchNorm(**bn_config, name="final_batchnorm")
 
-  def __call__(self, images: chex.Array, is_training: bool) -> chex.Array:
-    """Returns [V, B, D] embeddings of normalised [V, B, H, W, C] views."""
+  def __call__(
+    self, images: chex.Array, is_training: bool
+  ) -> tuple[chex.Array, chex.Array]:
+    """Returns what `encoders.Builder` asks for."""
     x = self.initial_conv(images)
     if self.version == "v1":
       x = jax.nn.relu(self.initial_norm(x, is_training))
@@ -214,7 +216,7 @@ class ResNet(hk.Module):
       x = group(x, is_training)
     if self.version == "v2":
       x = jax.nn.relu(self.final_norm(x, is_training))
-    return self.pool(x)
+    return x, self.pool(x)
 
 
 def scaled(channels: int, width: float) -> int:

@@ -21,15 +21,24 @@ def build_network(
     config: a resolved configuration, see `resolve.resolved`.
     num_classes: outputs of the online classifier.
   """
-  return networks.make_network(
-    networks.NetworkConfig(
-      model=config.model,
-      num_classes=num_classes,
-      mean=config.data.mean,
-      std=config.data.std,
-      precision=config.train.precision,
-      remat=config.train.remat,
-    )
+  return networks.make_network(_network_config(config, num_classes))
+
+
+def build_encoder(config: schema.Config) -> hk.TransformedWithState:
+  """Returns the encoder of `build_network`, see `networks.make_encoder`."""
+  return networks.make_encoder(_network_config(config, num_classes=1))
+
+
+def _network_config(
+  config: schema.Config, num_classes: int
+) -> networks.NetworkConfig:
+  return networks.NetworkConfig(
+    model=config.model,
+    num_classes=num_classes,
+    mean=config.data.mean,
+    std=config.data.std,
+    precision=config.train.precision,
+    remat=config.train.remat,
   )
 
 

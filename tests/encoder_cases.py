@@ -1,0 +1,52 @@
+"""Small encoders in files, without a run that trained them."""
+
+import jax
+import numpy as np
+
+from byol_jax import config
+from byol_jax.config import convert
+from byol_jax.interop import encoder_file
+from byol_jax.learning.learner import TrainState
+from byol_jax.training import build
+
+SIDE = 32
+
+
+def save(path, *, precision="float32", **encoder) -> None:
+  """Writes a TinyResNet with random parameters for images of 32 pixels.
+
+  Args:
+    path: of the file.
+    precision: in which convolutions compute.
+    **encoder: fields of `EncoderConfig`.
+  """
+  settings = convert.typed(config.default_config())
+  settings.data.image_size = SIDE
+  settings.train.precision = precision
+  options = {"name": "TinyResNet"} | encoder
+  for name, value in options.items():
+    setattr(settings.model.encoder, name, value)
+  network = build.build_encoder(settings)
+  image = np.zeros((1, SIDE, SIDE, 3), np.float32)
+  params, state = jax.eval_shape(
+    lambda key: network.init(key, image, is_training=True), jax.random.key(0)
+  )
+  random = np.random.RandomState(0)
+
+  def draw(x):
+    if len(x.shape) == 4 and x.shape[0] > 1:
+      values = random.randn(*x.shape) / np.sqrt(np.prod(x.shape[:-1]))
+    else:  # Of batch norm, whose variances are positive.
+      values = random.uniform(0.5, 1.5, x.shape)
+    return np.asarray(values, x.dtype)
+
+  params, state = jax.tree.map(draw, (params, state))
+  encoder_file.write(
+    path, settings, TrainState(np.int32(7), params, {}, state, {}, ())
+  )
+
+
+def images(count: int) -> np.ndarray:
+  """Returns random images as bytes."""
+  shape = (count, SIDE, SIDE, 3)
+  return np.random.RandomState(1).randint(0, 256, shape).astype(np.uint8)
