@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import pathlib
 import shutil
 import tempfile
@@ -94,16 +93,13 @@ def load_or_compute(
 def _primary_temporary_folder(folder: pathlib.Path) -> pathlib.Path:
   """Makes the primary process' folder for unfinished files."""
 
-  def path_of(pid: int) -> pathlib.Path:
-    return folder.with_name(f"{folder.name}.{pid}.tmp")
-
-  def make() -> int:
-    path = path_of(os.getpid())
+  def make() -> str:
+    path = files.temporary_path(folder)
     with files.report_write_errors(f"features to {path}", WRITE_REMEDY):
       path.mkdir(parents=True, exist_ok=True)
-    return os.getpid()
+    return path.name
 
-  return path_of(processes.broadcast_from_primary(make))
+  return folder.with_name(processes.broadcast_from_primary(make))
 
 
 def _write(

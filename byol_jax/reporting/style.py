@@ -55,6 +55,5 @@ def figure_path(workdir: pathlib.Path, name: str) -> pathlib.Path:
 def save(fig: figure.Figure, path: str | os.PathLike) -> None:
   """Writes a figure as a PNG; raises `UserError` if it cannot be written."""
   path = pathlib.Path(path)
-  with files.report_write_errors(path, _REMEDY):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(path)
+  with files.atomic_write(path, _REMEDY) as file:
+    fig.savefig(file)

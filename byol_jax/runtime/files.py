@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import socket
 from collections.abc import Iterator
 
 from byol_jax import errors
@@ -37,7 +38,7 @@ def atomic_write(path: pathlib.Path, remedy: str) -> Iterator[pathlib.Path]:
     The path of a temporary file in the folder of `path`, for the block to write. It takes
     the place of `path` at the end; after an error or a kill the old file stays.
   """
-  temporary = path.with_name(f".{os.getpid()}.{path.name}")
+  temporary = temporary_path(path)
   with report_write_errors(path, remedy):
     # A file in the place of a folder shows in the error of the block's write.
     with contextlib.suppress(FileExistsError):
@@ -47,3 +48,13 @@ def atomic_write(path: pathlib.Path, remedy: str) -> Iterator[pathlib.Path]:
       temporary.replace(path)
     finally:
       temporary.unlink(missing_ok=True)
+
+
+def temporary_path(path: pathlib.Path) -> pathlib.Path:
+  """Returns the name under which this process writes a file or a folder."""
+  return path.with_name(f"{temporary_prefix()}{os.getpid()}.{path.name}")
+
+
+def temporary_prefix() -> str:
+  """Returns what stands before the process id in these names, on this host."""
+  return f".{socket.gethostname()}."
