@@ -109,20 +109,20 @@ def _write(
   compute: Callable[[], Iterator[Features]],
 ) -> None:
   """Writes vectors, labels and, last, the key with their checksums."""
-  end, vectors = 0, None
-  for batch in compute():
-    if vectors is None:
-      vectors = np.lib.format.open_memmap(
-        folder / _VECTORS, "w+", np.float32, (count, batch.vectors.shape[1])
-      )
-      labels = np.zeros((count, *batch.labels.shape[1:]), np.int32)
-    start, end = end, end + len(batch.labels)
-    vectors[start:end] = batch.vectors
-    labels[start:end] = batch.labels
-  if end != count or vectors is None:
-    raise RuntimeError(f"{end} examples came where there are {count}.")
-  vectors.flush()
-  np.save(folder / _LABELS, labels)
+  labels: list[np.ndarray] = []
+  # Not through a memory map: on a full disk, the system would kill the program.
+  with (folder / _VECTORS).open("wb") as file:
+    for batch in compute():
+      if not labels:
+        shape = (count, batch.vectors.shape[1])
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+      file.write(np.ascontiguousarray(batch.vectors, "<f4"))
+      labels.append(np.asarray(batch.labels, np.int32))
+  found = sum(map(len, labels))
+  if found != count or not labels:
+    raise RuntimeError(f"{found} examples came where there are {count}.")
+  np.save(folder / _LABELS, np.concatenate(labels))
   checksums = {name: _checksum(folder / name) for name in (_VECTORS, _LABELS)}
   about = {"about": cache_key, "checksums": checksums}
   (folder / _ABOUT).write_text(json.dumps(about, indent=2) + "\n")
