@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from byol_jax import errors
-from byol_jax.runtime import checkpoints, processes
+from byol_jax.runtime import checkpoints, claim, processes
 from tests import command_line
 
 STEPS, SAVE_EVERY = 80, 5
@@ -160,8 +160,11 @@ def _starting(lab: Lab, program: Program, workdir: pathlib.Path) -> bool:
 
 
 def _training(lab: Lab, program: Program, workdir: pathlib.Path) -> bool:
-  """Waits for a random step."""
-  wanted = lab.random.randint(1, STEPS - 1)
+  """Waits for a random step of the next half of a run."""
+  done = _last_step(workdir)
+  if done >= STEPS - 1:
+    return False
+  wanted = lab.random.randint(done + 1, min(done + STEPS // 2, STEPS - 1))
   return program.waits_for(lambda: _last_step(workdir) >= wanted)
 
 
@@ -254,9 +257,10 @@ def _stopped(stop: Stop, moment: str) -> Fault:
 def _second_run(lab: Lab, workdir: pathlib.Path) -> None:
   """A second run is started in the same workdir, and must be refused."""
   (first,) = lab.start(workdir)
-  if not _training(lab, first, workdir):
-    first.end({0})
-    raise Unavailable("the run had ended before")
+  path = workdir / claim.FILE
+  first.waits_for(
+    lambda: path.exists() and f'"pid": {first.pid},' in path.read_text()
+  )
   first.send(signal.SIGSTOP)  # So that it does not end before.
   (second,) = lab.start(workdir)
   output = second.end({1})
@@ -314,8 +318,59 @@ def _full_disk(lab: Lab, workdir: pathlib.Path) -> None:
     raise Lost(f"no line about the full disk:\n{output}")
 
 
+def _moved_workdir(lab: Lab, workdir: pathlib.Path) -> None:
+  """The workdir is moved while the run trains, and back after its end."""
+  (program,) = lab.start(workdir)
+  if not _training(lab, program, workdir):
+    program.end({0})
+    raise Unavailable("the run had ended before")
+  elsewhere = workdir.with_name(f"{workdir.name}_elsewhere")
+  workdir.rename(elsewhere)
+  output = program.end({1}, within=_LONGEST_END)
+  # Until it noticed, the run may have made it again.
+  shutil.rmtree(workdir, ignore_errors=True)
+  elsewhere.rename(workdir)
+  if len(re.findall(f"^Error: .*{workdir}", output, re.M)) != 1:
+    raise Lost(f"no line about the moved workdir:\n{output}")
+
+
+def _damaged_small_files(lab: Lab, workdir: pathlib.Path) -> None:
+  """The results are cut and a line of the metrics is overwritten."""
+  _begin(lab, workdir)
+  names = ["results.json"]
+  (workdir / "results.json").write_text('{"knn/top1": {"va')
+  metrics = workdir / "metrics.jsonl"
+  if _newest_checkpoint(workdir) < STEPS:  # Else nothing reads them again.
+    names.append(metrics.name)
+    first, rest = metrics.read_text().split("\n", 1)
+    metrics.write_text("\0" * len(first) + "\n" + rest)
+  (program,) = lab.start(workdir)
+  output = program.end({0})
+  for name in names:
+    kept = workdir / f"{name}.damaged"
+    if output.count(f"{name} is damaged") != 1 or not kept.exists():
+      raise Lost(f"{name} was not kept and named once:\n{output}")
+    kept.unlink()
+  if metrics.name in names:  # Only the damaged line may be lost.
+    metrics.write_text(first + "\n" + metrics.read_text())
+
+
+def _damaged_settings(lab: Lab, workdir: pathlib.Path) -> None:
+  """The settings are cut, and put back after they were refused."""
+  _begin(lab, workdir)
+  path = workdir / "config.json"
+  text = path.read_text()
+  os.truncate(path, lab.random.randrange(len(text) - 2))
+  (program,) = lab.start(workdir)
+  if "config.json is damaged" not in (output := program.end({1})):
+    raise Lost(f"no line about the settings:\n{output}")
+  path.write_text(text)
+
+
 def _begin(lab: Lab, workdir: pathlib.Path) -> None:
-  """Trains a few checkpoints of a run."""
+  """Trains a few checkpoints of a run, unless it has them."""
+  if _newest_checkpoint(workdir) >= 4 * SAVE_EVERY:
+    return
   (program,) = lab.start(workdir)
   if not program.waits_for(lambda: _last_step(workdir) > 4 * SAVE_EVERY):
     program.end({0})
@@ -358,6 +413,8 @@ def _notices_flips(lab: Lab) -> bool:
 FAULTS: Mapping[str, Fault] = {
   "flipped byte": _flipped_byte,
   "cut file": _cut_file,
+  "damaged settings": _damaged_settings,
+  "moved workdir": _moved_workdir,
   "lost process": _lost_process,
   "full disk": _full_disk,
   **{
@@ -365,6 +422,7 @@ FAULTS: Mapping[str, Fault] = {
     for moment in _MOMENTS
     for name, stop in _STOPS.items()
   },
+  "damaged small files": _damaged_small_files,
   "second run": _second_run,
 }
 # These need a workdir or a reference of their own.
@@ -420,7 +478,8 @@ def _check_end(workdir: pathlib.Path, reference: pathlib.Path) -> None:
 
 def _is_leftover(path: pathlib.Path) -> bool:
   """Returns whether a file is one that only a running program needs."""
-  return path.name.startswith(".") or "tmp" in path.suffix + path.stem
+  name = path.name
+  return name.startswith(".") or "tmp" in name or name == claim.FILE
 
 
 # Episodes -------------------------------------------------------------------

@@ -186,6 +186,14 @@ def test_an_owner_notices_that_the_workdir_is_gone(tmp_path, quick, replaced):
   assert not path_in(workdir).exists()
 
 
+def test_a_loss_is_told_at_the_end_at_the_latest(tmp_path):
+  held = claim.Claim(tmp_path / "run", print)
+  held.__enter__()
+  (tmp_path / "run").rename(tmp_path / "elsewhere")
+  with pytest.raises(errors.UserError, match="deleted or moved"):
+    held.__exit__(None, None, None)
+
+
 def test_leftovers_of_dead_processes_are_removed(tmp_path):
   dead = subprocess.Popen([sys.executable, "-c", ""])
   dead.wait()

@@ -117,7 +117,7 @@ def _write(
         shape = (count, batch.vectors.shape[1])
         header = {"descr": "<f4", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-      file.write(np.ascontiguousarray(batch.vectors, "<f4"))
+      file.write(np.ascontiguousarray(batch.vectors, "<f4").data)
       labels.append(np.asarray(batch.labels, np.int32))
   found = sum(map(len, labels))
   if found != count or not labels:

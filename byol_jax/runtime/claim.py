@@ -94,10 +94,12 @@ class Claim:
     threading.Thread(target=self._show_life, daemon=True).start()
     return self
 
-  def __exit__(self, *unused_exc_info) -> None:
+  def __exit__(self, kind: type[BaseException] | None, *unused) -> None:
     with self._changing, contextlib.suppress(OSError):
       self._released.set()
       signal.signal(signal.SIGCONT, self._former)
+      if kind is None and (loss := self._loss()):
+        raise errors.UserError(f"{loss}.")
       if _read(self._path).owner == self._owner:
         self._path.unlink()
 
