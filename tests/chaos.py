@@ -427,6 +427,9 @@ FAULTS: Mapping[str, Fault] = {
 }
 # These need a workdir or a reference of their own.
 _ALONE = {"lost process", "full disk"}
+# After the others, at most the steps are to be repeated that were made while the
+# last checkpoint but one was written. A moved run trains on until it notices.
+_LOSE_STEPS = {"flipped byte", "moved workdir"}
 
 
 # What must hold --------------------------------------------------------------
@@ -500,7 +503,7 @@ class Outcome(NamedTuple):
 def episode(lab: Lab, names: Sequence[str], workdir: pathlib.Path) -> Outcome:
   """Lets a run meet faults and returns what became of them."""
   outcome: dict[str, str] = {}
-  texts, lost_steps = [], 0
+  texts, most_to_repeat = [], 0
   try:
     reference = lab.reference(2 if "lost process" in names else 1)
     for name in names:
@@ -512,15 +515,14 @@ def episode(lab: Lab, names: Sequence[str], workdir: pathlib.Path) -> Outcome:
       except Unavailable as reason:
         outcome[name] = "not injected"
         texts.append(f"{name}: {reason}")
-      if _newest_checkpoint(workdir) < before and "byte" not in name:
+      newest = _newest_checkpoint(workdir)
+      to_repeat = _last_step(workdir) - newest
+      if name not in _LOSE_STEPS and (
+        newest < before or to_repeat > 2 * SAVE_EVERY
+      ):
         outcome[name] = "lost"
-        raise Lost(f"checkpoint {before} is gone")
-      lost_steps = max(
-        lost_steps, _last_step(workdir) - _newest_checkpoint(workdir)
-      )
-      if lost_steps > 2 * SAVE_EVERY:
-        outcome[name] = "lost"
-        raise Lost(f"{lost_steps} steps after the newest checkpoint")
+        raise Lost(f"checkpoint {newest} is the newest, {before} was before")
+      most_to_repeat = max(most_to_repeat, to_repeat)
     for program in lab.start(workdir, 2 if "lost process" in names else 1):
       program.end({0})
     _check_end(workdir, reference)
@@ -532,7 +534,7 @@ def episode(lab: Lab, names: Sequence[str], workdir: pathlib.Path) -> Outcome:
       }
     texts.append(f"LOST: {lost} (kept in {workdir})")
   else:
-    texts.append(f"survived, at most {lost_steps} steps to make again")
+    texts.append(f"survived, at most {most_to_repeat} steps to repeat")
   return Outcome(outcome, "; ".join(texts))
 
 
