@@ -1,6 +1,8 @@
 """Features in files: computed once for everything they depend on."""
 
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from byol_jax import errors
 from byol_jax.evaluation.feature_cache import fingerprint, load_or_compute
 from byol_jax.evaluation.features import Features
+from tests import command_line
 
 
 class Compute:
@@ -96,6 +99,41 @@ def test_features_that_cannot_be_written_are_one_line(tmp_path):
   with pytest.raises(errors.UserError, match="Cannot write features") as info:
     load_or_compute(tmp_path / "file" / "train", {}, 7, Compute())
   assert "\n" not in str(info.value)
+
+
+_FILL = """
+import pathlib, sys
+import numpy as np
+from byol_jax import errors
+from byol_jax.evaluation import feature_cache, features
+batch = features.Features(np.ones((9, 20_000), "f"), np.zeros(9, "i"))
+try:
+  feature_cache.load_or_compute(pathlib.Path(sys.argv[1]), {}, 9, lambda: [batch])
+except errors.UserError as error:
+  print(error)
+"""
+
+
+def test_features_on_a_full_disk_are_one_line(tmp_path):
+  """In a process of its own, which a memory map of the file would end."""
+  size = "size=65536"
+  mount = ["mount", "-t", "tmpfs", "-o", size, "tmpfs", tmp_path]
+  if subprocess.run(mount, capture_output=True).returncode:
+    pytest.skip("only root may mount a small disk")
+  try:
+    done = subprocess.run(
+      [sys.executable, "-c", _FILL, tmp_path / "train"],
+      cwd=command_line.ROOT,
+      capture_output=True,
+      text=True,
+    )
+    assert not list(tmp_path.iterdir())
+  finally:
+    subprocess.run(["umount", tmp_path], check=True)
+  assert done.returncode == 0, done.stderr
+  (line,) = done.stdout.splitlines()
+  assert "Cannot write features" in line
+  assert "No space left" in line
 
 
 def test_other_parameters_have_another_fingerprint():

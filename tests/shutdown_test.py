@@ -2,6 +2,7 @@
 
 import gc
 import signal
+import time
 
 import pytest
 
@@ -11,11 +12,12 @@ from byol_jax.runtime import shutdown
 @pytest.fixture(autouse=True)
 def own_handlers():
   """Restores the handlers of the process that runs the tests."""
-  signums = (signal.SIGINT, signal.SIGTERM)
+  signums = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
   before = [signal.getsignal(signum) for signum in signums]
   # An exception that a handler raises inside JAX's garbage collection is lost.
   gc.disable()
   yield
+  signal.alarm(0)
   gc.enable()
   for signum, handler in zip(signums, before, strict=True):
     signal.signal(signum, handler)
@@ -26,14 +28,65 @@ def send(signum):
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_is_remembered_and_the_second_acts(signum):
-  shutdown.stop_on_sigterm()
+def test_the_first_signal_is_remembered_and_only_a_second_ctrl_c_acts(signum):
+  shutdown.stop_on_signals()
   with shutdown.GracefulShutdown() as graceful:
     assert graceful.stop_signal(1) is None
     send(signum)
     assert graceful.stop_signal(2) == signum
-    with pytest.raises((KeyboardInterrupt, shutdown.Interrupted)):
+    send(signal.SIGTERM)  # Some queues send it twice.
+    assert graceful.stop_signal(2) == signum
+    with pytest.raises(shutdown.Interrupted):
+      send(signal.SIGINT)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_does_not_disturb_what_tidies_up(signum):
+  shutdown.stop_on_signals()
+  tidied = []
+
+  def work():
+    try:
       send(signum)
+    finally:
+      send(signal.SIGTERM)
+      send(signal.SIGINT)
+      tidied.append(True)
+
+  with pytest.raises(shutdown.Interrupted) as info:
+    work()
+  assert tidied
+  assert info.value.signum == signum
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_that_python_drops_acts_a_little_later(monkeypatch):
+  monkeypatch.setattr(shutdown, "_AGAIN_SECONDS", 1)
+  shutdown.stop_on_signals()
+
+  def drop(phase, info):
+    del info
+    if phase == "start":
+      gc.callbacks.remove(drop)
+      send(signal.SIGTERM)
+
+  def work():
+    gc.callbacks.append(drop)
+    gc.collect()
+    time.sleep(5)
+
+  with pytest.raises(shutdown.Interrupted) as info:
+    work()
+  assert info.value.signum == signal.SIGTERM
+
+
+def test_signals_are_ignored_once_the_program_ends():
+  shutdown.stop_on_signals()
+  with pytest.raises(shutdown.Interrupted):
+    send(signal.SIGTERM)
+  shutdown.ignore_signals()
+  for signum in (signal.SIGALRM, signal.SIGTERM, signal.SIGINT):
+    send(signum)
 
 
 def test_the_former_handlers_are_back_afterwards():
@@ -45,7 +98,7 @@ def test_the_former_handlers_are_back_afterwards():
 
 
 def test_an_interruption_passes_handlers_of_ordinary_errors():
-  shutdown.stop_on_sigterm()
+  shutdown.stop_on_signals()
 
   def work():
     try:

@@ -40,15 +40,14 @@ def main(argv: Sequence[str]) -> None:
   Otherwise the process ends with 1 for a mistake, with `processes.EXIT_RESUMABLE`
   if the same command resumes the run, and with 130 after Ctrl-C.
   """
-  shutdown.stop_on_sigterm()
+  shutdown.stop_on_signals()
   try:
     _run_mode(argv)
+    shutdown.ignore_signals()
   except errors.UserError as error:
     _fail(f"Error: {error}", _EXIT_MISTAKE)
-  except KeyboardInterrupt:
-    # Outside of training, nothing is lost.
-    processes.exit_process(_EXIT_CTRL_C)
   except shutdown.Interrupted as interrupted:
+    shutdown.ignore_signals()
     messages.say(str(interrupted))
     by_queue = interrupted.signum == signal.SIGTERM
     processes.exit_process(
@@ -76,9 +75,10 @@ def _run_mode(argv: Sequence[str]) -> None:
     config = encoder_file.config_for(config, options.encoder)
   config_lib.validate(config)
   _set_up_jax(config, options)
-  if options.mode != "pretrain" or not processes.is_multiprocess():
-    # `initialize` installed JAX's handler, which only a training loop asks.
-    shutdown.stop_on_sigterm()
+  if options.mode != "pretrain":
+    # With several processes, `initialize` has installed JAX's handler of SIGTERM,
+    # which only a training loop asks.
+    shutdown.stop_on_signals()
   messages.say(f"Workdir: {options.workdir}")
   modes.MODES[options.mode](runs.prepare(config, options.workdir), options)
   messages.say(f"Done: {options.workdir}")
@@ -107,6 +107,7 @@ def _is_lost_process(error: Exception) -> bool:
 
 def _fail(message: str, code: int, *, alone: bool = False) -> NoReturn:
   """Prints a message, names the process if there are several, and exits."""
+  shutdown.ignore_signals()
   if processes.is_multiprocess():
     message = f"Process {jax.process_index()}: {message}"
   print(message, file=sys.stderr, flush=True)

@@ -3,7 +3,8 @@
 A mode imports `reporting` where it draws: matplotlib would delay the first step.
 """
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 
 from byol_jax import errors
 from byol_jax.cli import messages
@@ -11,14 +12,32 @@ from byol_jax.cli.flags import Options
 from byol_jax.evaluation import embed, protocols, results, runner
 from byol_jax.interop import encoder_file
 from byol_jax.learning.learner import TrainState
-from byol_jax.runtime import processes, shutdown
+from byol_jax.runtime import claim, processes, shutdown
 from byol_jax.training import loop, restore, workdir_files
 from byol_jax.training.runs import Run
 
 
 def _pretrain(run: Run, options: Options) -> None:
-  """Trains and evaluates a run, unless that is done, and draws its pictures."""
+  """Trains, evaluates and draws a run, alone in its workdir."""
   del options
+  with _claimed(run):
+    _train_and_evaluate(run)
+
+
+@contextlib.contextmanager
+def _claimed(run: Run) -> Iterator[None]:
+  """Claims the workdir by the primary process, whose refusal ends all."""
+  with contextlib.ExitStack() as held:
+
+    def hold() -> None:
+      held.enter_context(claim.Claim(run.workdir, messages.say))
+
+    processes.broadcast_from_primary(hold)
+    yield
+
+
+def _train_and_evaluate(run: Run) -> None:
+  """Trains and evaluates a run, unless that is done, and draws its pictures."""
   # Mistakes show before training, not after it.
   results.check_same_encoder(run)
   names = processes.primary_first(lambda: protocols.selected(run))
@@ -27,7 +46,7 @@ def _pretrain(run: Run, options: Options) -> None:
   messages.describe_network(run)
   messages.describe_plan(run)
   state, was_finished = loop.pretrain(run)
-  shutdown.stop_on_sigterm()
+  shutdown.stop_on_signals()
   if was_finished and processes.broadcast_from_primary(
     lambda: results.is_complete(run)
   ):

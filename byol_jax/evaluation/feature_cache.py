@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import pathlib
 import shutil
 import tempfile
@@ -94,16 +93,13 @@ def load_or_compute(
 def _primary_temporary_folder(folder: pathlib.Path) -> pathlib.Path:
   """Makes the primary process' folder for unfinished files."""
 
-  def path_of(pid: int) -> pathlib.Path:
-    return folder.with_name(f"{folder.name}.{pid}.tmp")
-
-  def make() -> int:
-    path = path_of(os.getpid())
+  def make() -> str:
+    path = files.temporary_path(folder)
     with files.report_write_errors(f"features to {path}", WRITE_REMEDY):
       path.mkdir(parents=True, exist_ok=True)
-    return os.getpid()
+    return path.name
 
-  return path_of(processes.broadcast_from_primary(make))
+  return folder.with_name(processes.broadcast_from_primary(make))
 
 
 def _write(
@@ -113,20 +109,20 @@ def _write(
   compute: Callable[[], Iterator[Features]],
 ) -> None:
   """Writes vectors, labels and, last, the key with all checksums."""
-  end, vectors = 0, None
-  for batch in compute():
-    if vectors is None:
-      vectors = np.lib.format.open_memmap(
-        folder / _VECTORS, "w+", np.float32, (count, batch.vectors.shape[1])
-      )
-      labels = np.zeros((count, *batch.labels.shape[1:]), np.int32)
-    start, end = end, end + len(batch.labels)
-    vectors[start:end] = batch.vectors
-    labels[start:end] = batch.labels
-  if end != count or vectors is None:
-    raise RuntimeError(f"{end} examples came where there are {count}.")
-  vectors.flush()
-  np.save(folder / _LABELS, labels)
+  labels: list[np.ndarray] = []
+  # Not through a memory map: on a full disk, the system would kill the program.
+  with (folder / _VECTORS).open("wb") as file:
+    for batch in compute():
+      if not labels:
+        shape = (count, batch.vectors.shape[1])
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+      file.write(np.ascontiguousarray(batch.vectors, "<f4").data)
+      labels.append(np.asarray(batch.labels, np.int32))
+  found = sum(map(len, labels))
+  if found != count or not labels:
+    raise RuntimeError(f"{found} examples came where there are {count}.")
+  np.save(folder / _LABELS, np.concatenate(labels))
   checksums = {name: _checksum(folder / name) for name in (_VECTORS, _LABELS)}
   checksums[_ABOUT] = _checksum_of_key(cache_key)
   about = {"about": cache_key, "checksums": checksums}

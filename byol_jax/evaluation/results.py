@@ -4,7 +4,7 @@ import json
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict, get_type_hints
 
 from byol_jax import errors
 from byol_jax.data import registry
@@ -16,7 +16,7 @@ from byol_jax.evaluation.eval_model import (
   baseline_names,
 )
 from byol_jax.evaluation.feature_cache import WRITE_REMEDY
-from byol_jax.runtime import files, processes
+from byol_jax.runtime import files, processes, writers
 from byol_jax.training import runs
 
 _FILE = "results.json"
@@ -73,9 +73,42 @@ Results = dict[str, Result]  # By name, such as linear/top1.
 
 
 def read(workdir: pathlib.Path) -> Results:
-  """Returns the contents of a workdir's `results.json`, {} without one."""
+  """Returns the contents of a workdir's `results.json`, {} without one.
+
+  A damaged file is kept as `results.json.damaged`, and its whole entries go on.
+
+  Raises:
+    UserError: if the file cannot be read.
+  """
   path = workdir / _FILE
-  return json.loads(path.read_text()) if path.exists() else {}
+  if not path.exists():
+    return {}
+  whole: Results = {}
+  try:
+    found = files.read_json(path)
+    whole = {name: entry for name, entry in found.items() if _is_result(entry)}
+    if whole != found:
+      damaged = ", ".join(sorted(found.keys() - whole.keys()))
+      raise files.DamagedError(f"{damaged} are no results")
+  except files.DamagedError as error:
+    if processes.is_primary():
+      files.set_aside(path, error, _to_text(whole) if whole else "")
+  return whole
+
+
+def _is_result(entry: Any) -> bool:
+  """Returns whether an entry has what every result has."""
+  hints = get_type_hints(Result)
+  return isinstance(entry, dict) and all(
+    isinstance(
+      entry.get(key), (int, float) if hints[key] is float else hints[key]
+    )
+    for key in Result.__required_keys__
+  )
+
+
+def _to_text(results: Results) -> str:
+  return json.dumps(results, indent=2) + "\n"
 
 
 def add(workdir: pathlib.Path, new: Mapping[str, Result]) -> Results:
@@ -88,8 +121,7 @@ def add(workdir: pathlib.Path, new: Mapping[str, Result]) -> Results:
     UserError: if the file cannot be written.
   """
   results = read(workdir) | dict(new)
-  text = json.dumps(results, indent=2) + "\n"
-  _write(workdir / _FILE, text.encode())
+  _write(workdir / _FILE, _to_text(results))
   return results
 
 
@@ -112,17 +144,17 @@ def append_history(
     for name, result in results.items()
     if result["network"] == NETWORKS[ONLINE] and result["step"] == step
   }
-  before = path.read_bytes() if path.exists() else b""
-  line = json.dumps({"step": step, **values}) + "\n"
-  _write(path, before + line.encode())
+  if processes.is_primary():
+    rows = [*writers.read_undamaged(path), {"step": step, **values}]
+    _write(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def _write(path: pathlib.Path, contents: bytes) -> None:
+def _write(path: pathlib.Path, text: str) -> None:
   """Replaces a whole file, in the primary process."""
   if not processes.is_primary():
     return
   with files.atomic_write(path, WRITE_REMEDY) as file:
-    file.write_bytes(contents)
+    file.write_text(text)
 
 
 def full_name(

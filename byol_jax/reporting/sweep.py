@@ -34,7 +34,7 @@ def write(folder: pathlib.Path) -> pathlib.Path:
     UserError: no run has results, runs differ in anything that was not swept,
       or a file cannot be written.
   """
-  sweep = sweeps.from_json((folder / sweeps.FILE).read_text())
+  sweep = _read(folder / sweeps.FILE)
   results = {
     name: {
       run: read_results(run) for run in tables.find_workdirs(folder / name)
@@ -68,6 +68,22 @@ def write(folder: pathlib.Path) -> pathlib.Path:
     lines,
   )
   return folder / _FILE
+
+
+def _read(path: pathlib.Path) -> sweeps.Sweep:
+  try:
+    return sweeps.from_json(path.read_text())
+  except (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RecursionError,
+  ) as error:
+    raise errors.UserError(
+      f"{path} is damaged; start launch/sweep.py again, which writes it and"
+      " leaves finished runs alone."
+    ) from error
 
 
 def _metric_values(

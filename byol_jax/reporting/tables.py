@@ -100,8 +100,8 @@ def write_table(
     "|" + "---|" * len(header),
     *(f"| {' | '.join(line)} |" for line in lines),
   ]
-  with files.report_write_errors(path, REMEDY):
-    path.write_text("\n".join(text) + "\n")
+  with files.atomic_write(path, REMEDY) as file:
+    file.write_text("\n".join(text) + "\n")
 
 
 def rows_of(

@@ -2,11 +2,16 @@
 
 import os
 import signal
-from typing import Any, NoReturn
+import sys
+from typing import Any
 
 from jax.experimental import multihost_utils
 
+from byol_jax import errors
 from byol_jax.runtime import processes
+
+# Our choice: longer than most endings, which the repetition then never sees.
+_AGAIN_SECONDS = 5
 
 
 class Interrupted(BaseException):  # `except Exception` must not catch it.
@@ -33,24 +38,52 @@ class Interrupted(BaseException):  # `except Exception` must not catch it.
     self.signum = signum
 
 
-def stop_on_sigterm() -> None:
-  """Makes SIGTERM raise `Interrupted` wherever the program is."""
+def stop_on_signals() -> None:
+  """Makes SIGTERM and Ctrl-C raise `Interrupted` wherever the program is."""
+  for signum in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(signum, _stop)
 
-  def stop(signum: int, frame: Any) -> NoReturn:
-    del frame
+
+def ignore_signals() -> None:
+  """Lets the program end undisturbed, which takes seconds from here."""
+  for signum in (signal.SIGALRM, signal.SIGTERM, signal.SIGINT):
+    signal.signal(signum, signal.SIG_IGN)
+
+
+def is_ending() -> bool:
+  """Returns whether an error that ends the program is on its way.
+
+  Blocks such as `finally` tidy up then, which another error would cut short.
+  """
+  error = sys.exception()
+  while error is not None:
+    if isinstance(error, Interrupted | errors.UserError):
+      return True
+    error = error.__context__
+  return False
+
+
+def _stop(signum: int, frame: Any) -> None:
+  """Raises `Interrupted`, unless the program is ending.
+
+  Python drops an error that is raised while it collects garbage or finalises an
+  object, so the error is raised again until `ignore_signals`.
+  """
+  del frame
+  signal.signal(signal.SIGALRM, lambda *_: _stop(signum, None))
+  signal.alarm(_AGAIN_SECONDS)
+  if not is_ending():
     raise Interrupted(signum)
-
-  signal.signal(signal.SIGTERM, stop)
 
 
 class GracefulShutdown:
   """Remembers SIGTERM and SIGINT, so that a training loop can save first.
 
-  A context manager; a second signal has its former effect. In a run of several
-  processes a signal to one of them stops all after the same step. JAX tells
-  them about it: its handler of SIGTERM is installed since
-  `processes.initialize`, and ignores a second one. SIGINT is therefore sent on
-  as SIGTERM.
+  A context manager. Queues may send SIGTERM twice, so only a second Ctrl-C has
+  its former effect, for people in a hurry. In a run of several processes a
+  signal to one of them stops all after the same step. JAX tells them about it:
+  its handler of SIGTERM is installed since `processes.initialize`, and ignores
+  a second one. SIGINT is therefore sent on as SIGTERM.
   """
 
   def __enter__(self) -> "GracefulShutdown":
@@ -80,17 +113,14 @@ class GracefulShutdown:
 
   def _remember(self, signum: int, frame: Any) -> None:
     del frame
-    self._received = signum
-    self._restore()
+    self._received = self._received or signum
+    signal.signal(signal.SIGINT, self._former[signal.SIGINT])
 
   def _send_sigterm(self, signum: int, frame: Any) -> None:
     del signum, frame
     os.kill(os.getpid(), signal.SIGTERM)
-    self._restore()
-
-  def _restore(self) -> None:
-    for signum, handler in self._former.items():
-      signal.signal(signum, handler)
+    signal.signal(signal.SIGINT, self._former[signal.SIGINT])
 
   def __exit__(self, *exc_info) -> None:
-    self._restore()
+    for signum, handler in self._former.items():
+      signal.signal(signum, handler)

@@ -4,7 +4,6 @@ A training loop holds a list of writers. Each has `write(step, scalars)`, where
 `scalars` maps flat names such as `train/loss` to numbers, and `close()`.
 """
 
-import contextlib
 import json
 import math
 import os
@@ -12,7 +11,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import tqdm
 from tensorboardX import event_file_writer, summary
@@ -51,8 +50,9 @@ class JsonlWriter:
   A line is in the file when `write` returns.
 
   Args:
-    path: of the file. Lines of an earlier run after `resume_step`, and lines
-      torn by a kill, are dropped, so that the file holds every step once.
+    path: of the file. Lines of an earlier run after `resume_step`, and a line
+      torn by a kill, are dropped, so that the file holds every step once. If
+      other lines are damaged, the file is kept as `NAME.damaged`.
     resume_step: the step that training resumes from, 0 at its start.
 
   Raises:
@@ -62,8 +62,8 @@ class JsonlWriter:
   def __init__(self, path: str | os.PathLike, resume_step: int):
     self._path = pathlib.Path(path)
     with files.atomic_write(self._path, _REMEDY) as file:
-      rows = read_jsonl(self._path)
-      kept = [row for row in rows if (row["step"] or 0) <= resume_step]
+      rows = read_undamaged(self._path)
+      kept = [row for row in rows if row["step"] <= resume_step]
       file.write_text("".join(map(_to_line, kept)))
     with files.report_write_errors(self._path, _REMEDY):
       self._file = self._path.open("a")
@@ -208,21 +208,52 @@ class _Lines:
     sys.stderr.flush()
 
 
-def read_jsonl(path: str | os.PathLike) -> list[dict[str, float | None]]:
+def read_jsonl(path: str | os.PathLike) -> list[dict[str, Any]]:
   """Returns the rows that a `JsonlWriter` wrote.
 
   Args:
     path: of the file.
 
   Returns:
-    One dictionary per line, without torn lines; [] if there is no file.
+    One dictionary per line, with an integer `step` and numbers or None, without
+    damaged lines; [] if there is no file.
   """
-  path = pathlib.Path(path)
-  rows = []
-  for line in path.read_text().splitlines() if path.exists() else ():
-    with contextlib.suppress(json.JSONDecodeError):  # Torn by a kill.
-      rows.append(json.loads(line))
+  rows = map(_to_row, _lines(pathlib.Path(path)))
+  return [row for row in rows if row is not None]
+
+
+def read_undamaged(path: pathlib.Path) -> list[dict[str, Any]]:
+  """Returns the rows like `read_jsonl`; keeps a damaged file as `NAME.damaged`.
+
+  A last line that was torn by a kill is no damage.
+  """
+  rows = read_jsonl(path)
+  damaged = len([x for x in _lines(path) if x.endswith("\n")]) - len(rows)
+  if damaged > 0:
+    reason = f"{damaged} lines are no rows of metrics"
+    files.set_aside(path, reason, "".join(map(_to_line, rows)))
   return rows
+
+
+def _lines(path: pathlib.Path) -> list[str]:
+  """Returns the lines of a file with their ends; [] without one."""
+  if not path.exists():
+    return []
+  return path.read_text(errors="replace").splitlines(keepends=True)
+
+
+def _to_row(line: str) -> dict[str, Any] | None:
+  """Returns the row in a line; None if the line is damaged."""
+  try:
+    row = json.loads(line)
+  except (ValueError, RecursionError):
+    return None
+  is_row = (
+    isinstance(row, dict)
+    and isinstance(row.get("step"), int)
+    and all(isinstance(value, int | float | None) for value in row.values())
+  )
+  return row if is_row else None
 
 
 def _to_line(row: Mapping[str, float | None]) -> str:

@@ -51,11 +51,24 @@ def checkpoint_steps(workdir: pathlib.Path) -> list[int]:
 
 
 def read_settings(workdir: pathlib.Path) -> dict[str, Any]:
-  """Returns the settings in `config.json`, by dotted key; {} without the file."""
+  """Returns the settings in `config.json`, by dotted key; {} without the file.
+
+  Raises:
+    UserError: the file is damaged or cannot be read.
+  """
   path = workdir / _CONFIG_FILE
   if not path.exists():
     return {}
-  return convert.flatten(json.loads(path.read_text()))
+  try:
+    settings = convert.flatten(files.read_json(path))
+    if not settings:
+      raise files.DamagedError("it holds no settings")
+  except files.DamagedError as error:
+    raise errors.UserError(
+      f"{path} is damaged: {error}; put back a copy, or move it away to go on"
+      " with the settings of this command."
+    ) from error
+  return settings
 
 
 def settings_of(workdir: pathlib.Path) -> dict[str, Any]:
