@@ -27,6 +27,8 @@ def describe_data(run: Run) -> None:
     f" {run.config.model.encoder.stem}; mean {_numbers(data.mean)}, std"
     f" {_numbers(data.std)}."
   )
+  if bits := run.source.bits:
+    say(f"Images of more than 8 bits are scaled from {bits} bits to 8.")
   if run.source.broken and processes.is_primary():
     path = workdir_files.write_broken_files(run.workdir, run.source.broken)
     say(f"{len(run.source.broken)} files cannot be used; see {path}.")

@@ -1,15 +1,15 @@
 """Writes the images of a folder as tfds records."""
 
-import io
 import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from byol_jax import errors
-from byol_jax.data import statistics
-from byol_jax.data.folder_inspect import BrokenFile, Image, decode_rgb, read
+from byol_jax.data import pixels, statistics
+from byol_jax.data.folder_inspect import BrokenFile, Image, read
 from byol_jax.data.folder_scan import valid_unicode
 from byol_jax.data.thread_map import thread_map
 
@@ -28,6 +28,16 @@ class Contents(NamedTuple):
   classes: Sequence[str]
   splits: Mapping[str, Sequence[Image]]
   broken: Sequence[BrokenFile]
+
+  @property
+  def images(self) -> list[Image]:
+    """The images of all splits."""
+    return [image for split in self.splits.values() for image in split]
+
+  @property
+  def has_turned_images(self) -> bool:
+    """Whether any image is to be turned after decoding."""
+    return any(image.orientation > 1 for image in self.images)
 
 
 def write(contents: Contents, data_dir: str, config_name: str) -> None:
@@ -85,6 +95,8 @@ class FolderBuilder(tfds.core.GeneratorBasedBuilder):
     }
     if self._contents.classes:
       features["label"] = tfds.features.ClassLabel(names=self._contents.classes)
+    if self._contents.has_turned_images:
+      features[pixels.ORIENTATION] = tfds.features.Scalar(np.int32)
     return tfds.core.DatasetInfo(
       builder=self,
       description=f"Images from {valid_unicode(self._contents.root)}.",
@@ -104,27 +116,27 @@ class FolderBuilder(tfds.core.GeneratorBasedBuilder):
       example = {"image": data, "file": valid_unicode(image.file.path)}
       if self._contents.classes:
         example["label"] = image.file.label
+      if self._contents.has_turned_images:
+        example[pixels.ORIENTATION] = image.orientation
       yield os.fsencode(image.file.path), example
 
   def _encode(self, image: Image) -> bytes:
-    data = read(self._contents.root, image.file)
+    data, file_format, _ = read(self._contents.root, image.file)
     if image.is_stored_unchanged:
       return data
-    png = io.BytesIO()
-    decode_rgb(data).save(png, "PNG")
-    return png.getvalue()
+    return pixels.encode(pixels.decode(data, file_format, image.bits or 16))
 
 
 def _metadata(contents: Contents) -> tfds.core.MetadataDict:
   """Returns what is stored beside the records, for `image_folder` to read."""
-  images = [image for split in contents.splits.values() for image in split]
   measured = statistics.summarize(
     [image.moments for image in contents.splits["train"]],
-    [image.side for image in images],
+    [image.side for image in contents.images],
   )
   return tfds.core.MetadataDict(
     broken=contents.broken,
     mean=measured.mean,
     std=measured.std,
     side=measured.side,
+    bits=max(image.bits for image in contents.images),
   )

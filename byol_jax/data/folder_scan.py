@@ -87,5 +87,5 @@ def _walk(
       continue
     if stat.S_ISDIR(info.st_mode):
       yield from _walk(root, path, excluded | {real})
-    elif stat.S_ISREG(info.st_mode):
+    else:
       yield path, info.st_size, info.st_mtime_ns

@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import PIL.Image
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import read_only_builder
 
@@ -26,6 +25,9 @@ from byol_jax.data.folder_splits import class_names, split_images
 from byol_jax.data.registry import Statistics
 
 LABELS = ("folders", "none")
+# The version of what records hold of an image file. Increase it to write all
+# folders again.
+_PIXELS = 2
 
 
 class ImageFolder(NamedTuple):
@@ -36,11 +38,13 @@ class ImageFolder(NamedTuple):
     broken: files that are left out, sorted by path.
     statistics: of the channels of the split train, and of the short sides of
       all images.
+    bits: significant bits of values of more than 8 bits; 0 if there are none.
   """
 
   builder: tfds.core.DatasetBuilder
   broken: list[BrokenFile]
   statistics: Statistics
+  bits: int
 
 
 def load(root: str, options: schema.DataConfig) -> ImageFolder:
@@ -109,7 +113,7 @@ def config_name(
   # Records on disk are found by the hash of this text, so its form is fixed.
   # The class File was called _File when the first records were written.
   listed = ", ".join(f"_{file!r}" for file in files)
-  text = f"({root!r}, {labels!r}, {test_share!r}, [{listed}])"
+  text = f"({root!r}, {labels!r}, {test_share!r}, [{listed}], {_PIXELS})"
   digest = hashlib.sha256(text.encode()).hexdigest()
   name = re.sub(r"[^A-Za-z0-9_.-]+", "_", os.path.basename(root))[:60]
   return f"{name or 'root'}-{digest[:8]}"
@@ -117,10 +121,9 @@ def config_name(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-  """Silences tfds and Pillow, and makes too large images raise an error."""
+  """Silences tfds and Pillow."""
   with tfds_store.quiet_tfds(), warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
     yield
 
 
@@ -146,7 +149,7 @@ def _require_images(
     path, reason = broken[0] if broken else (root, "no files in it")
     raise errors.UserError(
       f"{root} holds no images to train on; first problem: {path} ({reason});"
-      " set root to a folder of JPEG, PNG, BMP or GIF files."
+      " set root to a folder of JPEG, PNG, WebP or TIFF files."
     )
 
 
@@ -174,6 +177,7 @@ def _open(path: str) -> ImageFolder:
       Statistics(
         tuple(metadata["mean"]), tuple(metadata["std"]), metadata["side"]
       ),
+      metadata["bits"],
     )
   except (OSError, ValueError, KeyError) as error:
     raise errors.UserError(

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
@@ -27,12 +28,15 @@ class Source(NamedTuple):
     dataset: where the data set comes from and what its splits are for.
     num_classes: number of classes; 0 if there are no labels.
     broken: files of a folder of images that are left out.
+    bits: significant bits that images of more than 8 bits per value are scaled
+      from; 0 if there are none.
   """
 
   builder: tfds.core.DatasetBuilder
   dataset: Dataset
   num_classes: int
   broken: Sequence[BrokenFile] = ()
+  bits: int = 0
 
   @property
   def is_multi_label(self) -> bool:
@@ -111,7 +115,9 @@ def load_folder(root: str, options: schema.DataConfig) -> Source:
     test="test" if "test" in folder.builder.info.splits else "",
   )
   num_classes = _num_classes(folder.builder, dataset)
-  return Source(folder.builder, dataset, num_classes, folder.broken)
+  return Source(
+    folder.builder, dataset, num_classes, folder.broken, folder.bits
+  )
 
 
 def split_info(source: Source, split: str) -> tfds.core.SplitInfo:
@@ -161,6 +167,26 @@ def _num_classes(builder: tfds.core.DatasetBuilder, dataset: Dataset) -> int:
   return label.num_classes if is_class else 0
 
 
+def _check_image(builder: tfds.core.DatasetBuilder) -> None:
+  """Raises `UserError` unless there are images that training decodes rightly."""
+  features = dict(builder.info.features)
+  path = os.path.join(str(builder.data_dir), "features.json")
+  image = features.get("image")
+  if not isinstance(image, tfds.features.Image):
+    raise errors.UserError(
+      f"{path} names {', '.join(sorted(features))}, but no image called 'image';"
+      " prepare the data set with one."
+    )
+  channels = image.shape[-1]
+  if image.dtype != np.uint8 or channels not in (None, 0, 1, 3):
+    raise errors.UserError(
+      f"{path} describes images of {np.dtype(image.dtype).name} and"
+      f" {channels} channels, but only uint8 and 1 or 3 channels can be read;"
+      " write the images to files and set data.dataset=folder, which scales 16"
+      " bits and puts transparent images on white."
+    )
+
+
 def _check(builder: tfds.core.DatasetBuilder) -> None:
   """Raises `UserError` unless all records on disk can be read."""
   info = builder.info
@@ -169,13 +195,7 @@ def _check(builder: tfds.core.DatasetBuilder) -> None:
       f"{builder.data_dir} holds {info.file_format.value} files, but only"
       " tfrecord can be read; prepare it again with file_format='tfrecord'."
     )
-  features = dict(info.features)
-  if not isinstance(features.get("image"), tfds.features.Image):
-    raise errors.UserError(
-      f"{os.path.join(str(builder.data_dir), 'features.json')} names"
-      f" {', '.join(sorted(features))}, but no image called 'image'; prepare"
-      " the data set with one."
-    )
+  _check_image(builder)
   existing = set(tf.io.gfile.listdir(str(builder.data_dir)))
   for split in info.splits.values():
     for path in split.filepaths:
