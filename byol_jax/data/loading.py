@@ -178,9 +178,9 @@ def _check_image(builder: tfds.core.DatasetBuilder) -> None:
       " prepare the data set with one."
     )
   channels = image.shape[-1]
-  if image.dtype != np.uint8 or channels not in (None, 0, 1, 3):
+  if image.np_dtype != np.uint8 or channels not in (None, 0, 1, 3):
     raise errors.UserError(
-      f"{path} describes images of {np.dtype(image.dtype).name} and"
+      f"{path} describes images of {np.dtype(image.np_dtype).name} and"
       f" {channels} channels, but only uint8 and 1 or 3 channels can be read;"
       " write the images to files and set data.dataset=folder, which scales 16"
       " bits and puts transparent images on white."

@@ -6,6 +6,7 @@ docs/data.md lists what happens to which kind of image.
 import functools
 import io
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,8 +28,11 @@ _PHOTO_OPTIONS: dict[str, Any] = {"quality": 95, "subsampling": 0}
 # A PNG may hold its orientation behind the pixels, so Pillow decodes a PNG to
 # look for it. These bytes stand before an orientation wherever there is one.
 _PNG_METADATA = re.compile(rb"eXIf|Raw profile type exif|XML:com\.adobe\.xmp")
-# TIFF 6.0, section 8, and DNG 1.7: the first page of camera RAW is a thumbnail.
-_SUBFILE_TYPE, _REDUCED, _DNG_VERSION = 254, 1, 50706
+# Tags of TIFF 6.0, section 8, and DNG 1.7, and values of them.
+_SUBFILE_TYPE, _REDUCED = 254, 1
+_BITS_PER_SAMPLE = 258
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
+_DNG_VERSION = 50706
 
 
 class UnsupportedError(ValueError):
@@ -78,21 +82,15 @@ def decode(data: bytes, file_format: str, bits: int = 16) -> Decoded:
     shallow, found_bits = _reduce(image, data, bits)
     alpha = _alpha(shallow)
     to_srgb = _to_srgb(image.info.get("icc_profile"), _mode(shallow))
-    pixels = None
-    is_plain = (
-      alpha is None and to_srgb is None and (bits == 16 or not found_bits)
-    )
+    is_photo = image.format in _PHOTO_FORMATS
+    is_plain = alpha is None and to_srgb is None
     if is_plain and image.format in _TRAINING_FORMATS:
       pixels = _decode_as_training(data)
-    return Decoded(
-      np.asarray(_flatten(shallow, alpha, to_srgb))
-      if pixels is None
-      else pixels,
-      orientation,
-      pixels is not None,
-      found_bits,
-      image.format in _PHOTO_FORMATS,
-    )
+      # Of 16-bit values, TensorFlow takes the highest 8 bits.
+      if pixels is not None and (bits == 16 or not found_bits):
+        return Decoded(pixels, orientation, True, found_bits, is_photo)
+    pixels = np.asarray(_flatten(shallow, alpha, to_srgb))
+    return Decoded(pixels, orientation, False, found_bits, is_photo)
 
 
 def encode(decoded: Decoded) -> bytes:
@@ -135,7 +133,8 @@ def _check(image: PIL.Image.Image) -> None:
     raise UnsupportedError(
       f"nothing says what is {what} in mode {image.mode}; save it as 16-bit PNG"
     )
-  tags = getattr(image, "tag_v2", {})
+  tags = _tags(image)
+  # The first page of camera RAW is a thumbnail.
   if tags.get(_SUBFILE_TYPE, 0) & _REDUCED or _DNG_VERSION in tags:
     raise UnsupportedError("camera RAW; develop it to JPEG or PNG")
 
@@ -154,28 +153,56 @@ def _orientation(image: PIL.Image.Image, data: bytes) -> int:
 def _reduce(
   image: PIL.Image.Image, data: bytes, bits: int
 ) -> tuple[PIL.Image.Image, int]:
-  """Returns an image of 8 bits, and the significant bits of the largest value.
+  """Returns an image of 8 bits, and the significant bits of the largest value."""
+  values = _deep_values(image, data)
+  if values is None:
+    return image, 0
+  is_colour, has_alpha = values.ndim == 3, values.shape[2:] == (4,)
+  colours = values[..., :3] if is_colour else values
+  if colours.min() < 0 or colours.max() >= 2**16:
+    raise UnsupportedError(
+      f"values from {colours.min()} to {colours.max()} do not fit 16 bits"
+    )
+  found_bits = max(int(colours.max()).bit_length(), 8)
+  if not is_colour and _tags(image).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+    colours = 2**bits - 1 - colours
+  reduced = (colours >> (bits - 8)).astype(np.uint8)
+  if has_alpha:
+    reduced = np.dstack([reduced, (values[..., 3] >> 8).astype(np.uint8)])
+  return PIL.Image.fromarray(reduced), found_bits
 
-  Pillow only has the higher 8 bits of 16-bit colours. TensorFlow has all of
-  them in PNG.
+
+def _deep_values(image: PIL.Image.Image, data: bytes) -> np.ndarray | None:
+  """Returns values of more than 8 bits, None if there are none.
+
+  Returns:
+    [H, W] of any integers, or [H, W, 3 or 4] uint16, the last channel alpha.
   """
   if image.format == "PNG" and data[24] == 16:  # The depth in the header.
-    values = tf.io.decode_png(data, channels=4, dtype=tf.uint16).numpy()
-    alpha = values[..., 3:] >> 8
-    values = values[..., :3]
-  elif image.mode.startswith("I"):
-    values, alpha = np.asarray(image), None
-  else:
-    return image, 0
-  if values.min() < 0 or values.max() >= 2**16:
-    raise UnsupportedError(
-      f"values from {values.min()} to {values.max()} do not fit 16 bits"
-    )
-  found_bits = max(int(values.max()).bit_length(), 8)
-  values = values >> (bits - 8)
-  if alpha is not None:
-    values = np.concatenate([values, alpha], -1)
-  return PIL.Image.fromarray(values.astype(np.uint8)), found_bits
+    return tf.io.decode_png(data, channels=4, dtype=tf.uint16).numpy()
+  if image.mode.startswith("I"):
+    return np.asarray(image)
+  is_deep = _tags(image).get(_BITS_PER_SAMPLE, (8,))[0] == 16
+  if not is_deep or image.mode not in ("RGB", "RGBA"):
+    return None
+  # Pillow only reads the higher byte of the colours of a TIFF. It reads the
+  # other one if it is told the other order of bytes.
+  with PIL.Image.open(io.BytesIO(data), formats=["TIFF"]) as low:
+    tiles = []
+    for tile in low.tile:
+      args: Any = tile.args
+      mode, *rest = args
+      if not re.fullmatch("RGB[AX]?;16[LBN]", mode):
+        raise UnsupportedError("a rare form of 16-bit TIFF; save it as PNG")
+      other = mode[:-1] + ("L" if mode.endswith("B") else "B")
+      tiles.append(tile._replace(args=(other, *rest)))
+    low.tile = tiles
+    return np.asarray(image).astype(np.uint16) << 8 | np.asarray(low)
+
+
+def _tags(image: PIL.Image.Image) -> Mapping[int, Any]:
+  """Returns the tags of a TIFF; none of other images."""
+  return getattr(image, "tag_v2", {})
 
 
 def _alpha(image: PIL.Image.Image) -> PIL.Image.Image | None:
