@@ -52,6 +52,8 @@ setuptools.setup(
     "test": [
       "hypothesis>=6",
       "mypy==2.4.1",  # Exact: the next release may object to today's code.
+      "pillow-heif>=0.16",  # With the next, the extra `formats`.
+      "pillow-jxl-plugin>=1.3",
       "pytest>=8",
       "pytest-xdist>=3.7",  # Two processes: tests mostly wait for compilation.
       "ruff==0.17.6",
