@@ -35,7 +35,7 @@ setuptools.setup(
     "numpy>=2",
     "optax>=0.2.5",
     "orbax-checkpoint>=0.11",
-    "pillow>=10",  # Checks the files of a folder.
+    "pillow>=10.1",  # Checks the files of a folder.
     "safetensors>=0.5",  # The encoder in one file, for any framework.
     "tensorboardX>=2.6",  # TensorBoard's files without TensorFlow.
     # TensorFlow only reads and augments images: its CPU build will do.
@@ -47,10 +47,13 @@ setuptools.setup(
   extras_require={
     "cuda12": ["jax[cuda12]>=0.10"],
     "tpu": ["jax[tpu]>=0.10"],
+    "formats": ["pillow-heif>=0.16", "pillow-jxl-plugin>=1.3"],  # Of photos.
     "launch": ["submitit>=1.5"],  # Sweeps as SLURM jobs.
     "test": [
       "hypothesis>=6",
       "mypy==2.4.1",  # Exact: the next release may object to today's code.
+      "pillow-heif>=0.16",  # With the next, the extra `formats`.
+      "pillow-jxl-plugin>=1.3",
       "pytest>=8",
       "pytest-xdist>=3.7",  # Two processes: tests mostly wait for compilation.
       "ruff==0.17.6",

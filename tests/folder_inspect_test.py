@@ -1,8 +1,11 @@
 """Which files of a folder count as images, and which of them are re-encoded."""
 
+import contextlib
 import io
 import os
+import socket
 import zipfile
+import zlib
 
 import numpy as np
 import PIL.Image
@@ -11,10 +14,12 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from byol_jax.data import folder_inspect
+from byol_jax.data.folder_scan import File
 from tests.image_folders import (
   PHOTOS,
   encoded,
   fill,
+  insert_chunk,
   load,
   photo,
   split_names,
@@ -78,7 +83,7 @@ BROKEN = {
   "garbage.jpg": (photo()[:640] + bytes(999), "truncated or corrupt: "),
   "float.tif": (
     encoded(PIL.Image.fromarray(DEEP.astype(np.float32)), "TIFF"),
-    "truncated or corrupt: nothing says what is white in mode F",
+    "nothing says what is white in mode F; save it as 16-bit PNG",
   ),
 }
 
@@ -138,20 +143,79 @@ def test_what_is_no_image_is_not_read_to_its_end(tmp_path):
   )
   os.truncate(root / "film.avi", 2**40)  # A hole, which takes no space.
   folder = load(root, max_broken=0.5)
-  assert folder.broken == [("film.avi", "not an image")]
+  ((name, reason),) = folder.broken
+  assert name == "film.avi"
+  assert reason.startswith("film")
 
 
 def test_images_that_would_fill_the_memory_are_left_out(tmp_path, monkeypatch):
   monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 9999)
   files = {
-    "good.jpg": photo(),  # TensorFlow reads it, so there is nothing to fear.
-    "warning.bmp": photo(0, "BMP"),
-    "error.bmp": encoded(PHOTOS[0].resize((200, 200)), "BMP"),
+    f"{size}.{file_format}": encoded(PHOTOS[0].resize((size, 100)), file_format)
+    for size in (199, 201)  # The limit is at twice that number.
+    for file_format in ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
   }
+  decode_image = tf.io.decode_image
+
+  def decode_small(data, **options):
+    image = decode_image(data, **options)
+    assert image.shape[1] < 200
+    return image
+
+  monkeypatch.setattr(tf.io, "decode_image", decode_small)
   folder = load(fill(tmp_path / "root", files), max_broken=0.9)
+  assert {name[:3] for name in stored(folder)} == {"199"}
   reasons = dict(folder.broken)
-  assert set(reasons) == {"warning.bmp", "error.bmp"}
+  assert len(reasons) == 6
   assert all(reason.startswith("too large: ") for reason in reasons.values())
+
+
+def test_files_and_metadata_that_would_fill_the_memory_are_left_out(tmp_path):
+  png, megabyte = photo(0, "PNG"), zlib.compress(bytes(2**21))
+  files = {
+    "a.jpg": photo(),
+    "hole.jpg": photo(),
+    "profile.png": insert_chunk(png, b"iCCP", b"a\0\0" + megabyte),
+    "text.png": insert_chunk(png, b"zTXt", b"a\0\0" + megabyte),
+  }
+  root = fill(tmp_path / "root", files)
+  os.truncate(root / "hole.jpg", 2**40)  # Takes no space on disk.
+  broken = dict(load(root, max_broken=0.9).broken)
+  assert set(broken) == set(files) - {"a.jpg"}
+  assert broken["hole.jpg"] == "too large: 1099511627776 bytes"
+  assert "Decompressed data too large" in broken["text.png"]
+
+
+@pytest.mark.parametrize(
+  "exif", [b"", b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", bytes(65000)]
+)
+def test_absurd_exif_data_are_ignored(tmp_path, exif):
+  data = photo(0, exif=exif)
+  assert stored(load(fill(tmp_path / "root", {"a.jpg": data})))["a.jpg"] == data
+
+
+def test_what_is_no_file_is_named_and_not_opened(tmp_path, monkeypatch):
+  root = fill(tmp_path / "root", {"a.jpg": photo()})
+  os.mkfifo(root / "pipe.jpg")
+  (root / "loop.jpg").symlink_to("loop.jpg")
+  with contextlib.closing(socket.socket(socket.AF_UNIX)) as unix_socket:
+    monkeypatch.chdir(root)  # The path of a socket must be short.
+    unix_socket.bind("socket.jpg")
+  reasons = dict(load(root, max_broken=0.9).broken)
+  assert reasons.pop("loop.jpg").startswith("cannot be read: ")
+  assert reasons == dict.fromkeys(
+    ("pipe.jpg", "socket.jpg"), "not a file but a pipe, socket or device"
+  )
+
+
+def test_pipe_that_replaces_a_file_does_not_block(tmp_path, monkeypatch):
+  root = fill(tmp_path / "root", {"a.jpg": photo()})
+  status = os.stat(root / "a.jpg")
+  file = File("a.jpg", status.st_size, status.st_mtime_ns, "train", "")
+  (root / "a.jpg").unlink()
+  os.mkfifo(root / "a.jpg")
+  monkeypatch.setattr(os, "stat", lambda path: status)
+  assert folder_inspect.inspect(str(root), file) == "empty file"
 
 
 def test_unreadable_files_and_folders_are_listed(tmp_path, monkeypatch):
@@ -160,10 +224,10 @@ def test_unreadable_files_and_folders_are_listed(tmp_path, monkeypatch):
   )
   deny, listdir = PermissionError(13, "Permission denied"), os.listdir
 
-  def deny_b(path, *args):
+  def deny_b(path, *args, **options):
     if path.endswith("b.jpg"):
       raise deny
-    return open(path, *args)
+    return open(path, *args, **options)
 
   def deny_sub(path):
     if path.endswith("sub"):

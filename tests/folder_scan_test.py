@@ -37,7 +37,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
   folder = load(root, max_broken=0.5)
   assert set(stored(folder)) == {"a/x.jpg", "a/file.jpg", "b/y.jpg"}
   reasons = dict(folder.broken)
-  assert set(reasons) == {"a/nowhere.jpg", "a/self"}
+  assert set(reasons) == {"a/nowhere.jpg", "a/pipe.jpg", "a/self"}
   assert reasons["a/nowhere.jpg"] == "cannot be read: No such file or directory"
 
 

@@ -2,6 +2,8 @@
 
 import io
 import pathlib
+import struct
+import zlib
 
 import PIL.Image
 import pytest
@@ -26,6 +28,13 @@ def encoded(image, file_format, **options) -> bytes:
 
 def photo(i=0, file_format="JPEG", mode="RGB", **options) -> bytes:
   return encoded(PHOTOS[i].convert(mode), file_format, **options)
+
+
+def insert_chunk(png: bytes, name: bytes, content: bytes) -> bytes:
+  """Puts a chunk behind the header of a PNG, which takes 33 bytes."""
+  body = name + content
+  chunk = struct.pack(">I", len(content)) + body
+  return png[:33] + chunk + struct.pack(">I", zlib.crc32(body)) + png[33:]
 
 
 def tree(*names) -> dict[str, bytes]:

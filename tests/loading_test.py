@@ -128,6 +128,26 @@ def test_data_set_without_an_image_is_refused(tmp_path):
   assert "picture" in message
 
 
+@pytest.mark.parametrize(
+  ("feature", "reason"),
+  [
+    (tfds.features.Image(shape=(9, 9, 1), dtype=np.uint16), "uint16 and 1 "),
+    (tfds.features.Image(shape=(9, 9, 1), dtype=np.float32), "float32 and 1 "),
+    (tfds.features.Image(shape=(9, 9, 4)), "uint8 and 4 channels"),
+    (tfds.features.Image(shape=(9, 9, 2)), "uint8 and 2 channels"),
+    (tfds.features.Tensor(shape=(9, 9, 3), dtype=np.uint8), "no image called"),
+    (tfds.features.Video(shape=(1, 9, 9, 3)), "no image called"),
+  ],
+)
+def test_images_that_training_would_misread_are_refused(
+  tmp_path, feature, reason
+):
+  store_images(tmp_path, "image", ("train",), feature)
+  message = load_error("tfds:my_own", tmp_path)
+  assert reason in message
+  assert "features.json" in message
+
+
 def test_missing_file_is_named(tmp_path):
   store(tmp_path)
   (file,) = tmp_path.glob("fashion_mnist/*/*-test.tfrecord*")

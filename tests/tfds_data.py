@@ -44,15 +44,14 @@ def store(data_dir, *, name="fashion_mnist", version="3.0.1", **options):
   )
 
 
-def store_images(data_dir, feature, splits):
+def store_images(data_dir, name, splits, feature=None):
   """A data set without labels, of an image under some name."""
-  example = {feature: np.zeros((9, 9, 3), np.uint8)}
+  feature = feature or tfds.features.Image(shape=(9, 9, 3))
+  example = {name: np.zeros(feature.shape, feature.np_dtype)}
   tfds.dataset_builders.store_as_tfds_dataset(
     name="my_own",
     version="1.0.0",
     data_dir=data_dir,
-    features=tfds.features.FeaturesDict(
-      {feature: tfds.features.Image(shape=(9, 9, 3))}
-    ),
+    features=tfds.features.FeaturesDict({name: feature}),
     split_datasets={split: [(0, example)] for split in splits},
   )

@@ -1,16 +1,16 @@
 """Writes the images of a folder as tfds records."""
 
 import hashlib
-import io
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from byol_jax import errors
-from byol_jax.data import statistics
-from byol_jax.data.folder_inspect import BrokenFile, Image, decode_rgb, read
+from byol_jax.data import pixels, statistics
+from byol_jax.data.folder_inspect import BrokenFile, Image, read
 from byol_jax.data.folder_layout import UNLABELLED
 from byol_jax.data.folder_scan import File, valid_unicode
 from byol_jax.data.thread_map import thread_map
@@ -36,6 +36,16 @@ class Contents(NamedTuple):
   splits: Mapping[str, Sequence[Image]]
   broken: Sequence[BrokenFile]
   is_multi_label: bool = False
+
+  @property
+  def images(self) -> list[Image]:
+    """The images of all splits."""
+    return [image for split in self.splits.values() for image in split]
+
+  @property
+  def has_turned_images(self) -> bool:
+    """Whether any image is to be turned after decoding."""
+    return any(image.orientation > 1 for image in self.images)
 
 
 def write(contents: Contents, data_dir: str, config_name: str) -> None:
@@ -95,6 +105,8 @@ class FolderBuilder(tfds.core.GeneratorBasedBuilder):
       label = tfds.features.ClassLabel(names=self._contents.classes)
       several = self._contents.is_multi_label
       features["label"] = tfds.features.Sequence(label) if several else label
+    if self._contents.has_turned_images:
+      features[pixels.ORIENTATION] = tfds.features.Scalar(np.int32)
     return tfds.core.DatasetInfo(
       builder=self,
       description=f"Images from {valid_unicode(self._contents.root)}.",
@@ -117,6 +129,8 @@ class FolderBuilder(tfds.core.GeneratorBasedBuilder):
       }
       if self._contents.classes:
         example["label"] = self._label(image.file)
+      if self._contents.has_turned_images:
+        example[pixels.ORIENTATION] = image.orientation
       yield os.fsencode(image.file.path), example
 
   def _label(self, file: File) -> str | int | list[str]:
@@ -126,31 +140,29 @@ class FolderBuilder(tfds.core.GeneratorBasedBuilder):
     return str(file.label) if file.label != "" else -1
 
   def _encode(self, image: Image) -> bytes:
-    data = read(self._contents.root, image.file)
+    data, file_format, _ = read(self._contents.root, image.file)
     if image.is_stored_unchanged:
       return data
-    png = io.BytesIO()
-    decode_rgb(data).save(png, "PNG")
-    return png.getvalue()
+    return pixels.encode(pixels.decode(data, file_format, image.bits or 16))
 
 
 def _metadata(contents: Contents) -> tfds.core.MetadataDict:
   """Returns what is stored beside the records, for `image_folder` to read."""
-  images = [image for split in contents.splits.values() for image in split]
   measured = statistics.summarize(
     [
       image.moments
       for split in ("train", "train" + UNLABELLED)
       for image in contents.splits.get(split, ())
     ],
-    [image.side for image in images],
+    [image.side for image in contents.images],
   )
   return tfds.core.MetadataDict(
     broken=contents.broken,
     mean=measured.mean,
     std=measured.std,
     side=measured.side,
-    fingerprint=_fingerprint(images),
+    bits=max(image.bits for image in contents.images),
+    fingerprint=_fingerprint(contents.images),
   )
 
 

@@ -1,32 +1,23 @@
 """Decodes the files of a folder to find the images among them."""
 
 import hashlib
-import io
 import os
-import re
+import stat
 import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
-import tensorflow as tf
 
+from byol_jax.data import image_formats, pixels
 from byol_jax.data.folder_scan import File, valid_unicode
 from byol_jax.data.statistics import channel_moments
 from byol_jax.data.thread_map import thread_map
 
-# The first bytes of an image. Every file is opened, and a folder may also hold
-# archives and films, so a file that starts differently is not read any further.
-_MAGIC = re.compile(
-  rb"\xff\xd8\xff|\x89PNG|BM|GIF8|RIFF.{4}WEBP|II\*\0|MM\0\*|P[1-6]\s", re.S
-)
-# The same formats by their names in Pillow.
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-_TOO_LARGE = (
-  PIL.Image.DecompressionBombError,
-  PIL.Image.DecompressionBombWarning,
-)
+# Our choice: a file of the most pixels that are read, in 16-bit RGBA, with some
+# room.
+_MAX_BYTES = 2**31
 # Channel statistics are computed from every fourth row and column.
 _STRIDE = 4
 
@@ -49,10 +40,13 @@ class Image(NamedTuple):
   Attributes:
     file: the file.
     is_stored_unchanged: whether records hold the bytes of the file; otherwise
-      they hold a PNG with the same pixels.
+      they hold its pixels, as `pixels.encode` writes them.
     side: short side, pixels.
     moments: `statistics.channel_moments` of the image.
     digest: SHA-256 of the bytes of the file.
+    orientation: the EXIF orientation to apply after decoding, 1 to 8.
+    bits: significant bits of values of more than 8 bits, the same for all such
+      images of a folder; 0 for other images.
   """
 
   file: File
@@ -60,31 +54,54 @@ class Image(NamedTuple):
   side: int
   moments: np.ndarray
   digest: bytes
+  orientation: int = 1
+  bits: int = 0
 
 
 def inspect_all(
   root: str, files: Sequence[File]
 ) -> tuple[list[Image], list[BrokenFile]]:
-  """Decodes all files and returns the images and the broken files."""
+  """Decodes all files and returns the images and the broken files.
+
+  Images of more than 8 bits per value get the same number of significant bits,
+  that of the largest value in any of them. So 12-bit data in 16-bit files keep
+  their contrast, and the images stay comparable with each other.
+  """
+  name = os.path.basename(root)
+  found = dict(
+    thread_map(lambda x: inspect(root, x), files, f"Preparing {name}")
+  )
+  deep = [x for x in found.values() if isinstance(x, Image) and x.bits]
+  if deep:
+    bits = max(image.bits for image in deep)
+    again = [image.file for image in deep]
+    title = f"Scaling {bits} bits in {name}"
+    found |= thread_map(lambda x: inspect(root, x, bits), again, title)
   images, broken = [], []
-  title = f"Preparing {os.path.basename(root)}"
-  for file, found in thread_map(lambda x: inspect(root, x), files, title):
-    if isinstance(found, Image):
-      images.append(found)
+  for file, result in found.items():
+    if isinstance(result, Image):
+      images.append(result)
     else:
-      broken.append(BrokenFile(valid_unicode(file.path), found))
+      broken.append(BrokenFile(valid_unicode(file.path), result))
   return images, broken
 
 
-def inspect(root: str, file: File) -> Image | str:
-  """Decodes a file, and returns the image or why it cannot be used."""
+def inspect(root: str, file: File, bits: int = 0) -> Image | str:
+  """Decodes a file, and returns the image or why it cannot be used.
+
+  Args:
+    root: the folder.
+    file: the file in it.
+    bits: significant bits of values of more than 8 bits; 0 measures them.
+  """
   try:
-    data = read(root, file)
-    if not _MAGIC.match(data):
-      return "not an image" if data else "empty file"
-    decoded = _decode(data)
-    pixels = np.asarray(decode_rgb(data)) if decoded is None else decoded
-  except _TOO_LARGE as error:
+    data, file_format, problem = read(root, file)
+    if problem:
+      return problem
+    decoded = pixels.decode(data, file_format, bits or 16)
+  except pixels.UnsupportedError as error:
+    return str(error)
+  except PIL.Image.DecompressionBombError as error:
     return f"too large: {textwrap.shorten(str(error), 80)}"
   except PIL.UnidentifiedImageError:
     # The error's own message only has an address in memory.
@@ -93,41 +110,40 @@ def inspect(root: str, file: File) -> Image | str:
     if isinstance(error, OSError) and error.errno:
       return f"cannot be read: {error.strerror}"
     return f"truncated or corrupt: {textwrap.shorten(str(error), 80)}"
-  moments = channel_moments(pixels, _STRIDE)
-  side = min(pixels.shape[:2])
-  digest = hashlib.sha256(data).digest()
-  return Image(file, decoded is not None, side, moments, digest)
+  return Image(
+    file,
+    decoded.is_unchanged,
+    min(decoded.image.shape[:2]),
+    channel_moments(decoded.image, _STRIDE),
+    hashlib.sha256(data).digest(),
+    decoded.orientation,
+    decoded.bits and (bits or decoded.bits),
+  )
 
 
-def read(root: str, file: File) -> bytes:
-  """Returns the bytes of an image, or the first 16 bytes of any other file."""
-  with open(os.path.join(root, file.path), "rb") as opened:
-    head = opened.read(16)
-    return head + opened.read() if _MAGIC.match(head) else head
+def read(root: str, file: File) -> tuple[bytes, str, str]:
+  """Reads an image, or only the first bytes of any other file.
 
-
-def decode_rgb(data: bytes) -> PIL.Image.Image:
-  """Decodes an image with Pillow, which reads more formats than TensorFlow.
-
-  Raises:
-    ValueError: if the pixels are 32-bit numbers, whose range is unknown.
-    Exception: any other, if the image is truncated or corrupt.
+  Returns:
+    The bytes, the format as Pillow names it, and why the file cannot be used,
+    "" if it can.
   """
-  with PIL.Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-    if image.mode in ("I", "F"):
-      raise ValueError(f"nothing says what is white in mode {image.mode}")
-    if image.mode.startswith("I;16"):  # convert() would clip and not scale.
-      scaled = (np.asarray(image) >> 8).astype(np.uint8)
-      return PIL.Image.fromarray(scaled).convert("RGB")
-    return image.convert("RGB")
+  path = os.path.join(root, file.path)
+  mode = os.stat(path).st_mode
+  # A folder is here if it could not be listed. Opening it tells why.
+  if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+    return b"", "", "not a file but a pipe, socket or device"
+  with open(path, "rb", opener=_open_without_waiting) as opened:
+    head = opened.read(image_formats.HEAD_BYTES)
+    file_format, problem = image_formats.recognise(head)
+    if problem:
+      return head, file_format, problem
+    size = os.fstat(opened.fileno()).st_size
+    if size > _MAX_BYTES:
+      return head, file_format, f"too large: {size} bytes"
+    return head + opened.read(), file_format, ""
 
 
-def _decode(data: bytes) -> np.ndarray | None:
-  """Returns pixels [H, W, 3] as training reads them, None if it cannot."""
-  if data.startswith(b"BM"):
-    return None  # TensorFlow reads indices into a palette as shades of grey.
-  try:
-    image = tf.io.decode_image(data, channels=3, expand_animations=False)
-  except tf.errors.OpError:
-    return None
-  return image.numpy() if image.shape.num_elements() else None
+def _open_without_waiting(path: str, flags: int) -> int:
+  """Opens a file; does not wait if it has just been replaced by a pipe."""
+  return os.open(path, flags | os.O_NONBLOCK)

@@ -25,6 +25,10 @@ def describe(
   """Returns what the program made of a folder, a line each."""
   notes = list(listing.notes)
   has_labels = "label" in info.features
+  if bits := info.metadata["bits"]:
+    notes.append(
+      f"Images of more than 8 bits are scaled from {bits} bits to 8."
+    )
   if listing.folders:
     notes.append(_describe_splits(listing, has_labels=has_labels))
   sizes = {name: split.num_examples for name, split in info.splits.items()}

@@ -36,9 +36,9 @@ class File(NamedTuple):
 def list_files(root: str, excluded: str) -> list[File]:
   """Returns all files below a folder, sorted by path, without labels.
 
-  Names that start with a dot are ignored, and so is what is neither a file nor
-  a folder. Links are followed, except to a folder that contains the link. A
-  folder that cannot be listed is reported like a file that cannot be read.
+  Names that start with a dot are ignored. Links are followed, except to a folder
+  that contains the link. A folder that cannot be listed is reported like a file
+  that cannot be read.
 
   Args:
     root: absolute path of the folder.
@@ -64,7 +64,7 @@ def list_files(root: str, excluded: str) -> list[File]:
       if stat.S_ISDIR(mode):
         inner = os.path.realpath(inner) if os.path.islink(inner) else inner
         pending.append((path, inner, containing | {real}))
-      elif stat.S_ISREG(mode):
+      else:
         files.append(file)
   return sorted(files)
 

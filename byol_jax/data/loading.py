@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
@@ -198,6 +199,26 @@ def _class_names(
   return label.names if is_class and label.num_classes else []
 
 
+def _check_image(builder: tfds.core.DatasetBuilder) -> None:
+  """Raises `UserError` unless there are images that training decodes rightly."""
+  features = dict(builder.info.features)
+  path = os.path.join(str(builder.data_dir), "features.json")
+  image = features.get("image")
+  if not isinstance(image, tfds.features.Image):
+    raise errors.UserError(
+      f"{path} names {', '.join(sorted(features))}, but no image called 'image';"
+      " prepare the data set with one."
+    )
+  channels = image.shape[-1]
+  if image.np_dtype != np.uint8 or channels not in (None, 0, 1, 3):
+    raise errors.UserError(
+      f"{path} describes images of {np.dtype(image.np_dtype).name} and"
+      f" {channels} channels, but only uint8 and 1 or 3 channels can be read;"
+      " write the images to files and set data.dataset=folder, which scales 16"
+      " bits and puts transparent images on white."
+    )
+
+
 def _check(builder: tfds.core.DatasetBuilder) -> None:
   """Raises `UserError` unless all records on disk can be read."""
   info = builder.info
@@ -206,13 +227,7 @@ def _check(builder: tfds.core.DatasetBuilder) -> None:
       f"{builder.data_dir} holds {info.file_format.value} files, but only"
       " tfrecord can be read; prepare it again with file_format='tfrecord'."
     )
-  features = dict(info.features)
-  if not isinstance(features.get("image"), tfds.features.Image):
-    raise errors.UserError(
-      f"{os.path.join(str(builder.data_dir), 'features.json')} names"
-      f" {', '.join(sorted(features))}, but no image called 'image'; prepare"
-      " the data set with one."
-    )
+  _check_image(builder)
   existing = set(tf.io.gfile.listdir(str(builder.data_dir)))
   for split in info.splits.values():
     for path in split.filepaths:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from byol_jax.data import loading
+from byol_jax.data import loading, pixels
 
 
 class FileSlice(NamedTuple):
@@ -117,6 +117,9 @@ def parser(
   features = source.builder.info.features
   label_name = source.dataset.label
   names = ["image", label_name] if source.num_classes else ["image"]
+  is_turned = pixels.ORIENTATION in features
+  if is_turned:
+    names.append(pixels.ORIENTATION)
   features = tfds.features.FeaturesDict(
     {name: features[name] for name in names}
   )
@@ -127,6 +130,8 @@ def parser(
     image = tf.io.decode_image(
       example["image"], channels=channels, expand_animations=False
     )
+    if is_turned:
+      image = pixels.turn_upright(image, example[pixels.ORIENTATION])
     image = tf.ensure_shape(image, [None, None, channels])
     label = tf.cast(example.get(label_name, -1), tf.int32)
     if not source.is_multi_label:
