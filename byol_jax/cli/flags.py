@@ -18,7 +18,7 @@ _WORKDIR = flags.DEFINE_string(
   "workdir",
   None,
   "Folder that everything is written to; by default runs/NAME, or"
-  " runs/NAME-encoder with --encoder.",
+  " runs/NAME-encoder to evaluate or embed with --encoder.",
 )
 _MODE = flags.DEFINE_string(
   "mode",
@@ -33,7 +33,8 @@ _STEP = flags.DEFINE_integer(
 _ENCODER = flags.DEFINE_string(
   "encoder",
   "",
-  "For evaluate and embed: a file that export wrote, instead of a checkpoint.",
+  "A file that export wrote: for evaluate and embed, instead of a checkpoint; for"
+  " pretrain, what --config.model.encoder.init_from names.",
 )
 _WATCH = flags.DEFINE_bool(
   "watch",
@@ -66,7 +67,7 @@ class Options(NamedTuple):
     mode: a name in `modes.MODES`, not yet checked.
     workdir: the folder that everything is written to.
     step: of a checkpoint; None for the latest.
-    encoder: an encoder file; empty for a checkpoint.
+    encoder: an encoder file to start from or to evaluate; empty for none.
     watch: whether to evaluate each new checkpoint.
     split: tfds split expression; empty for the train split.
     coordinator: HOST:PORT of the primary process; empty if not given.
@@ -126,12 +127,12 @@ def read(argv: Sequence[str]) -> tuple[schema.Config, Options]:
 def _check(options: Options) -> None:
   """Raises `UserError` for flags that contradict each other."""
   if options.encoder and (
-    options.mode not in ("evaluate", "embed")
+    options.mode not in ("pretrain", "evaluate", "embed")
     or options.step is not None
     or options.watch
   ):
     raise errors.UserError(
-      f"--encoder={options.encoder} goes with --mode=evaluate or --mode=embed,"
+      f"--encoder={options.encoder} goes with --mode=pretrain, evaluate or embed,"
       " and without --step and --watch, which are for checkpoints."
     )
   if options.watch and options.step is not None:
@@ -156,11 +157,12 @@ def _experiment() -> tuple[pathlib.Path, str]:
 def _default_workdir() -> pathlib.Path:
   """Returns runs/imagenet-300 for --config=experiments/imagenet.py:300.
 
-  With --encoder the folder is runs/imagenet-300-encoder.
+  What is evaluated with --encoder is in runs/imagenet-300-encoder.
   """
   path, preset = _experiment()
   name = path.stem + (f"-{preset}" if preset else "")
-  return pathlib.Path("runs") / (name + ("-encoder" if _ENCODER.value else ""))
+  is_other = _ENCODER.value and _MODE.value != "pretrain"
+  return pathlib.Path("runs") / (name + ("-encoder" if is_other else ""))
 
 
 def parse(argv: Sequence[str]) -> list[str]:

@@ -3,13 +3,14 @@
 A mode imports `reporting` where it draws: matplotlib would delay the first step.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 
 from byol_jax import errors
 from byol_jax.cli import messages
 from byol_jax.cli.flags import Options
 from byol_jax.evaluation import embed, protocols, results, runner
-from byol_jax.interop import encoder_file
+from byol_jax.interop import encoder_file, warm_start
 from byol_jax.learning.learner import TrainState
 from byol_jax.runtime import processes, shutdown
 from byol_jax.training import loop, restore, workdir_files
@@ -25,7 +26,10 @@ def _pretrain(run: Run, options: Options) -> None:
   messages.describe_data(run)
   messages.describe_network(run)
   messages.describe_plan(run)
-  state, was_finished = loop.pretrain(run)
+  start = loop.untrained
+  if run.config.model.encoder.init_from:
+    start = functools.partial(warm_start.start, tell=messages.say)
+  state, was_finished = loop.pretrain(run, start, messages.describe_start)
   shutdown.stop_on_sigterm()
   if was_finished and processes.broadcast_from_primary(
     lambda: results.is_complete(run)
@@ -134,5 +138,6 @@ def _check_holds_no_run(run: Run, encoder: str) -> None:
   if workdir_files.num_checkpoints(run.workdir):
     raise errors.UserError(
       f"{run.workdir} holds a run, whose results those of {encoder} would"
-      " replace; choose another --workdir."
+      " replace; choose another --workdir, or leave --encoder out to evaluate the"
+      " run."
     )

@@ -58,7 +58,7 @@ _IN_0_TO_BELOW_1 = (
   "optimizer.momentum",
   "model.batch_norm.decay_rate",
 )
-_ABOVE_0_TO_1 = ("data.eval_crop",)
+_ABOVE_0_TO_1 = ("data.eval_crop", "data.fraction")
 _BETWEEN_0_AND_1 = ("evaluation.holdout",)
 _ONE_OF: dict[str, tuple[Any, ...]] = {
   "data.channels": (1, 3),

@@ -28,7 +28,7 @@ from byol_jax.training import build
 _FORMAT = "byol_jax.encoder.1"
 
 # The settings without which an encoder cannot be used as it was trained. Of its own
-# section, only the initial scales are not among them.
+# section, only what decides initial values is not among them.
 _KEYS = (
   "data.image_size",
   "data.channels",
@@ -38,7 +38,7 @@ _KEYS = (
   *(
     f"model.encoder.{field.name}"
     for field in dataclasses.fields(schema.EncoderConfig)
-    if field.name != "zero_init_last_scale"
+    if field.name not in ("init_from", "zero_init_last_scale")
   ),
   "model.batch_norm.eps",
   "train.precision",

@@ -3,7 +3,7 @@
 import json
 import pathlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import chex
@@ -12,9 +12,12 @@ import jax
 from byol_jax import errors
 from byol_jax.config import convert, schema
 from byol_jax.runtime import files
+from byol_jax.training import plan
 
 METRICS_FILE = "metrics.jsonl"
+_LENGTH_KEYS = ("train.steps", "train.epochs")
 _CONFIG_FILE = "config.json"
+_HISTORY = "history"  # Its section that is no setting.
 _REMEDY = "choose another --workdir"  # For a workdir that cannot be written.
 
 # Settings that may change when a run resumes, since no parameter depends on them.
@@ -40,16 +43,38 @@ def checkpoint_folder(workdir: pathlib.Path) -> pathlib.Path:
 
 def num_checkpoints(workdir: pathlib.Path) -> int:
   """Returns how many checkpoints a workdir holds."""
-  folder = checkpoint_folder(workdir)
-  return sum(path.name.isdigit() for path in folder.glob("*"))
+  return len(_checkpoint_steps(workdir))
+
+
+def _checkpoint_steps(workdir: pathlib.Path) -> list[int]:
+  names = (path.name for path in checkpoint_folder(workdir).glob("*"))
+  return [int(name) for name in names if name.isdigit()]
 
 
 def read_settings(workdir: pathlib.Path) -> dict[str, Any]:
-  """Returns the settings in `config.json`, by dotted key; {} without the file."""
+  """Returns what `config.json` holds, by dotted key; {} without the file.
+
+  A key that is newer than the workdir had its default value there.
+  """
   path = workdir / _CONFIG_FILE
   if not path.exists():
     return {}
-  return convert.flatten(json.loads(path.read_text()))
+  defaults = convert.flatten(convert.to_json(schema.Config()))
+  return defaults | convert.flatten(json.loads(path.read_text()))
+
+
+def read_history(workdir: pathlib.Path) -> dict[str, Any]:
+  """Returns the section `history` of `config.json`, {} without one.
+
+  Returns:
+    `started_from`, the encoder file that training began with: its `file`, `step`
+    and `sha256`; and `extended_at`, the steps at which the run had ended before
+    it was trained on. Either may be absent.
+  """
+  path = workdir / _CONFIG_FILE
+  if not path.exists():
+    return {}
+  return json.loads(path.read_text()).get(_HISTORY, {})
 
 
 def settings_of(workdir: pathlib.Path) -> dict[str, Any]:
@@ -60,24 +85,85 @@ def settings_of(workdir: pathlib.Path) -> dict[str, Any]:
 def check_settings(workdir: pathlib.Path, config: schema.Config) -> None:
   """Raises `UserError` if the checkpoints were written with other settings.
 
-  A key that is newer than the workdir had its default value there.
+  `check_length` compares those that decide the length.
   """
   theirs = settings_of(workdir)
   if not theirs:
     return
-  theirs = convert.flatten(convert.to_json(schema.Config())) | theirs
   ours = convert.flatten(convert.to_json(config))
+  free = (*RESUME_SAFE_KEYS, *_LENGTH_KEYS)
   for key in sorted(ours):
-    if theirs[key] != ours[key] and not key.startswith(RESUME_SAFE_KEYS):
+    if theirs[key] != ours[key] and not key.startswith(free):
       raise errors.UserError(
         f"{workdir} holds a run with {key}={theirs[key]}, not {ours[key]};"
         " continue with its settings or choose another --workdir."
       )
 
 
-def write_settings(workdir: pathlib.Path, config: schema.Config) -> None:
-  """Writes `config.json`; `UserError` if the workdir cannot be written."""
-  text = json.dumps(convert.to_json(config), indent=2) + "\n"
+def check_length(
+  workdir: pathlib.Path, config: schema.Config, num_examples: int
+) -> int | None:
+  """Compares the length of a run with that of the workdir's checkpoints.
+
+  Args:
+    workdir: of the run.
+    config: the resolved configuration.
+    num_examples: images in an epoch.
+
+  Returns:
+    The last step of a finished run that this configuration makes longer; None for
+    any other run.
+
+  Raises:
+    UserError: if the run in the workdir has another length and has not ended, or
+      has gone further than this one would.
+  """
+  theirs = settings_of(workdir)
+  if not theirs:
+    return None
+  before = convert.updated(config, {key: theirs[key] for key in _LENGTH_KEYS})
+  old, new = (
+    plan.make_plan(c, num_examples).total_steps for c in (before, config)
+  )
+  if old == new:
+    return None
+  reached = max(_checkpoint_steps(workdir))
+  if reached >= old and new > reached:
+    return old
+  remedy = (
+    f"a run of {new} steps would be shorter; ask for more than {reached} to train on"
+    if reached >= old
+    else "continue with its length, as only a run that has ended can be trained on"
+  )
+  key = next(
+    k for k in _LENGTH_KEYS if theirs[k] != convert.value_at(config, k)
+  )
+  raise errors.UserError(
+    f"{workdir} holds a run with {key}={theirs[key]}, not"
+    f" {convert.value_at(config, key)}, at step {reached} of {old}: {remedy}, or"
+    " choose another --workdir."
+  )
+
+
+def write_settings(
+  workdir: pathlib.Path,
+  config: schema.Config,
+  history: Mapping[str, Any] | None = None,
+) -> None:
+  """Writes `config.json`.
+
+  Args:
+    workdir: of the run.
+    config: the resolved configuration.
+    history: see `read_history`.
+
+  Raises:
+    UserError: if the workdir cannot be written.
+  """
+  contents = convert.to_json(config)
+  if history:
+    contents[_HISTORY] = dict(history)
+  text = json.dumps(contents, indent=2) + "\n"
   with files.atomic_write(workdir / _CONFIG_FILE, _REMEDY) as file:
     file.write_text(text)
 
