@@ -1,6 +1,7 @@
 """The flags of the command line; no other module reads them."""
 
 import pathlib
+import re
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,7 +10,10 @@ from absl import flags
 from ml_collections import config_flags
 
 from byol_jax import errors
+from byol_jax.cli import overrides
 from byol_jax.config import schema
+
+_OVERRIDE = re.compile(r"--?config\.(?P<key>[^=]+)(=(?P<value>.*))?$", re.S)
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Experiment file, such as experiments/quickstart.py."
@@ -171,6 +175,11 @@ def parse(argv: Sequence[str]) -> list[str]:
     return flags.FLAGS(argv)
   except Exception as error:  # An experiment file can raise anything.
     text = str(error.args[0] if error.args else repr(error))
+  for arg in argv:
+    # absl's words for these name neither the place of a key nor its type.
+    found = _OVERRIDE.match(arg)
+    if found and (mistake := overrides.mistake(**found.groupdict())):
+      sys.exit(f"Error: {mistake}")
   text = text.replace("\\n", "\n").replace("\\'", "'")  # KeyErrors are quoted.
   lines = [line.strip() for line in text.splitlines() if line.strip()]
   if "Traceback" in text:  # ml_collections quotes a traceback, cause last.
