@@ -9,7 +9,7 @@ from byol_jax.config import schema
 from byol_jax.evaluation import results
 from byol_jax.reporting import sweep, tables
 from byol_jax.runtime import writers
-from byol_jax.training import workdir_files
+from byol_jax.training import saved_settings
 
 DAMAGE = {
   "empty": b"",
@@ -79,10 +79,10 @@ def test_damaged_settings_stop_a_run_that_has_checkpoints(damage, tmp_path):
   path = tmp_path / "config.json"
   content = DAMAGE.get(damage, b"{}")
   path.write_bytes(content)
-  workdir_files.check_settings(tmp_path, schema.Config(), "")  # Nothing to lose.
+  saved_settings.check(tmp_path, schema.Config(), "")  # Nothing to lose.
   (tmp_path / "checkpoints" / "3").mkdir(parents=True)
   with pytest.raises(errors.UserError) as info:
-    workdir_files.check_settings(tmp_path, schema.Config(), "")
+    saved_settings.check(tmp_path, schema.Config(), "")
   assert str(info.value).startswith(f"{path} is damaged: ")
   assert "put back a copy" in str(info.value)
   assert "\n" not in str(info.value)

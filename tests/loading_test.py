@@ -199,6 +199,37 @@ def test_multi_label_classes_count_only_where_the_metric_is_map11(
   assert loading.load(name, str(tmp_path)).num_classes == count
 
 
+@pytest.mark.parametrize(
+  ("split", "fraction", "expected"),
+  [
+    ("train[:10%]", 1.0, "train[:10%]"),
+    ("", 0.1, "train[0:10]"),
+    ("train[40:]+train[:20]", 0.5, "train[40:68]+train[0:10]"),
+    ("train[-5:]", 0.01, "train[92:93]"),  # At least one.
+  ],
+)
+def test_a_part_of_a_data_set_is_pretrained_on(
+  source, split, fraction, expected
+):
+  part = loading.select(source, split, fraction)
+  assert part.dataset == source.dataset._replace(pretrain=expected)
+
+
+@pytest.mark.parametrize(
+  "split", ["tran", "train[:0]", "train[50%:10%]", "train[:98]", "train[:"]
+)
+def test_a_part_without_images_is_one_line_with_the_splits(source, split):
+  with pytest.raises(errors.UserError, match=r"from: train \(97\)\.$") as info:
+    loading.select(source, split, 1.0)
+  assert str(info.value).startswith(f"data.split='{split}' selects no images")
+
+
+@pytest.mark.parametrize("name", ["tfds:my_own[:10%]", "cifar10[:10%]"])
+def test_a_part_in_the_name_of_a_data_set_names_the_key_for_it(tmp_path, name):
+  message = load_error(name, tmp_path)
+  assert "data.split=train[:10%]" in message
+
+
 def test_unknown_name_tells_how_to_give_others(tmp_path):
   message = load_error("my_own", tmp_path)
   for part in ("folder", "tfds:NAME"):

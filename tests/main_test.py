@@ -77,9 +77,9 @@ MISTAKES = {
     [QUICKSTART, "--config.evaluation.dataset=birdsnap"],
     ["birdsnap", "folder"],
   ),
-  "an encoder to train": (
-    [QUICKSTART, "--encoder=x.safetensors"],
-    ["--encoder=x.safetensors", "--mode=evaluate"],
+  "an encoder to export": (
+    [QUICKSTART, "--mode=export", "--encoder=x.safetensors"],
+    ["--encoder=x.safetensors", "--mode=pretrain, evaluate or embed"],
   ),
   "an encoder that is not there": (
     [QUICKSTART, "--mode=evaluate", "--encoder=/no/where"],

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from byol_jax.data import stream
+from byol_jax.data import loading, stream
 from byol_jax.data.stream import ProcessSlice
 from tests.input_cases import (
   PAPER,
@@ -35,6 +35,33 @@ def test_every_epoch_holds_every_example_once_in_a_new_order(
   for epoch in epochs:
     np.testing.assert_array_equal(np.sort(epoch), np.arange(SIZE))
   assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
+@pytest.mark.parametrize(
+  ("cache_bytes", "split", "fraction", "indices"),
+  [
+    (0, "train[:24]", 1.0, range(24)),
+    (2**30, "train[17:]+train[:17]", 0.25, (*range(17, 37), 0, 1, 2, 3)),
+  ],
+)
+def test_a_selected_part_is_trained_on_and_nothing_else(
+  source, cache_bytes, split, fraction, indices
+):
+  """Whole epochs, in two parts and for two processes, from any step on."""
+  expected = sorted(labels(eval_batches(source))[list(indices)])
+  part = loading.select(source, split, fraction)
+  options = {"cache_bytes": cache_bytes, "batch_size": 4, "parts": 2}
+  whole = train_batches(part, 13, **options)
+  epochs = labels(whole)
+  assert sorted(epochs[:24]) == sorted(epochs[24:48]) == expected
+  assert_equal(train_batches(part, 3, **options, start_step=10), whole[10:])
+  halves = [
+    train_batches(part, 13, **options, process=ProcessSlice(i, 2))
+    for i in range(2)
+  ]
+  for batch, first, second in zip(whole, *halves, strict=True):
+    both = np.concatenate([first["label"], second["label"]])
+    np.testing.assert_array_equal(both, batch["label"])
 
 
 def files_of_labels(source) -> list[list[int]]:

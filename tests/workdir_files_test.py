@@ -9,13 +9,13 @@ import pytest
 
 from byol_jax import errors
 from byol_jax.config import convert, schema
-from byol_jax.training import workdir_files
+from byol_jax.training import saved_settings, workdir_files
 
 
 @pytest.fixture
 def workdir(tmp_path):
   """A workdir of the default settings with one checkpoint."""
-  workdir_files.write_settings(tmp_path, schema.Config(), "")
+  saved_settings.write(tmp_path, schema.Config(), "")
   return with_checkpoint(tmp_path)
 
 
@@ -25,7 +25,7 @@ def with_checkpoint(workdir):
 
 
 def check(workdir, config):
-  workdir_files.check_settings(workdir, config, "")
+  saved_settings.check(workdir, config, "")
 
 
 def changed(**values):
@@ -45,9 +45,69 @@ def test_other_settings_may_change(workdir):
 
 
 def test_a_workdir_without_checkpoint_belongs_to_nobody(tmp_path):
-  workdir_files.write_settings(tmp_path, schema.Config(), "")
+  saved_settings.write(tmp_path, schema.Config(), "")
   check(tmp_path, changed(ema__base=0.9))
-  assert workdir_files.settings_of(tmp_path) == {}
+  assert saved_settings.of_run(tmp_path) == {}
+
+
+def with_length(tmp_path, reached, **values):
+  """A workdir of a run with a checkpoint at step `reached`."""
+  saved_settings.write(tmp_path, changed(**values), "")
+  (tmp_path / "checkpoints" / str(reached)).mkdir(parents=True)
+  return tmp_path
+
+
+# Of 8192 images, two batches of 4096.
+EXAMPLES = 8192
+
+
+def test_a_run_that_has_ended_can_be_made_longer(tmp_path):
+  workdir = with_length(tmp_path, 10, train__steps=10)
+  for longer in (changed(train__steps=11), changed(train__epochs=6)):
+    saved_settings.check(workdir, longer, "")
+    assert saved_settings.check_length(workdir, longer, EXAMPLES) == 10
+
+
+def test_the_same_length_in_other_words_is_the_same(tmp_path):
+  workdir = with_length(tmp_path, 4, train__steps=10)
+  same = changed(train__epochs=5)
+  assert saved_settings.check_length(workdir, same, EXAMPLES) is None
+  assert saved_settings.check_length(tmp_path / "new", same, EXAMPLES) is None
+
+
+@pytest.mark.parametrize(
+  ("reached", "steps", "expected"),
+  [
+    (
+      4,
+      20,
+      "train.steps=10, not 20, at step 4 of 10: continue with its length",
+    ),
+    (4, 4, "train.steps=10, not 4, at step 4 of 10: continue with its length"),
+    (
+      10,
+      9,
+      "train.steps=10, not 9, at step 10 of 10: .* more than 10 to train",
+    ),
+  ],
+)
+def test_any_other_length_is_refused_with_what_is_possible(
+  tmp_path, reached, steps, expected
+):
+  workdir = with_length(tmp_path, reached, train__steps=10)
+  with pytest.raises(errors.UserError, match=expected) as info:
+    saved_settings.check_length(workdir, changed(train__steps=steps), EXAMPLES)
+  assert "or choose another --workdir" in str(info.value)
+
+
+def test_the_history_is_kept_beside_the_settings(workdir):
+  assert saved_settings.read_history(workdir) == {}
+  history = {"extended_at": [3]}
+  saved_settings.write(workdir, schema.Config(), "", history)
+  assert saved_settings.read_history(workdir) == history
+  saved_settings.check(workdir, schema.Config(), "")
+  # Runs with another history are not averaged.
+  assert saved_settings.read(workdir)["history.extended_at"] == [3]
 
 
 def test_a_key_that_is_newer_than_the_workdir_had_its_default_there(workdir):
@@ -62,27 +122,27 @@ def test_a_key_that_is_newer_than_the_workdir_had_its_default_there(workdir):
 
 def test_a_folder_may_move_as_long_as_its_images_are_the_same(tmp_path):
   one, two = (changed(data__root=root) for root in ("/job1/x", "/job2/x"))
-  workdir_files.write_settings(tmp_path, one, "abc")
+  saved_settings.write(tmp_path, one, "abc")
   with_checkpoint(tmp_path)
-  workdir_files.check_settings(tmp_path, two, "abc")
-  workdir_files.check_images(tmp_path, two, "abc")
+  saved_settings.check(tmp_path, two, "abc")
+  saved_settings.check_images(tmp_path, two, "abc")
   # Evaluation and export go on, training does not.
   for config in (one, two):
-    workdir_files.check_settings(tmp_path, config, "def")
-    assert workdir_files.has_other_images(tmp_path, "def")
+    saved_settings.check(tmp_path, config, "def")
+    assert saved_settings.has_other_images(tmp_path, "def")
     root = f"other images than data.root={config.data.root}"
     with pytest.raises(errors.UserError, match=root):
-      workdir_files.check_images(tmp_path, config, "def")
+      saved_settings.check_images(tmp_path, config, "def")
 
 
 def test_a_workdir_that_does_not_know_its_images_keeps_its_path(tmp_path):
   config = changed(data__root="/x")
-  workdir_files.write_settings(tmp_path, config, "")
+  saved_settings.write(tmp_path, config, "")
   with_checkpoint(tmp_path)
-  workdir_files.check_settings(tmp_path, config, "abc")
-  workdir_files.check_images(tmp_path, config, "abc")
+  saved_settings.check(tmp_path, config, "abc")
+  saved_settings.check_images(tmp_path, config, "abc")
   with pytest.raises(errors.UserError, match=r"data\.root=/x, not /y;"):
-    workdir_files.check_settings(tmp_path, changed(data__root="/y"), "abc")
+    saved_settings.check(tmp_path, changed(data__root="/y"), "abc")
 
 
 def test_class_names_of_several_data_sets_are_kept(tmp_path):

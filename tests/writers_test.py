@@ -90,7 +90,7 @@ def _events(folder):
 
 def test_tensorboard_reads_scalars_back_as_soon_as_they_are_written(tmp_path):
   folder = tmp_path / "new" / "tensorboard"
-  writer = writers.TensorBoardWriter(folder)
+  writer = writers.TensorBoardWriter(folder, 0)
   writer.write(5, {"train/loss": np.float32(2.5), "train/tau": 1})
   assert _events(folder) == [("train/loss", 5, 2.5), ("train/tau", 5, 1.0)]
   writer.write(2**40, {"train/loss": 0.1})
@@ -99,7 +99,7 @@ def test_tensorboard_reads_scalars_back_as_soon_as_they_are_written(tmp_path):
 
 
 def test_tensorboard_shows_the_events_among_its_scalars(tmp_path):
-  writer = writers.TensorBoardWriter(tmp_path)
+  writer = writers.TensorBoardWriter(tmp_path, 0)
   writer.write(5, {"train/loss": 2.5})
   writer.close()
   (path,) = tmp_path.iterdir()
@@ -108,10 +108,20 @@ def test_tensorboard_shows_the_events_among_its_scalars(tmp_path):
   assert first.file_version == "brain.Event:2"
 
 
+def test_tensorboard_is_told_which_steps_a_resumed_run_repeats(tmp_path):
+  for resume_step in (0, 20):
+    writers.TensorBoardWriter(tmp_path / str(resume_step), resume_step).close()
+    (path,) = (tmp_path / str(resume_step)).iterdir()
+    _, start = tf.compat.v1.train.summary_iterator(str(path))
+    assert start.session_log.status == start.session_log.START
+    # TensorBoard drops points from this step on, so the checkpoint's own stays.
+    assert start.step == resume_step + 1
+
+
 def test_unwritable_tensorboard_events_are_one_line(tmp_path):
   (tmp_path / "file").touch()
   with pytest.raises(errors.UserError, match="Not a directory") as info:
-    writers.TensorBoardWriter(tmp_path / "file" / "tensorboard")
+    writers.TensorBoardWriter(tmp_path / "file" / "tensorboard", 0)
   assert "\n" not in str(info.value)
 
 
@@ -123,8 +133,7 @@ import pathlib, resource
 from byol_jax import errors
 from byol_jax.runtime import writers
 path = pathlib.Path({str(tmp_path)!r}) / "written"
-arguments = (path, 0) if {name!r} == "JsonlWriter" else (path,)
-writer = writers.{name}(*arguments)
+writer = writers.{name}(path, 0)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
   for step in range(100):

@@ -21,7 +21,7 @@ from byol_jax import config as config_lib
 from byol_jax import errors
 from byol_jax.cli import flags, messages, modes
 from byol_jax.config import schema
-from byol_jax.interop import encoder_file
+from byol_jax.interop import encoder_file, warm_start
 from byol_jax.runtime import cpu, processes, shutdown
 from byol_jax.training import runs
 
@@ -71,8 +71,11 @@ def _run_mode(argv: Sequence[str]) -> None:
   config, options = flags.read(argv)
   if options.mode not in modes.MODES:
     raise errors.unknown_name("--mode", options.mode, modes.MODES)
-  if options.encoder:
+  if options.encoder and options.mode == "pretrain":
+    config.model.encoder.init_from = options.encoder
+  elif options.encoder:
     config = encoder_file.config_for(config, options.encoder)
+    config.model.encoder.init_from = ""  # Says where a run starts.
   config_lib.validate(config)
   _set_up_jax(config, options)
   if options.mode != "pretrain":
@@ -80,6 +83,10 @@ def _run_mode(argv: Sequence[str]) -> None:
     # which only a training loop asks.
     shutdown.stop_on_signals()
   messages.say(f"Workdir: {options.workdir}")
+  if config.model.encoder.init_from:
+    config = processes.broadcast_from_primary(
+      lambda: warm_start.settled(config, options.workdir)
+    )
   modes.MODES[options.mode](runs.prepare(config, options.workdir), options)
   messages.say(f"Done: {options.workdir}")
 

@@ -1,6 +1,7 @@
 """The flags of the command line; no other module reads them."""
 
 import pathlib
+import re
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,7 +10,10 @@ from absl import flags
 from ml_collections import config_flags
 
 from byol_jax import errors
+from byol_jax.cli import overrides
 from byol_jax.config import schema
+
+_OVERRIDE = re.compile(r"--?config\.(?P<key>[^=]+)(=(?P<value>.*))?$", re.S)
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Experiment file, such as experiments/quickstart.py."
@@ -18,7 +22,7 @@ _WORKDIR = flags.DEFINE_string(
   "workdir",
   None,
   "Folder that everything is written to; by default runs/NAME, or"
-  " runs/NAME-encoder with --encoder.",
+  " runs/NAME-encoder to evaluate or embed with --encoder.",
 )
 _MODE = flags.DEFINE_string(
   "mode",
@@ -33,7 +37,8 @@ _STEP = flags.DEFINE_integer(
 _ENCODER = flags.DEFINE_string(
   "encoder",
   "",
-  "For evaluate and embed: a file that export wrote, instead of a checkpoint.",
+  "A file that export wrote: for evaluate and embed, instead of a checkpoint; for"
+  " pretrain, what --config.model.encoder.init_from names.",
 )
 _WATCH = flags.DEFINE_bool(
   "watch",
@@ -66,7 +71,7 @@ class Options(NamedTuple):
     mode: a name in `modes.MODES`, not yet checked.
     workdir: the folder that everything is written to.
     step: of a checkpoint; None for the latest.
-    encoder: an encoder file; empty for a checkpoint.
+    encoder: an encoder file to start from or to evaluate; empty for none.
     watch: whether to evaluate each new checkpoint.
     split: tfds split expression; empty for all splits.
     coordinator: HOST:PORT of the primary process; empty if not given.
@@ -126,12 +131,12 @@ def read(argv: Sequence[str]) -> tuple[schema.Config, Options]:
 def _check(options: Options) -> None:
   """Raises `UserError` for flags that contradict each other."""
   if options.encoder and (
-    options.mode not in ("evaluate", "embed")
+    options.mode not in ("pretrain", "evaluate", "embed")
     or options.step is not None
     or options.watch
   ):
     raise errors.UserError(
-      f"--encoder={options.encoder} goes with --mode=evaluate or --mode=embed,"
+      f"--encoder={options.encoder} goes with --mode=pretrain, evaluate or embed,"
       " and without --step and --watch, which are for checkpoints."
     )
   if options.watch and options.step is not None:
@@ -156,11 +161,12 @@ def _experiment() -> tuple[pathlib.Path, str]:
 def _default_workdir() -> pathlib.Path:
   """Returns runs/imagenet-300 for --config=experiments/imagenet.py:300.
 
-  With --encoder the folder is runs/imagenet-300-encoder.
+  What is evaluated with --encoder is in runs/imagenet-300-encoder.
   """
   path, preset = _experiment()
   name = path.stem + (f"-{preset}" if preset else "")
-  return pathlib.Path("runs") / (name + ("-encoder" if _ENCODER.value else ""))
+  is_other = _ENCODER.value and _MODE.value != "pretrain"
+  return pathlib.Path("runs") / (name + ("-encoder" if is_other else ""))
 
 
 def parse(argv: Sequence[str]) -> list[str]:
@@ -169,6 +175,11 @@ def parse(argv: Sequence[str]) -> list[str]:
     return flags.FLAGS(argv)
   except Exception as error:  # An experiment file can raise anything.
     text = str(error.args[0] if error.args else repr(error))
+  for arg in argv:
+    # absl's words for these name neither the place of a key nor its type.
+    found = _OVERRIDE.match(arg)
+    if found and (mistake := overrides.mistake(**found.groupdict())):
+      sys.exit(f"Error: {mistake}")
   text = text.replace("\\n", "\n").replace("\\'", "'")  # KeyErrors are quoted.
   lines = [line.strip() for line in text.splitlines() if line.strip()]
   if "Traceback" in text:  # ml_collections quotes a traceback, cause last.

@@ -9,7 +9,7 @@ from byol_jax.data import loading
 from byol_jax.evaluation import embed, splits
 from byol_jax.models import describe
 from byol_jax.runtime import processes
-from byol_jax.training import build, plan, workdir_files
+from byol_jax.training import build, plan, saved_settings, workdir_files
 from byol_jax.training.runs import Run
 
 
@@ -22,8 +22,12 @@ def say(message: str) -> None:
 def describe_data(run: Run) -> None:
   """Prints the images that the run trains on, and what was made of a folder."""
   data = run.config.data
+  part = ""
+  if data.split or data.fraction < 1:
+    total = run.source.builder.info.splits.total_num_examples
+    part = f" of {total}, {run.source.dataset.pretrain},"
   say(
-    f"{run.plan.num_examples} images to pretrain on,"
+    f"{run.plan.num_examples} images{part} to pretrain on,"
     f" {run.source.num_classes or 'no'} classes; views of"
     f" {data.image_size}x{data.image_size}x{data.channels}; stem"
     f" {run.config.model.encoder.stem}; mean {_numbers(data.mean)}, std"
@@ -69,7 +73,7 @@ def describe_embeddings(written: embed.Embeddings) -> None:
 
 def warn_of_other_images(run: Run) -> None:
   """Prints a note if the images are not those that the run was trained on."""
-  if processes.is_primary() and workdir_files.has_other_images(
+  if processes.is_primary() and saved_settings.has_other_images(
     run.workdir, run.source.fingerprint
   ):
     say(
@@ -98,6 +102,27 @@ def describe_plan(run: Run) -> None:
     else ""
   )
   say(f"{jax.device_count()} {jax.devices()[0].platform} devices{where}.")
+
+
+def describe_start(run: Run, step: int) -> None:
+  """Prints where training goes on, and what a longer run changes there."""
+  total = run.plan.total_steps
+  if run.extends is not None:
+    before, after = (
+      [
+        float(schedule(step))
+        for schedule in build.make_schedules(run.config, p)
+      ]
+      for p in (run.plan._replace(total_steps=run.extends), run.plan)
+    )
+    say(
+      f"Training on from step {step}, as the run of {run.extends} steps now has"
+      f" {total}: its schedules give a learning rate of {after[0]:.4g} there"
+      f" instead of {before[0]:.4g}, and a tau of {after[1]:.6g} instead of"
+      f" {before[1]:.6g}."
+    )
+  elif step:
+    say(f"Resuming at step {step} of {total}.")
 
 
 def show_result(name: str, result: Mapping[str, Any]) -> None:

@@ -4,16 +4,17 @@ A mode imports `reporting` where it draws: matplotlib would delay the first step
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping
 
 from byol_jax import errors
 from byol_jax.cli import messages
 from byol_jax.cli.flags import Options
 from byol_jax.evaluation import embed, protocols, results, runner
-from byol_jax.interop import encoder_file
+from byol_jax.interop import encoder_file, warm_start
 from byol_jax.learning.learner import TrainState
 from byol_jax.runtime import claim, processes, shutdown
-from byol_jax.training import loop, restore, workdir_files
+from byol_jax.training import loop, restore, saved_settings, workdir_files
 from byol_jax.training.runs import Run
 
 
@@ -45,7 +46,10 @@ def _train_and_evaluate(run: Run) -> None:
   messages.describe_splits(run, evaluates=bool(names))
   messages.describe_network(run)
   messages.describe_plan(run)
-  state, was_finished = loop.pretrain(run)
+  start = loop.untrained
+  if run.config.model.encoder.init_from:
+    start = functools.partial(warm_start.start, tell=messages.say)
+  state, was_finished = loop.pretrain(run, start, messages.describe_start)
   shutdown.stop_on_signals()
   if was_finished and processes.broadcast_from_primary(
     lambda: results.is_complete(run)
@@ -139,9 +143,7 @@ def _load_state(run: Run, options: Options) -> TrainState:
   def read() -> TrainState:
     _check_holds_no_run(run, options.encoder)
     state = encoder_file.restore(options.encoder, run.config, run.num_classes)
-    workdir_files.write_settings(
-      run.workdir, run.config, run.source.fingerprint
-    )
+    saved_settings.write(run.workdir, run.config, run.source.fingerprint)
     return state
 
   state = processes.broadcast_from_primary(read)
@@ -157,5 +159,6 @@ def _check_holds_no_run(run: Run, encoder: str) -> None:
   if workdir_files.checkpoint_steps(run.workdir):
     raise errors.UserError(
       f"{run.workdir} holds a run, whose results those of {encoder} would"
-      " replace; choose another --workdir."
+      " replace; choose another --workdir, or leave --encoder out to evaluate the"
+      " run."
     )

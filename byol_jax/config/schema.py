@@ -22,6 +22,10 @@ class DataConfig:
 
   # A name in `data.registry.DATASETS`; tfds:NAME for any that tfds knows; folder.
   dataset: str = "imagenet2012"
+  # What is pretrained on: a split expression of tfds, such as train[:10%]; empty:
+  # the data set's own. Of it, the first fraction; evaluations ignore both keys.
+  split: str = ""
+  fraction: float = 1.0
   data_dir: str = ""  # Empty: the default of tfds, ~/tensorflow_datasets.
   # For dataset=folder: its path, or that of a text file that lists images; what
   # the labels are: sub-folders (folders), those of a CSV file (its path) or none;
@@ -71,6 +75,8 @@ class EncoderConfig:
   """The part of the network that is kept after training."""
 
   name: str = "ResNet50"  # A name in `models.encoders.ENCODERS`.
+  # A file of --mode=export that pretraining starts from; empty: random weights.
+  init_from: str = ""
   width: float = 1.0  # Multiplies every channel count.
   version: str = "v1"  # v1: post-activation, v2: pre-activation. [P] 3.2
   # imagenet: 7x7 stride 2 and a max-pool; cifar: 3x3 stride 1, for small images;

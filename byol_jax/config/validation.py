@@ -1,12 +1,13 @@
 """The rules that values of a configuration must keep, whatever the data."""
 
+import dataclasses
 import math
 from typing import Any
 
 from byol_jax import errors
 from byol_jax.augment import spec
 from byol_jax.config import schema
-from byol_jax.config.convert import value_at
+from byol_jax.config.convert import flatten, value_at
 
 _POSITIVE = (
   "data.shuffle_buffer",
@@ -59,7 +60,7 @@ _IN_0_TO_BELOW_1 = (
   "optimizer.momentum",
   "model.batch_norm.decay_rate",
 )
-_ABOVE_0_TO_1 = ("data.eval_crop",)
+_ABOVE_0_TO_1 = ("data.eval_crop", "data.fraction")
 _BETWEEN_0_AND_1 = ("evaluation.holdout",)
 # Our choice: far beyond any use (the paper's are 224 and 4), and small enough that
 # shapes can be computed before anything is allocated.
@@ -88,6 +89,7 @@ def validate(config: schema.Config) -> None:
   The registries check their names (encoder, data set, optimizer, protocols), and
   `runtime.devices` checks the batch against the devices.
   """
+  _check_tuples(config)
   _check_numbers(config)
   _check_data(config.data)
   steps = config.train.steps
@@ -104,6 +106,17 @@ def validate(config: schema.Config) -> None:
 def _require(condition: bool, message: str) -> None:
   if not condition:
     raise errors.UserError(message)
+
+
+def _check_tuples(config: schema.Config) -> None:
+  """Checks the elements of tuples; `ConfigDict` checks all other types."""
+  for key, default in flatten(dataclasses.asdict(schema.Config())).items():
+    if isinstance(default, tuple) and isinstance(default[0], float):
+      values = value_at(config, key)
+      _require(
+        all(isinstance(value, int | float) for value in values),
+        f"{key}={values} must hold numbers only, as in {default}.",
+      )
 
 
 def _check_numbers(config: schema.Config) -> None:

@@ -72,6 +72,12 @@ def load(name: str, data_dir: str) -> Source:
       f" each class in a folder of its own below {name}/train and {name}/test,"
       f" and set dataset=folder and root={name} instead."
     )
+  if "[" in name:
+    raise errors.UserError(
+      f"data set {name!r} must be named without {name[name.index('[') :]}; choose"
+      " its part by data.split, such as data.split=train[:10%], or for evaluations"
+      " by evaluation.train_split and evaluation.test_split."
+    )
   has_prefix = name.startswith(_PREFIX)
   if not has_prefix and name not in DATASETS:
     raise errors.unknown_name(
@@ -135,6 +141,45 @@ def load_folder(root: str, options: schema.DataConfig) -> Source:
   )
 
 
+def select(source: Source, split: str, fraction: float) -> Source:
+  """Returns a data set of which a part is pretrained on.
+
+  Args:
+    source: the data set.
+    split: split expression like `train[:10%]`; empty for the data set's own.
+    fraction: of each split in the expression the first part that is taken, in
+      (0, 1]. It is a random part: tfds and `image_folder` store shuffled
+      examples.
+
+  Raises:
+    UserError: if there is no such split, or no example in it.
+  """
+  split = split or source.dataset.pretrain
+  splits = source.builder.info.splits
+  try:
+    size = num_examples(source, split)
+  except errors.UserError:
+    size = 0
+  if size <= 0:
+    sizes = [f"{name} ({splits[name].num_examples})" for name in sorted(splits)]
+    raise errors.UserError(
+      f"data.split={split!r} selects no images; combine the splits of"
+      f" {source.dataset.tfds_name} or their parts, as in train[:10%]+test, from:"
+      f" {', '.join(sizes)}."
+    )
+  if fraction < 1:
+    spec = tfds.core.ReadInstruction.from_spec(split)
+    split = "+".join(
+      _first_part(
+        part.splitname,
+        range(splits[part.splitname].num_examples)[part.from_ : part.to],
+        fraction,
+      )
+      for part in spec.to_absolute(splits)
+    )
+  return source._replace(dataset=source.dataset._replace(pretrain=split))
+
+
 def split_info(source: Source, split: str) -> tfds.core.SplitInfo:
   """Returns the description by tfds of a split expression like `train[:50%]`.
 
@@ -162,6 +207,12 @@ def num_examples(source: Source, split: str) -> int:
     UserError: if there is no such split; the message lists the existing ones.
   """
   return split_info(source, split).num_examples
+
+
+def _first_part(name: str, indices: range, fraction: float) -> str:
+  """Returns the expression of the first part of a slice, at least one example."""
+  count = max(round(fraction * len(indices)), min(len(indices), 1))
+  return f"{name}[{indices.start}:{indices.start + count}]"
 
 
 def _describe(builder: tfds.core.DatasetBuilder, tfds_name: str) -> Dataset:

@@ -49,6 +49,7 @@ class Result(TypedDict):
     step: the encoder's updates; 0 for baselines.
     network: a value in `NETWORKS`.
     encoder: the file that the encoder comes from, if it is not from this run.
+    started_from: the encoder file that this run began with, if there was one.
     interval: the 95% interval of the value over the choice of test examples.
     worst_class: the name of the class with the lowest value, and this value.
     paper: the value that the paper reports.
@@ -64,6 +65,7 @@ class Result(TypedDict):
   step: int
   network: str
   encoder: NotRequired[str]
+  started_from: NotRequired[str]
   interval: NotRequired[tuple[float, float]]
   worst_class: NotRequired[tuple[str, float]]
   paper: NotRequired[float]

@@ -110,6 +110,8 @@ def _run(
     }
     if encoder and model.is_online:
       result["encoder"] = encoder
+    elif model.is_online and run.config.model.encoder.init_from:
+      result["started_from"] = run.config.model.encoder.init_from
     result |= details
     paper = results.paper_value(run, protocol)
     if paper is not None and model.is_online and not encoder:

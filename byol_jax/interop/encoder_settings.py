@@ -8,7 +8,7 @@ from byol_jax import errors
 from byol_jax.config import convert, schema, validation
 from byol_jax.training import build
 
-# Of the encoder's own section, only the initial scales are not among them.
+# Of the encoder's own section, only what decides initial values is not among them.
 _KEYS = (
   "data.image_size",
   "data.channels",
@@ -18,7 +18,7 @@ _KEYS = (
   *(
     f"model.encoder.{field.name}"
     for field in dataclasses.fields(schema.EncoderConfig)
-    if field.name != "zero_init_last_scale"
+    if field.name not in ("init_from", "zero_init_last_scale")
   ),
   "model.batch_norm.eps",
   "train.precision",

@@ -12,7 +12,7 @@ from byol_jax.evaluation.eval_model import ONLINE, PIXELS, RANDOM
 from byol_jax.evaluation.results import NETWORKS
 from byol_jax.evaluation.results import read as read_results
 from byol_jax.runtime import files
-from byol_jax.training import workdir_files
+from byol_jax.training import saved_settings
 
 _FILE = "results.md"
 REMEDY = "free space there and run again"  # Where a table cannot be written.
@@ -201,18 +201,18 @@ def check_comparable(
   expected = _settings(first)
   for other in others:
     settings = _settings(other)
-    for key in workdir_files.differences(expected, settings):
+    for key in saved_settings.differences(expected, settings):
       if key not in {"seed", *swept}:
         raise errors.UserError(
-          f"{other} has {key}={workdir_files.shown(settings, key)} and {first}"
-          f" {workdir_files.shown(expected, key)}; only runs that differ in"
+          f"{other} has {key}={saved_settings.shown(settings, key)} and {first}"
+          f" {saved_settings.shown(expected, key)}; only runs that differ in"
           f" {', '.join(['seed', *sorted(swept)])} alone can be compared."
         )
 
 
 def _settings(workdir: pathlib.Path) -> dict[str, Any]:
   """Returns the settings of a run by dotted key."""
-  settings = workdir_files.read_settings(workdir)
+  settings = saved_settings.read(workdir)
   if not settings:
     raise errors.UserError(
       f"{workdir / 'config.json'} is missing, so the settings of these results"

@@ -89,12 +89,15 @@ class TensorBoardWriter:
 
   Args:
     directory: made if it is missing.
+    resume_step: the step that training resumes from, 0 at its start. TensorBoard
+      drops what earlier event files hold after it, so that it shows every step
+      once.
 
   Raises:
     UserError: the file cannot be written; also from `write` and `close`.
   """
 
-  def __init__(self, directory: str | os.PathLike):
+  def __init__(self, directory: str | os.PathLike, resume_step: int):
     self._directory = pathlib.Path(directory)
     with files.report_write_errors(self._directory, _REMEDY):
       self._directory.mkdir(parents=True, exist_ok=True)
@@ -102,6 +105,9 @@ class TensorBoardWriter:
         str(self._directory / "events"),
         filename_suffix=f".{os.getpid()}",  # Two runs may start in one second.
       )
+    start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    # TensorBoard drops this step, too.
+    self._write(event_pb2.Event(step=resume_step + 1, session_log=start))
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     """Adds one point to the curve of each scalar."""
@@ -110,19 +116,20 @@ class TensorBoardWriter:
       for name, scalar in scalars.items()
       for value in summary.scalar(name, float(scalar)).value
     ]
-    event = event_pb2.Event(
-      wall_time=time.time(),
-      step=step,
-      summary=summary_pb2.Summary(value=values),
+    self._write(
+      event_pb2.Event(step=step, summary=summary_pb2.Summary(value=values))
     )
-    with files.report_write_errors(self._directory, _REMEDY):
-      self._events.write_event(event)
-      self._events.flush()
 
   def close(self) -> None:
     """Closes the file."""
     with files.report_write_errors(self._directory, _REMEDY):
       self._events.close()
+
+  def _write(self, event: event_pb2.Event) -> None:
+    event.wall_time = time.time()
+    with files.report_write_errors(self._directory, _REMEDY):
+      self._events.write_event(event)
+      self._events.flush()
 
 
 class ProgressBar:

@@ -53,6 +53,19 @@ def make_views(config: schema.Config) -> spec.Views:
   )
 
 
+def make_schedules(
+  config: schema.Config, plan: Plan
+) -> tuple[schedules.Schedule, schedules.Schedule]:
+  """Returns the learning rate and tau by step; `UserError` for unknown names."""
+  learning_rate = schedules.learning_rate_schedule(
+    plan.peak_learning_rate,
+    total_steps=plan.total_steps,
+    warmup_steps=plan.warmup_steps,
+  )
+  tau = target.tau_schedule(config.ema.schedule, plan.tau, plan.total_steps)
+  return learning_rate, tau
+
+
 def build_learner(
   config: schema.Config, plan: Plan, num_classes: int
 ) -> Learner:
@@ -69,16 +82,12 @@ def build_learner(
   Raises:
     UserError: if the encoder, optimizer, schedule or precision is unknown.
   """
-  learning_rate = schedules.learning_rate_schedule(
-    plan.peak_learning_rate,
-    total_steps=plan.total_steps,
-    warmup_steps=plan.warmup_steps,
-  )
+  learning_rate, tau = make_schedules(config, plan)
   return make_learner(
     build_network(config, num_classes),
     optimizers.make_optimizer(learning_rate, config.optimizer),
     learning_rate,
-    target.tau_schedule(config.ema.schedule, plan.tau, plan.total_steps),
+    tau,
     microbatches=plan.microbatches,
     augment=functools.partial(device_ops.apply_to_batch, make_views(config)),
   )

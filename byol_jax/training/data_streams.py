@@ -16,16 +16,20 @@ from byol_jax.training import build
 def open_source(
   config: schema.Config, dataset: str = "", root: str = ""
 ) -> loading.Source:
-  """Opens a data set; see `loading.load` and `load_folder` for errors.
+  """Opens a data set; see `loading` for errors.
 
   Args:
     config: says where data sets are stored and how folders are read.
-    dataset: the data set's name; by default the one that is trained on.
+    dataset: the data set's name; by default the one that is trained on, in the
+      part that is.
     root: for `folder`, the folder of images.
   """
   data = config.data
   if not dataset:
-    dataset, root = data.dataset, data.root
+    source = open_source(config, data.dataset, data.root)
+    if not data.split and data.fraction == 1:
+      return source
+    return loading.select(source, data.split, data.fraction)
   if dataset != "folder":
     return loading.load(dataset, data.data_dir)
   return loading.load_folder(root, data)

@@ -2,8 +2,8 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ from byol_jax.learning.learner import TrainState
 from byol_jax.runtime import checkpoints, devices, processes, shutdown, writers
 from byol_jax.runtime.meter import DivergedError, Meter
 from byol_jax.runtime.watchdog import Watchdog
-from byol_jax.training import data_streams, workdir_files
+from byol_jax.training import data_streams, saved_settings, workdir_files
 from byol_jax.training.runs import Run
 
 # The largest parameter of a healthy run. Our choice: float32 steps by more than 1
@@ -31,11 +31,36 @@ _DATA_ADVICE = {
 }
 
 
-def pretrain(run: Run) -> tuple[TrainState, bool]:
+class Start(NamedTuple):
+  """What a new run begins with.
+
+  Attributes:
+    state: before the first update.
+    started_from: where its encoder comes from, for `config.json`; None if it is
+      not trained.
+  """
+
+  state: TrainState
+  started_from: Mapping[str, Any] | None = None
+
+
+def untrained(run: Run) -> Start:
+  """Begins a run with random weights."""
+  return Start(run.initial_state())
+
+
+def pretrain(
+  run: Run,
+  start: Callable[[Run], Start] = untrained,
+  on_start: Callable[[Run, int], None] = lambda run, step: None,
+) -> tuple[TrainState, bool]:
   """Trains to the end of the plan, from the latest checkpoint if there is one.
 
   Args:
     run: from `runs.prepare`.
+    start: begins a new run, called in the primary process only.
+    on_start: is called with the run and the step to train on from, unless that is
+      the last one.
 
   Returns:
     The final state, which is also the last checkpoint, and whether an earlier
@@ -46,13 +71,14 @@ def pretrain(run: Run) -> tuple[TrainState, bool]:
     UserError: if the loss is not finite, devices disagree, or a file cannot be
       written.
   """
-  state = processes.broadcast_from_primary(lambda: _starting_state(run))
-  if int(state.step) == run.plan.total_steps:
+  state = processes.broadcast_from_primary(lambda: _starting_state(run, start))
+  first = int(state.step)
+  if first == run.plan.total_steps:
     return state, True
-  start = int(state.step)
+  on_start(run, first)
   state = devices.replicate(state)
-  stream = data_streams.train_batches(run.config, run.source, start)
-  with _Saver(run) as saver, _open_meter(run, start) as meter:
+  stream = data_streams.train_batches(run.config, run.source, first)
+  with _Saver(run) as saver, _open_meter(run, first) as meter:
     try:
       return _train(run, state, stream, saver, meter), False
     except DivergedError as error:
@@ -64,29 +90,30 @@ def pretrain(run: Run) -> tuple[TrainState, bool]:
       ) from error
 
 
-def _starting_state(run: Run) -> TrainState:
-  """Returns the latest state of the workdir, or the initial one."""
-  _claim_workdir(run)
+def _starting_state(run: Run, start: Callable[[Run], Start]) -> TrainState:
+  """Returns the latest state of the workdir, or a new one."""
+  source = run.source
+  saved_settings.check_images(run.workdir, run.config, source.fingerprint)
+  history: dict[str, Any] = {}
   with run.open_checkpoints() as saved:
     if saved.latest_step() is None:
-      state = run.initial_state()
+      state, started_from = start(run)
+      if started_from:
+        history["started_from"] = started_from
     else:
       state = saved.restore(jax.eval_shape(run.initial_state))
+      history = saved_settings.read_history(run.workdir)
+  if run.extends:
+    history["extended_at"] = [*history.get("extended_at", ()), run.extends]
+  saved_settings.write(run.workdir, run.config, source.fingerprint, history)
+  workdir_files.add_class_names(
+    run.workdir, source.dataset.tfds_name, source.class_names
+  )
   if int(state.step) < run.plan.total_steps:
     workdir_files.check_space(
       run.workdir, state, run.config.checkpoint, run.plan.total_steps
     )
   return state
-
-
-def _claim_workdir(run: Run) -> None:
-  """Writes what the run is into its workdir, unless it holds another run."""
-  source = run.source
-  workdir_files.check_images(run.workdir, run.config, source.fingerprint)
-  workdir_files.write_settings(run.workdir, run.config, source.fingerprint)
-  workdir_files.add_class_names(
-    run.workdir, source.dataset.tfds_name, source.class_names
-  )
 
 
 @contextlib.contextmanager
@@ -96,7 +123,7 @@ def _open_meter(run: Run, start_step: int) -> Iterator[Meter]:
   if processes.is_primary():
     outputs = [
       writers.JsonlWriter(run.workdir / workdir_files.METRICS_FILE, start_step),
-      writers.TensorBoardWriter(run.workdir / "tensorboard"),
+      writers.TensorBoardWriter(run.workdir / "tensorboard", start_step),
       writers.ProgressBar(run.plan.total_steps, start_step),
       writers.DataWaitHint(_DATA_ADVICE[run.config.augment.placement]),
     ]

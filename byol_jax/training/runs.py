@@ -10,7 +10,13 @@ from byol_jax.config import schema
 from byol_jax.data import loading
 from byol_jax.learning.learner import Learner, TrainState
 from byol_jax.runtime import checkpoints, devices, processes
-from byol_jax.training import build, data_streams, resolve, workdir_files
+from byol_jax.training import (
+  build,
+  data_streams,
+  resolve,
+  saved_settings,
+  workdir_files,
+)
 from byol_jax.training.plan import Plan, make_plan
 
 
@@ -23,6 +29,8 @@ class Run(NamedTuple):
     source: the data set.
     plan: its length, learning rate and tau.
     learner: the pure functions that train.
+    extends: last step of the finished run in the workdir that this one makes
+      longer, None if there is none.
   """
 
   config: schema.Config
@@ -30,6 +38,7 @@ class Run(NamedTuple):
   source: loading.Source
   plan: Plan
   learner: Learner
+  extends: int | None = None
 
   @property
   def num_classes(self) -> int:
@@ -67,27 +76,31 @@ def prepare(config: schema.Config, workdir: pathlib.Path) -> Run:
 
   Raises:
     UserError: if a name in the configuration is unknown, the data cannot be
-      read, or the workdir holds checkpoints of other settings.
+      read, or the workdir holds checkpoints of other settings or another length,
+      unless its run has ended and this one is longer.
   """
   devices.check_batch_size(config.train.batch_size, config.train.microbatches)
   source = processes.primary_first(lambda: data_streams.open_source(config))
   # A run that resumes with more or fewer processes sees the same batches.
   parts = processes.broadcast_from_primary(
-    lambda: workdir_files.settings_of(workdir).get("data.parts")
+    lambda: saved_settings.of_run(workdir).get("data.parts")
   )
   config = resolve.resolved(config, source, parts)
-  plan = make_plan(
-    config, loading.num_examples(source, source.dataset.pretrain)
-  )
-  processes.broadcast_from_primary(
-    lambda: workdir_files.check_settings(workdir, config, source.fingerprint)
-  )
+  num_examples = loading.num_examples(source, source.dataset.pretrain)
+  plan = make_plan(config, num_examples)
+
+  def check_workdir() -> int | None:
+    saved_settings.check(workdir, config, source.fingerprint)
+    return saved_settings.check_length(workdir, config, num_examples)
+
+  extends = processes.broadcast_from_primary(check_workdir)
   return Run(
     config=config,
     workdir=workdir,
     source=source,
     plan=plan,
     learner=build.build_learner(config, plan, _num_outputs(source)),
+    extends=extends,
   )
 
 

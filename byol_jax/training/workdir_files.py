@@ -1,42 +1,24 @@
-"""The workdir of a run: its settings, and whether it may be written to."""
+"""The files of a workdir that hold no settings, and the room for checkpoints."""
 
 import json
 import pathlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
 from byol_jax import errors
-from byol_jax.config import convert, schema
+from byol_jax.config import schema
 from byol_jax.learning.learner import TrainState
 from byol_jax.runtime import files
 
 METRICS_FILE = "metrics.jsonl"
-_CONFIG_FILE = "config.json"
 _CLASSES_FILE = "classes.json"
 # Our choice: time-based checkpoints are counted for a day of training, since only
 # training shows how long the steps that are left will take.
 _DAY_SECONDS = 86_400
 _REMEDY = "choose another --workdir"  # For a workdir that cannot be written.
-
-# Settings that may change when a run resumes, since no parameter depends on them.
-RESUME_SAFE_KEYS = (
-  "data.data_dir",
-  "data.max_broken",
-  "data.threads",
-  "data.prefetch",
-  "train.check_replicas_every",
-  "train.compilation_cache",
-  "train.hang_seconds",
-  "train.remat",
-  "evaluation.",
-  "checkpoint.",
-  "log.",
-)
-# In `config.json` beside the settings: `loading.Source.fingerprint`.
-_FINGERPRINT = "data.fingerprint"
 
 
 def checkpoint_folder(workdir: pathlib.Path) -> pathlib.Path:
@@ -48,140 +30,6 @@ def checkpoint_steps(workdir: pathlib.Path) -> list[int]:
   """Returns the steps of the checkpoints that a workdir holds, in any order."""
   names = (path.name for path in checkpoint_folder(workdir).glob("*"))
   return [int(name) for name in names if name.isdigit()]
-
-
-def read_settings(workdir: pathlib.Path) -> dict[str, Any]:
-  """Returns the settings in `config.json`, by dotted key; {} without the file.
-
-  Raises:
-    UserError: the file is damaged or cannot be read.
-  """
-  path = workdir / _CONFIG_FILE
-  if not path.exists():
-    return {}
-  try:
-    settings = convert.flatten(files.read_json(path))
-    if not settings:
-      raise files.DamagedError("it holds no settings")
-  except files.DamagedError as error:
-    raise errors.UserError(
-      f"{path} is damaged: {error}; put back a copy, or move it away to go on"
-      " with the settings of this command."
-    ) from error
-  return settings
-
-
-def settings_of(workdir: pathlib.Path) -> dict[str, Any]:
-  """Returns the settings that own a workdir; {} until it holds a checkpoint."""
-  return read_settings(workdir) if checkpoint_steps(workdir) else {}
-
-
-def differences(
-  theirs: Mapping[str, Any], ours: Mapping[str, Any]
-) -> list[str]:
-  """Returns the keys in which two runs differ and that parameters depend on.
-
-  The values of `data.root` are the same if the images are, wherever they lie.
-  The paths are compared only if a run of an earlier version did not store the
-  fingerprint of its images.
-
-  Args:
-    theirs: settings by dotted key, as `read_settings` returns them.
-    ours: likewise.
-
-  Returns:
-    The keys, sorted.
-  """
-  knows_images = theirs.get(_FINGERPRINT) and ours.get(_FINGERPRINT)
-
-  def differs(key: str) -> bool:
-    if key == "data.root" and knows_images:
-      key = _FINGERPRINT
-    return theirs.get(key) != ours.get(key)
-
-  return [
-    key
-    for key in sorted(theirs.keys() | ours.keys())
-    if not key.startswith((*RESUME_SAFE_KEYS, _FINGERPRINT)) and differs(key)
-  ]
-
-
-def shown(settings: Mapping[str, Any], key: str) -> str:
-  """Returns the value that `differences` compares, for messages."""
-  value = str(settings.get(key))
-  if key == "data.root" and settings.get(_FINGERPRINT):
-    value += f" (images {settings[_FINGERPRINT]})"
-  return value
-
-
-def check_settings(
-  workdir: pathlib.Path, config: schema.Config, fingerprint: str
-) -> None:
-  """Raises `UserError` if the checkpoints were written with other settings.
-
-  A key that is newer than the workdir had its default value there. That images
-  of a folder have changed is left to `check_images`, as only training must not
-  go on with others.
-
-  Args:
-    workdir: may hold no checkpoint.
-    config: the resolved configuration.
-    fingerprint: of the data set, from `loading.Source`.
-  """
-  theirs = settings_of(workdir)
-  if not theirs:
-    return
-  ours = _settings(config, fingerprint)
-  theirs = _settings(schema.Config(), "") | theirs
-  for key in differences({name: theirs[name] for name in ours}, ours):
-    if key != "data.root" or not has_other_images(workdir, fingerprint):
-      raise errors.UserError(
-        f"{workdir} holds a run with {key}={theirs[key]}, not {ours[key]};"
-        " continue with its settings or choose another --workdir."
-      )
-
-
-def has_other_images(workdir: pathlib.Path, fingerprint: str) -> bool:
-  """Returns whether the checkpoints were trained on other images of a folder.
-
-  Args:
-    workdir: may hold no checkpoint; those of earlier versions do not tell.
-    fingerprint: of the images as they are now, from `loading.Source`.
-  """
-  return settings_of(workdir).get(_FINGERPRINT, fingerprint) != fingerprint
-
-
-def check_images(
-  workdir: pathlib.Path, config: schema.Config, fingerprint: str
-) -> None:
-  """Raises `UserError` if the checkpoints were trained on other images."""
-  if has_other_images(workdir, fingerprint):
-    raise errors.UserError(
-      f"{workdir} holds a run on other images than data.root={config.data.root}"
-      " has now; restore the images of that run or choose another --workdir."
-    )
-
-
-def _settings(config: schema.Config, fingerprint: str) -> dict[str, Any]:
-  """Returns settings as `config.json` holds them, by dotted key."""
-  settings = convert.flatten(convert.to_json(config))
-  return settings | {_FINGERPRINT: fingerprint}
-
-
-def write_settings(
-  workdir: pathlib.Path, config: schema.Config, fingerprint: str
-) -> None:
-  """Writes `config.json`; `UserError` if the workdir cannot be written.
-
-  Args:
-    workdir: is created.
-    config: the resolved configuration.
-    fingerprint: of the data set, from `loading.Source`; "" is not written.
-  """
-  settings = convert.to_json(config)
-  if fingerprint:
-    settings["data"]["fingerprint"] = fingerprint
-  _write_json(workdir / _CONFIG_FILE, settings)
 
 
 def add_class_names(
@@ -204,10 +52,10 @@ def add_class_names(
     known = json.loads(path.read_text()) if path.exists() else {}
   except ValueError:  # It is damaged, and other names are written again.
     known = {}
-  _write_json(path, known | {dataset: list(names)})
+  write_json(path, known | {dataset: list(names)})
 
 
-def _write_json(path: pathlib.Path, value: Any) -> None:
+def write_json(path: pathlib.Path, value: Any) -> None:
   """Writes a file of a workdir; `UserError` if it cannot be written."""
   with files.atomic_write(path, _REMEDY) as file:
     file.write_text(json.dumps(value, indent=2) + "\n")
