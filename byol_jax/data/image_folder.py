@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import PIL.Image
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core import read_only_builder
 
 from byol_jax import errors
 from byol_jax.config import schema
@@ -165,8 +164,8 @@ def _require_few_broken(
 
 def _open(path: str) -> ImageFolder:
   """Opens the records in a folder; raises `UserError` if files are missing."""
+  builder = tfds_store.open_folder(path)
   try:
-    builder = read_only_builder.builder_from_directory(path)
     metadata = builder.info.metadata
     return ImageFolder(
       builder,
@@ -175,7 +174,7 @@ def _open(path: str) -> ImageFolder:
         tuple(metadata["mean"]), tuple(metadata["std"]), metadata["side"]
       ),
     )
-  except (OSError, ValueError, KeyError) as error:
+  except (TypeError, ValueError, KeyError) as error:
     raise errors.UserError(
       f"{path} is incomplete; delete it and run this again."
     ) from error
