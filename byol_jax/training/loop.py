@@ -13,7 +13,7 @@ from byol_jax.learning.learner import TrainState
 from byol_jax.runtime import checkpoints, devices, processes, shutdown, writers
 from byol_jax.runtime.meter import Meter, NotFiniteError
 from byol_jax.runtime.watchdog import Watchdog
-from byol_jax.training import data_streams, workdir_files
+from byol_jax.training import data_streams, memory, workdir_files
 from byol_jax.training.runs import Run
 
 # Advice for a run that waits for its data, by `augment.placement`.
@@ -60,12 +60,14 @@ def pretrain(run: Run) -> tuple[TrainState, bool]:
 
 def _starting_state(run: Run) -> TrainState:
   """Returns the latest state of the workdir, or the initial one; writes settings."""
+  shapes = jax.eval_shape(run.initial_state)
+  memory.check_memory(run.config, shapes)
   workdir_files.write_settings(run.workdir, run.config)
   with run.open_checkpoints() as saved:
     if saved.latest_step() is None:
       state = run.initial_state()
     else:
-      state = saved.restore(jax.eval_shape(run.initial_state))
+      state = saved.restore(shapes)
   if int(state.step) < run.plan.total_steps:
     workdir_files.check_space(run.workdir, state, run.config.checkpoint.keep)
   return state
