@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from byol_jax import errors
 from byol_jax.data import loading, tfds_store
 from tests.tfds_data import load_error, store
 
@@ -88,6 +89,11 @@ def test_a_huge_description_is_not_read(folder, tmp_path):
 def test_the_address_of_a_bucket_stays_as_it_is():
   assert tfds_store.absolute_data_dir("gs://bucket/dir") == "gs://bucket/dir"
   assert tfds_store.absolute_data_dir("/a/../b") == "/b"
+
+
+def test_a_data_dir_without_a_home_is_refused():
+  with pytest.raises(errors.UserError, match="TFDS_DATA_DIR"):
+    tfds_store.absolute_data_dir("~no_such_user/data")
 
 
 def test_what_was_stored_by_tfds_is_still_read(folder, tmp_path):

@@ -42,8 +42,16 @@ def absolute_data_dir(data_dir: str) -> str:
     data_dir: a path, which may start with ~, or the address of a bucket,
       gs://...; empty means the default of tfds, which is $TFDS_DATA_DIR or
       ~/tensorflow_datasets.
+
+  Raises:
+    UserError: if there is no such home folder.
   """
   folder = os.path.expanduser(data_dir or tfds.core.constants.DATA_DIR)
+  if folder.startswith("~"):
+    raise errors.UserError(
+      f"data.data_dir={folder} is in a home folder that does not exist; set it,"
+      " or the environment variable TFDS_DATA_DIR, to another folder."
+    )
   return folder if "://" in folder else os.path.abspath(folder)
 
 
