@@ -89,7 +89,6 @@ def start_pair(*args: str, **kwargs) -> list[subprocess.Popen]:
       f"--coordinator={address}",
       "--num_processes=2",
       f"--process_id={index}",
-      JAX_COORDINATOR_BIND_ADDRESS=address,  # Default: all interfaces.
       **kwargs,
     )
     for index in range(2)

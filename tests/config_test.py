@@ -1,8 +1,12 @@
 """The configuration: locked, complete, and checked before any work."""
 
+import math
+import typing
+
 import pytest
 
 from byol_jax import config, errors
+from byol_jax.config import convert, schema
 
 
 def test_the_default_is_the_papers_main_run():
@@ -65,3 +69,120 @@ def test_an_impossible_value_is_named_with_its_rule(key, value):
   assert message.startswith(f"{key}={value}")
   assert "must" in message
   assert "\n" not in message
+
+
+NUMBERS = {
+  key: kind
+  for key, kind in convert.key_types(schema.Config).items()
+  if kind not in (str, bool) and "str" not in str(kind)
+}
+VIEWS = ("augment.view1", "augment.view2")
+PROBABILITIES = [
+  f"{view}.{name}_prob"
+  for view in VIEWS
+  for name in ("flip", "jitter", "grayscale", "blur", "solarize")
+]
+AMOUNTS = [
+  f"{view}.{name}"
+  for view in VIEWS
+  for name in ("brightness", "contrast", "saturation", "hue")
+]
+# The keys that each of these numbers is right for, whatever the data; every other
+# key has to refuse it.
+RIGHT = {
+  math.nan: [],
+  math.inf: [],
+  -math.inf: [],
+  -1: ["data.mean"],
+  0: [
+    *PROBABILITIES,
+    *AMOUNTS,
+    "evaluation.view.flip_prob",
+    "seed",
+    "data.mean",
+    "data.test_share",
+    "data.max_broken",
+    "data.image_size",
+    "data.cache_bytes",
+    "data.parts",
+    "data.threads",
+    "data.prefetch",
+    "model.batch_norm.decay_rate",
+    "ema.base",
+    "optimizer.base_learning_rate",
+    "optimizer.weight_decay",
+    "optimizer.momentum",
+    "optimizer.warmup_epochs",
+    "train.check_replicas_every",
+    "train.hang_seconds",
+    "evaluation.finetune.decay_count",
+    "checkpoint.every_seconds",
+    "checkpoint.every_steps",
+  ],
+  # Useless, but no harm is done before the loss shows it.
+  10**30: [
+    "data.mean",
+    "data.std",
+    "model.batch_norm.eps",
+    "optimizer.base_learning_rate",
+    "optimizer.weight_decay",
+    "optimizer.trust_coefficient",
+    "optimizer.warmup_epochs",  # `plan.make_plan` counts its steps.
+    *(f"{view}.crop_aspect" for view in (*VIEWS, "evaluation.view")),
+    *(f"{view}.blur_sigma" for view in VIEWS),
+    "evaluation.knn.temperature",
+    "evaluation.linear.learning_rates",
+    "evaluation.logistic.l2_range",
+    "evaluation.semi_supervised.labels",
+    "evaluation.semi_supervised.learning_rates",
+    "evaluation.finetune.rate_range",
+    "evaluation.finetune.decay_range",
+  ],
+  10**400: [],  # More than a float can be.
+}
+
+
+def with_value(key, value):
+  """The default configuration with another number; in tuples, the last one."""
+  is_tuple = typing.get_origin(NUMBERS[key]) is tuple
+  default = convert.value_at(schema.Config(), key)
+  changed = (*default[:-1], value) if is_tuple else value
+  return convert.updated(schema.Config(), {key: changed})
+
+
+@pytest.mark.parametrize("value", RIGHT)
+@pytest.mark.parametrize("key", NUMBERS)
+def test_every_number_has_its_bounds(key, value):
+  changed = with_value(key, value)
+  if key in RIGHT[value]:
+    config.validate(changed)
+    return
+  with pytest.raises(errors.UserError) as caught:
+    config.validate(changed)
+  assert str(caught.value).startswith(f"{key}=")
+  assert "must" in str(caught.value)
+
+
+@pytest.mark.parametrize("key", convert.key_types(schema.Config))
+@pytest.mark.parametrize("value", [{}, b"x", (None,), ("a", 1), ((1.0,),)])
+def test_every_key_has_its_type(key, value):
+  with pytest.raises(errors.UserError) as caught:
+    config.validate(convert.updated(schema.Config(), {key: value}))
+  assert str(caught.value).startswith(f"{key}=")
+  assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  "key",
+  [key for key, kind in NUMBERS.items() if typing.get_origin(kind) is tuple],
+)
+@pytest.mark.parametrize("length", [0, 1, 4])
+def test_a_tuple_has_its_length(key, length):
+  changed = convert.updated(schema.Config(), {key: (0.5,) * length})
+  is_grid = "learning_rates" in key or key.endswith((".labels", ".epochs"))
+  if (length == 0 and key.startswith("data.")) or (length and is_grid):
+    config.validate(changed)
+    return
+  with pytest.raises(errors.UserError) as caught:
+    config.validate(changed)
+  assert str(caught.value).startswith(f"{key}=")

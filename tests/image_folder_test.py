@@ -287,4 +287,4 @@ def test_incomplete_folder_is_named(tmp_path):
   path = pathlib.Path(load(root).builder.data_dir)
   for name in ("metadata.json", "dataset_info.json"):
     (path / name).unlink()
-    assert f"{path} is incomplete; delete it" in load_error(root)
+    assert f"{path} is incomplete" in load_error(root)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from byol_jax import config, errors
+from byol_jax.config import convert, schema
 from byol_jax.training import build, plan
 from tests.experiment_configs import experiment_config
 
@@ -80,3 +81,15 @@ def test_a_learner_is_built_from_any_configuration(schedule):
   cfg.ema.schedule = "sawtooth"
   with pytest.raises(errors.UserError, match="cosine, constant"):
     build.build_learner(cfg, planned, num_classes=10)
+
+
+@pytest.mark.parametrize(
+  "changes",
+  [{"train.epochs": 2**31 - 1}, {"optimizer.warmup_epochs": 1e30}],
+)
+def test_more_steps_than_the_state_can_count_are_refused(changes):
+  cfg = convert.updated(schema.Config(), changes)
+  with pytest.raises(errors.UserError, match="fewer than 2\\*\\*31") as caught:
+    plan.make_plan(cfg, 1_281_167)
+  ((key, value),) = changes.items()
+  assert f"{key}={value}" in str(caught.value)

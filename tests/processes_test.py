@@ -3,12 +3,18 @@
 `multiprocess_test.py` runs real processes.
 """
 
+import os
+import socket
+import subprocess
+import sys
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from byol_jax import errors
 from byol_jax.runtime import processes
+from tests import command_line
 
 
 class Wire:
@@ -141,3 +147,51 @@ def test_incomplete_or_contradictory_flags_are_one_line(flags, parts):
   for part in parts:
     assert part in str(info.value)
   assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize(
+  ("coordinator", "bound"),
+  [
+    ("127.0.0.1:123", "127.0.0.1:123"),
+    ("[::1]:123", "[::1]:123"),
+    ("203.0.113.1:123", None),  # An address for documentation: nobody's.
+    ("localhost:123", None),
+    ("", None),
+  ],
+)
+def test_an_address_of_this_machine_opens_no_other(
+  coordinator, bound, monkeypatch
+):
+  monkeypatch.delenv("JAX_COORDINATOR_BIND_ADDRESS", raising=False)
+  assert processes._bind_address(coordinator) == bound
+  monkeypatch.setenv("JAX_COORDINATOR_BIND_ADDRESS", "127.0.0.2:1")
+  assert processes._bind_address(coordinator) is None
+
+
+@pytest.mark.slow
+def test_the_primary_listens_on_the_given_address_only():
+  """On a machine whose loopback has a second address."""
+  script = """
+import socket, sys
+from byol_jax.runtime import processes
+
+address = sys.argv[1]
+processes.initialize(address, 1, 0)
+port = int(address.rpartition(":")[2])
+for host in ("127.0.0.1", "127.0.0.2"):
+  with socket.socket() as s:
+    print(s.connect_ex((host, port)) == 0)
+"""
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    address = "127.0.0.1:{1}".format(*free.getsockname())
+  env = {**os.environ}
+  env.pop("JAX_COORDINATOR_BIND_ADDRESS", None)
+  done = subprocess.run(
+    [sys.executable, "-c", script, address],
+    capture_output=True,
+    text=True,
+    cwd=command_line.ROOT,
+    env=env,
+  )
+  assert done.stdout.split() == ["True", "False"], done.stderr

@@ -2,6 +2,7 @@
 
 import gc
 import signal
+import threading
 import time
 
 import pytest
@@ -137,3 +138,16 @@ def test_a_signal_in_several_processes_goes_by_way_of_jax(monkeypatch):
     assert told == ["SIGTERM"]
     assert graceful.stop_signal(8) is None
     assert graceful.stop_signal(9) == signal.SIGTERM
+
+
+def test_another_thread_leaves_the_handlers_alone():
+  def work():
+    with shutdown.GracefulShutdown() as graceful:
+      found.append(graceful.stop_signal(1))
+      found.append(signal.getsignal(signal.SIGTERM))
+
+  found = []
+  thread = threading.Thread(target=work)
+  thread.start()
+  thread.join()
+  assert found == [None, signal.getsignal(signal.SIGTERM)]

@@ -1,8 +1,11 @@
 """Runs one mode, and turns its end into a message and an exit code."""
 
+import logging as python_logging
 import os
+import pathlib
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Sequence
 from typing import NoReturn
@@ -95,15 +98,35 @@ def _set_up_jax(config: schema.Config, options: flags.Options) -> None:
   """Applies the settings that JAX reads only before its first use."""
   if not flags.verbosity_is_given():
     logging.set_verbosity(logging.WARNING)
+    # Where it keeps its fonts, if it cannot in the home folder.
+    python_logging.getLogger("matplotlib").setLevel(python_logging.ERROR)
   cpu.choose_fast_convolutions()
-  if config.train.compilation_cache:
-    jax.config.update(
-      "jax_compilation_cache_dir",
-      os.path.expanduser(config.train.compilation_cache),
-    )
   processes.initialize(
     options.coordinator, options.num_processes, options.process_id
   )
+  if config.train.compilation_cache:
+    _keep_compiled_programs(config.train.compilation_cache)
+
+
+def _keep_compiled_programs(folder: str) -> None:
+  """Makes JAX keep compiled programs in a folder, if it can be written.
+
+  JAX itself would warn about each program.
+  """
+  if "://" not in folder:  # JAX writes to buckets, too.
+    try:
+      path = pathlib.Path(folder).expanduser()  # RuntimeError: no home folder.
+      path.mkdir(parents=True, exist_ok=True)
+      with tempfile.TemporaryFile(dir=path):
+        pass
+    except (OSError, RuntimeError) as error:
+      messages.say(
+        f"Note: train.compilation_cache={folder} cannot be written ({error}), so"
+        " every start compiles again."
+      )
+      return
+    folder = str(path)
+  jax.config.update("jax_compilation_cache_dir", folder)
 
 
 def _is_lost_process(error: Exception) -> bool:

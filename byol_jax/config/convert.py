@@ -50,6 +50,17 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
   return keys
 
 
+def key_types(section: type, prefix: str = "") -> dict[str, Any]:
+  """Returns the type of each dotted key of a section of the configuration."""
+  keys: dict[str, Any] = {}
+  for name, kind in typing.get_type_hints(section).items():
+    if dataclasses.is_dataclass(kind):
+      keys |= key_types(typing.cast(type, kind), f"{prefix}{name}.")
+    else:
+      keys[prefix + name] = kind
+  return keys
+
+
 def value_at(config: schema.Config, key: str) -> Any:
   """Returns the value at a dotted key."""
   value: Any = config

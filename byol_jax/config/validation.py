@@ -1,13 +1,13 @@
 """The rules that values of a configuration must keep, whatever the data."""
 
-import dataclasses
 import math
+import typing
 from typing import Any
 
 from byol_jax import errors
 from byol_jax.augment import spec
-from byol_jax.config import schema
-from byol_jax.config.convert import flatten, value_at
+from byol_jax.config import convert, schema
+from byol_jax.config.convert import value_at
 
 _POSITIVE = (
   "data.shuffle_buffer",
@@ -49,6 +49,8 @@ _NOT_NEGATIVE = (
   "optimizer.base_learning_rate",
   "optimizer.weight_decay",
   "optimizer.warmup_epochs",
+  "train.check_replicas_every",
+  "train.hang_seconds",
   "checkpoint.every_seconds",
   "checkpoint.every_steps",
   "checkpoint.keep_every",
@@ -62,9 +64,31 @@ _IN_0_TO_BELOW_1 = (
 )
 _ABOVE_0_TO_1 = ("data.eval_crop", "data.fraction")
 _BETWEEN_0_AND_1 = ("evaluation.holdout",)
-# Our choice: far beyond any use (the paper's are 224 and 4), and small enough that
-# shapes can be computed before anything is allocated.
-_AT_MOST = {"data.image_size": 4096, "model.encoder.width": 64}
+# What takes memory or time at once. Our choice: each is far above what anybody
+# trains with (the paper's image size and width are 224 and 4); `training.memory` compares what remains with the machine.
+_AT_MOST = {
+  "data.image_size": 4096,
+  "data.threads": 2**12,
+  "data.prefetch": 2**12,
+  "model.encoder.width": 64,
+  "model.projector.layers": 100,
+  "model.projector.hidden_size": 2**20,
+  "model.projector.output_size": 2**20,
+  "model.predictor.layers": 100,
+  "model.predictor.hidden_size": 2**20,
+  "evaluation.batch_size": 2**20,
+  "evaluation.linear.epochs": 1e6,
+  "evaluation.linear.batch_size": 2**20,
+  "evaluation.logistic.l2_count": 1000,
+  "evaluation.semi_supervised.batch_size": 2**20,
+  "evaluation.finetune.rate_count": 1000,
+  "evaluation.finetune.decay_count": 1000,
+  "evaluation.finetune.batch_size": 2**20,
+}
+# Whole numbers are int32 in JAX, except for bytes, which only TensorFlow counts,
+# in int64, and the seed, which is uint32.
+_INT_BITS = {"data.shuffle_bytes": 63, "data.cache_bytes": 63, "seed": 32}
+_LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
 _ONE_OF: dict[str, tuple[Any, ...]] = {
   "data.channels": (1, 3),
   "augment.placement": ("host", "device"),
@@ -89,7 +113,8 @@ def validate(config: schema.Config) -> None:
   The registries check their names (encoder, data set, optimizer, protocols), and
   `runtime.devices` checks the batch against the devices.
   """
-  _check_tuples(config)
+  for key, kind in convert.key_types(schema.Config).items():
+    _check_type(key, value_at(config, key), kind)
   _check_numbers(config)
   _check_data(config.data)
   steps = config.train.steps
@@ -97,7 +122,6 @@ def validate(config: schema.Config) -> None:
     steps is None or steps > 0,
     f"train.steps={steps} must be above 0, or unset to use train.epochs.",
   )
-  _require(config.seed < 2**32, f"seed={config.seed} must be below 2**32.")
   _check_evaluation(config)
   _check_view("augment.view1", config.augment.view1)
   _check_view("augment.view2", config.augment.view2)
@@ -108,15 +132,34 @@ def _require(condition: bool, message: str) -> None:
     raise errors.UserError(message)
 
 
-def _check_tuples(config: schema.Config) -> None:
-  """Checks the elements of tuples; `ConfigDict` checks all other types."""
-  for key, default in flatten(dataclasses.asdict(schema.Config())).items():
-    if isinstance(default, tuple) and isinstance(default[0], float):
-      values = value_at(config, key)
-      _require(
-        all(isinstance(value, int | float) for value in values),
-        f"{key}={values} must hold numbers only, as in {default}.",
-      )
+def _check_type(key: str, value: Any, kind: Any) -> None:
+  """Raises `UserError` unless a value has its key's type and a finite size."""
+  if kind in (bool, str):
+    name = "True or False" if kind is bool else "text"
+    _require(isinstance(value, kind), f"{key}={value!r} must be {name}.")
+  elif typing.get_origin(kind) is tuple:
+    element = typing.get_args(kind)[0]
+    is_right = isinstance(value, list | tuple) and all(
+      _is_a(element, item) for item in value
+    )
+    name = "texts" if element is str else "finite numbers"
+    _require(is_right, f"{key}={value!r} must be a tuple of {name}.")
+  elif kind is float:
+    _require(_is_a(float, value), f"{key}={value!r} must be a finite number.")
+  elif value is not None or kind is int:
+    bits = _INT_BITS.get(key, 31)
+    _require(
+      type(value) is int and abs(value) < 2**bits,
+      f"{key}={value!r} must be a whole number below 2**{bits}.",
+    )
+
+
+def _is_a(kind: type, value: Any) -> bool:
+  """Returns whether a value is text, or a number that float32 can hold."""
+  if kind is str:
+    return isinstance(value, str)
+  is_number = isinstance(value, int | float) and not isinstance(value, bool)
+  return is_number and abs(value) <= _LARGEST_FLOAT32  # NaN is not.
 
 
 def _check_numbers(config: schema.Config) -> None:
@@ -134,7 +177,7 @@ def _check_numbers(config: schema.Config) -> None:
       _require(is_right(value), f"{key}={value} must {rule}.")
   for key, most in _AT_MOST.items():
     value = value_at(config, key)
-    _require(value <= most, f"{key}={value} must be at most {most}.")
+    _require(value <= most, f"{key}={value} must be at most {most:g}.")
   for key, known in _ONE_OF.items():
     value = value_at(config, key)
     choices = " or ".join(map(str, known))
@@ -196,6 +239,11 @@ def _check_evaluation(config: schema.Config) -> None:
       len(values) > 0 and min(values) > 0,
       f"{key}={values} must be numbers above 0, at least one.",
     )
+  epochs = evaluation.semi_supervised.epochs
+  _require(
+    max(epochs) <= 1e6,
+    f"evaluation.semi_supervised.epochs={epochs} must be at most 1e+06.",
+  )
   _check_crop("evaluation.view", evaluation.view)
   _require(
     evaluation.dataset == "folder" or not evaluation.root,

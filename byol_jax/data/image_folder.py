@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core import read_only_builder
 
 from byol_jax import errors
 from byol_jax.config import schema
@@ -187,8 +186,8 @@ def _require_few_broken(
 
 def _open(path: str, listing: Listing) -> ImageFolder:
   """Opens the records in a folder; raises `UserError` if files are missing."""
+  builder = tfds_store.open_folder(path)
   try:
-    builder = read_only_builder.builder_from_directory(path)
     metadata = builder.info.metadata
     broken = [BrokenFile(*file) for file in metadata["broken"]]
     return ImageFolder(
@@ -200,7 +199,7 @@ def _open(path: str, listing: Listing) -> ImageFolder:
       folder_notes.describe(listing, builder.info, broken),
       metadata["fingerprint"],
     )
-  except (OSError, ValueError, KeyError) as error:
+  except (TypeError, ValueError, KeyError) as error:
     raise errors.UserError(
       f"{path} is incomplete; delete it and run this again."
     ) from error

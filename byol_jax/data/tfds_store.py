@@ -2,30 +2,57 @@
 
 import contextlib
 import io
+import json
 import os
 import socket
 import textwrap
 import urllib.request
 from collections.abc import Iterator
 
+import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import logging
 from tensorflow_datasets.core import read_only_builder
+from tensorflow_datasets.core.utils import error_utils
 
 from byol_jax import errors
 from byol_jax.data.mnist_digits import MnistDigits
+
+# The files that describe a prepared data set.
+_DESCRIPTIONS = ("features.json", "dataset_info.json")
+# Our choice: an image folder's list of broken files, the longest we know, has
+# 100 bytes a file.
+_MOST_DESCRIPTION_BYTES = 1_000_000_000
+# The keys of features.json whose text is a class, by both names of a field of
+# tfds' `Feature` proto, and as tfds before 4.5 wrote it.
+_CLASS_KEYS = ("pythonClassName", "python_class_name", "type")
+_TFDS_PACKAGE = "tensorflow_datasets."
+
+# The first half of tfds' `builder_from_files`, which has no public form: the second
+# half imports what the folder names.
+_find_folder = error_utils.reraise_with_context(tfds.core.DatasetNotFoundError)(
+  read_only_builder._find_builder_dir
+)
 
 
 def absolute_data_dir(data_dir: str) -> str:
   """Returns the absolute folder of tfds data sets that `data.data_dir` names.
 
   Args:
-    data_dir: a path, which may start with ~; empty means the default of tfds,
-      which is $TFDS_DATA_DIR or ~/tensorflow_datasets.
+    data_dir: a path, which may start with ~, or the address of a bucket,
+      gs://...; empty means the default of tfds, which is $TFDS_DATA_DIR or
+      ~/tensorflow_datasets.
+
+  Raises:
+    UserError: if there is no such home folder.
   """
-  return os.path.abspath(
-    os.path.expanduser(data_dir or tfds.core.constants.DATA_DIR)
-  )
+  folder = os.path.expanduser(data_dir or tfds.core.constants.DATA_DIR)
+  if folder.startswith("~"):
+    raise errors.UserError(
+      f"data.data_dir={folder} is in a home folder that does not exist; set it,"
+      " or the environment variable TFDS_DATA_DIR, to another folder."
+    )
+  return folder if "://" in folder else os.path.abspath(folder)
 
 
 @contextlib.contextmanager
@@ -44,7 +71,7 @@ def one_line(text: str) -> str:
 def open_prepared(
   tfds_name: str, data_dir: str
 ) -> tfds.core.DatasetBuilder | None:
-  """Returns a builder of a data set on disk, or None if none is complete.
+  """Returns a builder of a data set on disk, or None if there is none.
 
   The builder follows the description on disk, not the code in tfds, so it reads
   any version and also data that a user stored under the same name.
@@ -52,11 +79,69 @@ def open_prepared(
   Args:
     tfds_name: name in tfds, with the configuration if there is one.
     data_dir: absolute folder of tfds data sets.
+
+  Raises:
+    UserError: see `open_folder`.
   """
   try:
-    return read_only_builder.builder_from_files(tfds_name, data_dir=data_dir)
-  except (tfds.core.DatasetNotFoundError, OSError, ValueError):
+    folder = _find_folder(tfds_name, data_dir=data_dir)
+  except (OSError, ValueError):
     return None
+  return open_folder(str(folder)) if folder else None
+
+
+def open_folder(folder: str) -> tfds.core.DatasetBuilder:
+  """Returns a builder of the data set in a folder.
+
+  The folder may come from anyone: no code but that of tfds is imported.
+
+  Args:
+    folder: holds features.json, dataset_info.json and the records.
+
+  Raises:
+    UserError: if the description is damaged, or names a class that is not part
+      of tfds.
+  """
+  try:
+    for name in _DESCRIPTIONS:
+      _check_description(os.path.join(folder, name))
+    return read_only_builder.builder_from_directory(folder)
+  except errors.UserError:
+    raise
+  except Exception as error:  # tfds raises whatever it meets.
+    reason = one_line(f"{type(error).__name__}: {error}")
+    raise errors.UserError(
+      f"{folder} is incomplete or damaged ({reason}); copy it again, or delete"
+      " it and run this again."
+    ) from error
+
+
+def _check_description(path: str) -> None:
+  """Raises `UserError` if a description is too large or names foreign classes.
+
+  tfds imports the module of any class that features.json names.
+  """
+  size = tf.io.gfile.stat(path).length
+  if size > _MOST_DESCRIPTION_BYTES:
+    raise errors.UserError(
+      f"{path} has {size} bytes, too many for a description of a data set;"
+      " copy it again, or delete its folder and prepare the data set again."
+    )
+  with tf.io.gfile.GFile(path) as file:
+    remaining = [json.loads(file.read())]
+  while remaining:
+    node = remaining.pop()
+    if isinstance(node, list):
+      remaining.extend(node)
+    elif isinstance(node, dict):
+      remaining.extend(node.values())
+      for key in _CLASS_KEYS:
+        name = node.get(key)
+        if isinstance(name, str) and not name.startswith(_TFDS_PACKAGE):
+          raise errors.UserError(
+            f"{path} names the class {name}, which is not part of tfds and is"
+            " not imported; prepare the data set with features of tfds alone."
+          )
 
 
 def prepare(

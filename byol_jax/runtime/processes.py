@@ -5,13 +5,14 @@ others need not see. With one process every function here is trivial.
 """
 
 import importlib.util
+import ipaddress
 import os
 import pathlib
-import pickle
+import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 import jax
 import numpy as np
@@ -19,7 +20,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from byol_jax import errors
-from byol_jax.runtime import cpu
+from byol_jax.runtime import cpu, packing
 
 T = TypeVar("T")
 
@@ -72,6 +73,7 @@ def initialize(
       process_id,
       initialization_timeout=_INITIALIZATION_SECONDS,
       heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+      coordinator_bind_address=_bind_address(coordinator_address),
       cluster_detection_method="deactivate" if is_given else None,
     )
   except (RuntimeError, ValueError) as error:
@@ -112,6 +114,26 @@ def _check_flags(
   return any(is_given)
 
 
+def _bind_address(coordinator_address: str) -> str | None:
+  """Returns where the primary process listens; None for JAX's choice.
+
+  JAX listens on all interfaces unless JAX_COORDINATOR_BIND_ADDRESS is set. Here
+  an IP address of this machine opens no other one. A name does not count, as
+  the other machines may resolve it to another address than this one does.
+  """
+  host, _, _ = coordinator_address.rpartition(":")
+  if "JAX_COORDINATOR_BIND_ADDRESS" in os.environ:
+    return None
+  try:
+    address = ipaddress.ip_address(host.strip("[]"))
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    with socket.socket(family) as test:
+      test.bind((str(address), 0))  # Fails for the address of another machine.
+  except (ValueError, OSError):
+    return None
+  return coordinator_address
+
+
 def _are_launched() -> bool:
   """Returns whether JAX can find the other processes by itself."""
   on_tpu = importlib.util.find_spec("libtpu") is not None and any(
@@ -136,8 +158,8 @@ def broadcast_from_primary(make: Callable[[], T]) -> T:
   """Returns the primary's `make()`, bit for bit the same in all processes.
 
   Args:
-    make: called in the primary process only. Its result must be picklable; with
-      several processes, JAX arrays in it become NumPy arrays.
+    make: called in the primary process only. `packing.pack` says what it may
+      return; with several processes, JAX arrays in it become NumPy arrays.
 
   Raises:
     UserError: in all processes, if `make` raises it.
@@ -148,11 +170,10 @@ def broadcast_from_primary(make: Callable[[], T]) -> T:
   error = None
   if is_primary():
     try:
-      parts = _pack(make())
+      parts = packing.pack(make())
     except errors.UserError as raised:
       error = raised
-  data, *arrays = _broadcast(parts, error)
-  return pickle.loads(data.data, buffers=[array.data for array in arrays])
+  return packing.unpack(_broadcast(parts, error))
 
 
 def primary_first(make: Callable[[], T]) -> T:
@@ -177,7 +198,7 @@ def primary_first(make: Callable[[], T]) -> T:
     made = make()
   except errors.UserError as raised:
     error = raised
-  _broadcast(_pack(None) if error is None else [], error)
+  _broadcast(packing.pack(None) if error is None else [], error)
   return made
 
 
@@ -199,16 +220,6 @@ def _broadcast(
     list(parts) or [np.zeros(size, np.uint8) for size in sizes]
   )
   return [np.asarray(part) for part in received]
-
-
-def _pack(made: object) -> list[np.ndarray]:
-  """Returns an object's pickle and the bytes of its arrays, all [n] uint8."""
-  buffers: list[pickle.PickleBuffer] = []
-  data = pickle.dumps(
-    jax.device_get(made), protocol=5, buffer_callback=buffers.append
-  )
-  contents: list[Any] = [data, *(buffer.raw() for buffer in buffers)]
-  return [np.frombuffer(content, np.uint8) for content in contents]
 
 
 def barrier() -> None:

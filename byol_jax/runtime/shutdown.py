@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 from typing import Any
 
 from jax.experimental import multihost_utils
@@ -84,6 +85,9 @@ class GracefulShutdown:
   signal to one of them stops all after the same step. JAX tells them about it:
   its handler of SIGTERM is installed since `processes.initialize`, and ignores
   a second one. SIGINT is therefore sent on as SIGTERM.
+
+  In a thread other than the main one, where Python handles no signals, the
+  handlers stay as they are.
   """
 
   def __enter__(self) -> "GracefulShutdown":
@@ -91,6 +95,8 @@ class GracefulShutdown:
     handlers = {signal.SIGINT: self._remember, signal.SIGTERM: self._remember}
     if processes.is_multiprocess():
       handlers = {signal.SIGINT: self._send_sigterm}
+    if threading.current_thread() is not threading.main_thread():
+      handlers = {}
     self._former = {
       signum: signal.signal(signum, handler)
       for signum, handler in handlers.items()

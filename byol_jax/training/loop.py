@@ -13,7 +13,12 @@ from byol_jax.learning.learner import TrainState
 from byol_jax.runtime import checkpoints, devices, processes, shutdown, writers
 from byol_jax.runtime.meter import DivergedError, Meter
 from byol_jax.runtime.watchdog import Watchdog
-from byol_jax.training import data_streams, saved_settings, workdir_files
+from byol_jax.training import (
+  data_streams,
+  memory,
+  saved_settings,
+  workdir_files,
+)
 from byol_jax.training.runs import Run
 
 # The largest parameter of a healthy run. Our choice: float32 steps by more than 1
@@ -94,6 +99,8 @@ def _starting_state(run: Run, start: Callable[[Run], Start]) -> TrainState:
   """Returns the latest state of the workdir, or a new one."""
   source = run.source
   saved_settings.check_images(run.workdir, run.config, source.fingerprint)
+  shapes = jax.eval_shape(run.initial_state)
+  memory.check_memory(run.config, shapes)
   history: dict[str, Any] = {}
   with run.open_checkpoints() as saved:
     if saved.latest_step() is None:
@@ -101,7 +108,7 @@ def _starting_state(run: Run, start: Callable[[Run], Start]) -> TrainState:
       if started_from:
         history["started_from"] = started_from
     else:
-      state = saved.restore(jax.eval_shape(run.initial_state))
+      state = saved.restore(shapes)
       history = saved_settings.read_history(run.workdir)
   if run.extends:
     history["extended_at"] = [*history.get("extended_at", ()), run.extends]

@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+from byol_jax import errors
 from byol_jax.config import schema
 from byol_jax.learning import schedules, target
 
@@ -14,6 +15,9 @@ _TOP1_BY_GROUP = {4096: 72.5, 256: 71.8, 128: 69.6, 64: 59.7}
 # Batch norm over fewer images gets a note. Our choice: accuracy already falls at
 # 64 images, the smallest number in the paper.
 _SMALL_GROUP = 16
+
+# Steps are int32 in JAX.
+_STEP_LIMIT = 2**31
 
 
 class Plan(NamedTuple):
@@ -56,19 +60,33 @@ class Plan(NamedTuple):
 
 
 def make_plan(config: schema.Config, num_examples: int) -> Plan:
-  """Turns epochs into steps as deepmind-research/byol/configs/byol.py does."""
+  """Turns epochs into steps as deepmind-research/byol/configs/byol.py does.
+
+  Raises:
+    UserError: if there are more steps than the state can count.
+  """
   train, ema = config.train, config.ema
   epochs_in_steps = train.epochs * num_examples // train.batch_size
   tau = ema.base
   if ema.scale_with_batch:
     tau = target.scaled_tau(ema.base, train.batch_size / ema.base_batch_size)
+  total_steps = train.steps or max(epochs_in_steps, 1)
+  warmup_epochs = config.optimizer.warmup_epochs
+  warmup_steps = int(warmup_epochs * num_examples) // train.batch_size
+  for setting, steps in (
+    (f"train.epochs={train.epochs}", total_steps),
+    (f"optimizer.warmup_epochs={warmup_epochs}", warmup_steps),
+  ):
+    if steps >= _STEP_LIMIT:
+      raise errors.UserError(
+        f"{setting} makes {steps:.3g} steps, but must make fewer than 2**31."
+      )
   return Plan(
     num_examples=num_examples,
     batch_size=train.batch_size,
     microbatches=train.microbatches,
-    total_steps=train.steps or max(epochs_in_steps, 1),
-    warmup_steps=int(config.optimizer.warmup_epochs * num_examples)
-    // train.batch_size,
+    total_steps=total_steps,
+    warmup_steps=warmup_steps,
     peak_learning_rate=schedules.peak_learning_rate(
       config.optimizer.base_learning_rate, train.batch_size
     ),

@@ -1,0 +1,55 @@
+"""Refuses a run that cannot fit into the memory of its machine."""
+
+import math
+import os
+
+import chex
+import jax
+
+from byol_jax import errors
+from byol_jax.config import schema
+
+
+def check_memory(config: schema.Config, state: chex.ArrayTree) -> None:
+  """Raises `UserError` for a batch or a network that no machine like this holds.
+
+  It counts only what surely exists at the same time: one batch of views in the
+  memory of the host and, on CPUs, one copy of the state. A run that passes may
+  still need more (docs/scaling.md).
+
+  Args:
+    config: a resolved configuration, see `resolve.resolved`.
+    state: shapes of the training state, from `jax.eval_shape`.
+  """
+  data, train = config.data, config.train
+  images = train.batch_size // jax.process_count()
+  on_device = config.augment.placement == "device"
+  bytes_per_value = 1 if on_device else 4  # Crops are uint8, views float32.
+  _check(
+    f"train.batch_size={train.batch_size} with data.image_size={data.image_size}",
+    "a batch of two views",
+    2 * images * data.image_size**2 * data.channels * bytes_per_value,
+  )
+  if jax.default_backend() == "cpu":
+    model = config.model
+    _check(
+      f"model.encoder.name={model.encoder.name} with"
+      f" model.encoder.width={model.encoder.width:g},"
+      f" model.projector.hidden_size={model.projector.hidden_size} and"
+      f" model.predictor.hidden_size={model.predictor.hidden_size}",
+      "the training state",
+      sum(
+        math.prod(leaf.shape) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(state)
+      ),
+    )
+
+
+def _check(setting: str, what: str, needed: int) -> None:
+  """Raises `UserError` if something needs more than the physical memory."""
+  memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+  if needed > memory:
+    raise errors.UserError(
+      f"{setting} does not fit into memory: {what} takes {needed / 1e9:,.0f} GB"
+      f" and this machine has {memory / 1e9:,.0f}; lower them."
+    )
