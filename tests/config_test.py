@@ -118,6 +118,7 @@ RIGHT = {
     "evaluation.finetune.decay_count",
     "checkpoint.every_seconds",
     "checkpoint.every_steps",
+    "checkpoint.keep_every",
   ],
   # Useless, but no harm is done before the loss shows it.
   10**30: [
