@@ -12,7 +12,7 @@ from byol_jax.evaluation import embed, protocols, results, runner
 from byol_jax.interop import encoder_file
 from byol_jax.learning.learner import TrainState
 from byol_jax.runtime import processes, shutdown
-from byol_jax.training import loop, restore, workdir_files
+from byol_jax.training import loop, memory, restore, workdir_files
 from byol_jax.training.runs import Run
 
 
@@ -20,6 +20,7 @@ def _pretrain(run: Run, options: Options) -> None:
   """Trains and evaluates a run, unless that is done, and draws its pictures."""
   del options
   # Mistakes show before training, not after it.
+  memory.check_batch(run.config)
   results.check_same_encoder(run)
   processes.primary_first(lambda: protocols.selected(run))
   messages.describe_data(run)

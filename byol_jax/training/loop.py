@@ -60,8 +60,9 @@ def pretrain(run: Run) -> tuple[TrainState, bool]:
 
 def _starting_state(run: Run) -> TrainState:
   """Returns the latest state of the workdir, or the initial one; writes settings."""
+  memory.check_batch(run.config)
   shapes = jax.eval_shape(run.initial_state)
-  memory.check_memory(run.config, shapes)
+  memory.check_state(run.config, shapes)
   workdir_files.write_settings(run.workdir, run.config)
   with run.open_checkpoints() as saved:
     if saved.latest_step() is None:
