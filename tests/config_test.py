@@ -187,3 +187,11 @@ def test_a_tuple_has_its_length(key, length):
   with pytest.raises(errors.UserError) as caught:
     config.validate(changed)
   assert str(caught.value).startswith(f"{key}=")
+
+
+@pytest.mark.parametrize("lacking", [None, {"seed": 1}, schema.DataConfig()])
+def test_a_configuration_without_all_keys_is_one_line(lacking):
+  with pytest.raises(errors.UserError, match="default_config") as caught:
+    config.validate(lacking)
+  assert "seed" in str(caught.value)
+  assert "\n" not in str(caught.value)

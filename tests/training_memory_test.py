@@ -8,8 +8,6 @@ from byol_jax import errors
 from byol_jax.config import convert, schema
 from byol_jax.training import build, memory, plan
 
-SMALL = {"w": jax.ShapeDtypeStruct((3, 4), np.float32)}
-
 
 @pytest.mark.parametrize(
   "changes",
@@ -22,7 +20,7 @@ SMALL = {"w": jax.ShapeDtypeStruct((3, 4), np.float32)}
 def test_a_large_run_is_not_refused(changes, monkeypatch):
   pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 64 * 10**9 // 4096}
   monkeypatch.setattr(memory.os, "sysconf", pages.__getitem__)
-  memory.check_memory(convert.updated(schema.Config(), changes), SMALL)
+  memory.check_batch(convert.updated(schema.Config(), changes))
 
 
 @pytest.mark.parametrize(
@@ -32,7 +30,7 @@ def test_a_large_run_is_not_refused(changes, monkeypatch):
 def test_a_batch_beyond_memory_is_one_line(changes):
   config = convert.updated(schema.Config(), changes)
   with pytest.raises(errors.UserError) as caught:
-    memory.check_memory(config, SMALL)
+    memory.check_batch(config)
   for key, value in changes.items():
     assert f"{key}={value}" in str(caught.value)
   assert "GB" in str(caught.value)
@@ -58,5 +56,5 @@ def test_a_network_beyond_memory_is_one_line(changes):
     )
   )
   with pytest.raises(errors.UserError, match="training state takes") as caught:
-    memory.check_memory(config, state)
+    memory.check_state(config, state)
   assert "model.encoder.name=ResNet18" in str(caught.value)

@@ -104,7 +104,7 @@ def read(argv: Sequence[str]) -> tuple[schema.Config, Options]:
     raise errors.UserError(
       f"{argv[1]!r} is not a flag; write --config=FILE --config.KEY=VALUE."
     )
-  if _CONFIG.value is None:
+  if not flags.FLAGS["config"].present:
     raise errors.UserError(
       "--config is missing; try --config=experiments/quickstart.py."
     )
@@ -115,7 +115,9 @@ def read(argv: Sequence[str]) -> tuple[schema.Config, Options]:
     )
   options = Options(
     mode=_MODE.value,
-    workdir=pathlib.Path(_WORKDIR.value or _default_workdir()),
+    workdir=_checked_workdir(
+      pathlib.Path(_WORKDIR.value or _default_workdir())
+    ),
     step=_STEP.value,
     encoder=_ENCODER.value,
     watch=_WATCH.value,
@@ -126,6 +128,23 @@ def read(argv: Sequence[str]) -> tuple[schema.Config, Options]:
   )
   _check(options)
   return _CONFIG.value, options
+
+
+def _checked_workdir(path: pathlib.Path) -> pathlib.Path:
+  """Returns a path, or raises `UserError` if no folder can have it.
+
+  The libraries that write to the workdir take UTF-8 only.
+  """
+  try:
+    str(path).encode()
+    path.exists()
+  except (OSError, UnicodeEncodeError) as error:
+    reason = getattr(error, "strerror", None) or "it is not UTF-8"
+    raise errors.UserError(
+      f"--workdir={ascii(str(path))[1:-1][:100]} cannot be a folder: {reason};"
+      " choose another."
+    ) from error
+  return path
 
 
 def _check(options: Options) -> None:

@@ -14,7 +14,13 @@ from byol_jax.evaluation import embed, protocols, results, runner
 from byol_jax.interop import encoder_file, warm_start
 from byol_jax.learning.learner import TrainState
 from byol_jax.runtime import claim, processes, shutdown
-from byol_jax.training import loop, restore, saved_settings, workdir_files
+from byol_jax.training import (
+  loop,
+  memory,
+  restore,
+  saved_settings,
+  workdir_files,
+)
 from byol_jax.training.runs import Run
 
 
@@ -40,6 +46,7 @@ def _claimed(run: Run) -> Iterator[None]:
 def _train_and_evaluate(run: Run) -> None:
   """Trains and evaluates a run, unless that is done, and draws its pictures."""
   # Mistakes show before training, not after it.
+  memory.check_batch(run.config)
   results.check_same_encoder(run)
   names = processes.primary_first(lambda: protocols.selected(run))
   messages.describe_data(run)

@@ -113,6 +113,13 @@ def validate(config: schema.Config) -> None:
   The registries check their names (encoder, data set, optimizer, protocols), and
   `runtime.devices` checks the batch against the devices.
   """
+  try:
+    config = convert.typed(config)
+  except AttributeError as error:
+    raise errors.UserError(
+      f"The configuration lacks keys ({str(error).splitlines()[0]}); let"
+      " get_config return an edited byol_jax.config.default_config()."
+    ) from error
   for key, kind in convert.key_types(schema.Config).items():
     _check_type(key, value_at(config, key), kind)
   _check_numbers(config)

@@ -99,8 +99,9 @@ def _starting_state(run: Run, start: Callable[[Run], Start]) -> TrainState:
   """Returns the latest state of the workdir, or a new one."""
   source = run.source
   saved_settings.check_images(run.workdir, run.config, source.fingerprint)
+  memory.check_batch(run.config)
   shapes = jax.eval_shape(run.initial_state)
-  memory.check_memory(run.config, shapes)
+  memory.check_state(run.config, shapes)
   history: dict[str, Any] = {}
   with run.open_checkpoints() as saved:
     if saved.latest_step() is None:

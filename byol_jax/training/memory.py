@@ -10,16 +10,14 @@ from byol_jax import errors
 from byol_jax.config import schema
 
 
-def check_memory(config: schema.Config, state: chex.ArrayTree) -> None:
-  """Raises `UserError` for a batch or a network that no machine like this holds.
+def check_batch(config: schema.Config) -> None:
+  """Raises `UserError` for a batch that no machine like this holds.
 
-  It counts only what surely exists at the same time: one batch of views in the
-  memory of the host and, on CPUs, one copy of the state. A run that passes may
+  It counts one batch of views in the memory of the host. A run that passes may
   still need more (docs/scaling.md).
 
   Args:
     config: a resolved configuration, see `resolve.resolved`.
-    state: shapes of the training state, from `jax.eval_shape`.
   """
   data, train = config.data, config.train
   images = train.batch_size // jax.process_count()
@@ -30,19 +28,32 @@ def check_memory(config: schema.Config, state: chex.ArrayTree) -> None:
     "a batch of two views",
     2 * images * data.image_size**2 * data.channels * bytes_per_value,
   )
-  if jax.default_backend() == "cpu":
-    model = config.model
-    _check(
-      f"model.encoder.name={model.encoder.name} with"
-      f" model.encoder.width={model.encoder.width:g},"
-      f" model.projector.hidden_size={model.projector.hidden_size} and"
-      f" model.predictor.hidden_size={model.predictor.hidden_size}",
-      "the training state",
-      sum(
-        math.prod(leaf.shape) * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(state)
-      ),
-    )
+
+
+def check_state(config: schema.Config, state: chex.ArrayTree) -> None:
+  """Raises `UserError` for a network whose state this machine cannot hold.
+
+  It counts one copy of the state on CPUs, and nothing on other devices, whose
+  memory JAX does not tell for all kinds.
+
+  Args:
+    config: a resolved configuration, see `resolve.resolved`.
+    state: shapes of the training state, from `jax.eval_shape`.
+  """
+  if jax.default_backend() != "cpu":
+    return
+  model = config.model
+  _check(
+    f"model.encoder.name={model.encoder.name} with"
+    f" model.encoder.width={model.encoder.width:g},"
+    f" model.projector.hidden_size={model.projector.hidden_size} and"
+    f" model.predictor.hidden_size={model.predictor.hidden_size}",
+    "the training state",
+    sum(
+      math.prod(leaf.shape) * leaf.dtype.itemsize
+      for leaf in jax.tree.leaves(state)
+    ),
+  )
 
 
 def _check(setting: str, what: str, needed: int) -> None:
