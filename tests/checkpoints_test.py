@@ -229,12 +229,32 @@ def _flip(file: pathlib.Path, position: int) -> None:
   file.write_bytes(data)
 
 
+@pytest.fixture
+def tracebacks(monkeypatch):
+  """What Python would print of errors that nobody can catch."""
+  printed = []
+  monkeypatch.setattr(sys, "unraisablehook", printed.append)
+  monkeypatch.setattr(sys, "excepthook", lambda *error: printed.append(error))
+  checkpoints._quieten_orbax.cache_clear()
+  yield printed
+  checkpoints._quieten_orbax.cache_clear()
+
+
+def test_late_threads_print_nothing_and_other_errors_are_printed(
+  tmp_path, tracebacks
+):
+  checkpoints.Checkpoints(tmp_path, 2).close()
+  late, other = RuntimeError("Event loop is closed"), RuntimeError("other")
+  sys.excepthook(RuntimeError, late, None)
+  assert not tracebacks
+  sys.excepthook(RuntimeError, other, None)
+  assert tracebacks == [(RuntimeError, other, None)]
+
+
 def test_any_flipped_byte_does_no_harm_or_is_noticed(
-  tmp_path, caplog, monkeypatch
+  tmp_path, caplog, tracebacks
 ):
   """The largest leaf is stored by itself, where orbax has no checksums."""
-  tracebacks = []  # Of callbacks, which Python prints.
-  monkeypatch.setattr(sys, "unraisablehook", tracebacks.append)
   with checkpoints.Checkpoints(tmp_path, 2) as saved:
     for step in (1, 2):
       saved.save(step, _state(step, width=400))

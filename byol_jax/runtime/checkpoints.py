@@ -6,6 +6,7 @@ their checksums, since the format itself (OCDBT and zarr) has none of the data.
 """
 
 import contextlib
+import functools
 import gc
 import json
 import logging as std_logging
@@ -13,6 +14,7 @@ import pathlib
 import re
 import shutil
 import sys
+import types
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
@@ -234,23 +236,15 @@ class Checkpoints:
   @contextlib.contextmanager
   def _hide_abandoned_reads(self) -> Iterator[None]:
     """Hides what Python says of the reads that orbax abandons at an error."""
-    report = sys.unraisablehook
-
-    def report_others(unraisable: "sys.UnraisableHookArgs") -> None:
-      if str(unraisable.exc_value) != "Event loop is closed":
-        report(unraisable)
-
     asyncio_log = std_logging.getLogger("asyncio")
     with warnings.catch_warnings():
       warnings.filterwarnings("ignore", "coroutine .* was never awaited")
-      sys.unraisablehook = report_others
       asyncio_log.disabled = True
       try:
         yield
         if self._damaged:
           gc.collect()  # Python speaks when it deletes them: now.
       finally:
-        sys.unraisablehook = report
         asyncio_log.disabled = False
 
   @contextlib.contextmanager
@@ -292,10 +286,34 @@ def _cause(error: Exception) -> str:
   return re.sub(r" \[(tensorstore_spec|os_error_code)=.*", "", line)
 
 
+@functools.cache  # Once for the whole program.
 def _quieten_orbax() -> None:
-  """Hides orbax's log, which repeats the errors that this module raises."""
-  # A logger adds the same filter once only.
+  """Hides what orbax says of errors that this module raises.
+
+  These are its log and, from threads of tensorstore that are still at work when
+  orbax has given up, tracebacks that say that its event loop is closed.
+  """
   logging.get_absl_logger().addFilter(_is_not_of_orbax)
+  report, report_unraisable = sys.excepthook, sys.unraisablehook
+
+  def report_others(
+    kind: type[BaseException],
+    error: BaseException,
+    trace: types.TracebackType | None,
+  ) -> None:
+    if not _is_late(error):
+      report(kind, error, trace)
+
+  def report_other_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    if not _is_late(unraisable.exc_value):
+      report_unraisable(unraisable)
+
+  sys.excepthook = report_others
+  sys.unraisablehook = report_other_unraisable
+
+
+def _is_late(error: BaseException | None) -> bool:
+  return str(error) == "Event loop is closed"
 
 
 def _is_not_of_orbax(record: std_logging.LogRecord) -> bool:
