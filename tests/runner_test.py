@@ -135,3 +135,17 @@ def test_new_checkpoints_are_watched_for_until_the_last(run, monkeypatch):
   monkeypatch.setattr(restore.time, "sleep", sleep)
   assert [int(found.step) for found in restore.watch(run)] == [4, 9]
   assert len(waited) == 2
+
+
+def test_a_damaged_checkpoint_is_not_waited_for_again(run, monkeypatch):
+  """The one before it was seen, or is seen once; then a later one is due."""
+  run = run._replace(plan=run.plan._replace(total_steps=9))
+  latest = iter([4, 6, 8, 9])
+  readable = iter([4, 4, 6, 9])
+  monkeypatch.setattr(restore, "_latest_step", lambda _: next(latest))
+  monkeypatch.setattr(
+    restore,
+    "restore",
+    lambda _: run.initial_state()._replace(step=np.int32(next(readable))),
+  )
+  assert [int(found.step) for found in restore.watch(run)] == [4, 6, 9]

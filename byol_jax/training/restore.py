@@ -38,16 +38,22 @@ def restore(run: Run, step: int | None = None) -> TrainState:
 def watch(run: Run) -> Iterator[TrainState]:
   """Yields the latest state whenever there is a new one, until the last step.
 
-  It serves a program that runs at the same time as training. Checkpoints that are written while
-  the caller is busy are skipped.
+  It serves a program that runs at the same time as training. Checkpoints that are
+  written while the caller is busy, and damaged ones, are skipped.
   """
-  step = -1
-  while step < run.plan.total_steps:
-    if processes.broadcast_from_primary(lambda: _latest_step(run)) <= step:
+  seen, step = -1, -1
+  while seen < run.plan.total_steps:
+    latest = processes.broadcast_from_primary(lambda: _latest_step(run))
+    if latest <= seen:
       time.sleep(_POLL_SECONDS)
-    else:
-      state = restore(run)  # The step just seen may be deleted by now.
-      step = int(state.step)
+      continue
+    state = restore(
+      run
+    )  # The step just seen may be deleted by now, or damaged.
+    found = int(state.step)
+    seen = max(latest, found)
+    if found > step:
+      step = found
       yield state
 
 
