@@ -23,7 +23,7 @@ from absl import app, logging
 from byol_jax import config as config_lib
 from byol_jax import errors
 from byol_jax.cli import flags, messages, modes
-from byol_jax.config import schema
+from byol_jax.config import convert, schema
 from byol_jax.interop import encoder_file, warm_start
 from byol_jax.runtime import cpu, processes, shutdown
 from byol_jax.training import runs
@@ -87,9 +87,10 @@ def _run_mode(argv: Sequence[str]) -> None:
     shutdown.stop_on_signals()
   messages.say(f"Workdir: {options.workdir}")
   if config.model.encoder.init_from:
-    config = processes.broadcast_from_primary(
-      lambda: warm_start.settled(config, options.workdir)
+    settings = processes.broadcast_from_primary(
+      lambda: warm_start.open_settings(config, options.workdir)
     )
+    config = convert.updated(config, settings)
   modes.MODES[options.mode](runs.prepare(config, options.workdir), options)
   messages.say(f"Done: {options.workdir}")
 

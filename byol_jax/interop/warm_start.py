@@ -32,8 +32,10 @@ _OPEN = {
 }
 
 
-def settled(config: schema.Config, workdir: pathlib.Path) -> schema.Config:
-  """Returns a configuration whose open settings are those of its encoder file.
+def open_settings(
+  config: schema.Config, workdir: pathlib.Path
+) -> dict[str, Any]:
+  """Returns the settings that a configuration leaves to its encoder file.
 
   These are the stem and the normalisation. A run that holds a checkpoint has
   them already, and no longer needs the file.
@@ -42,32 +44,29 @@ def settled(config: schema.Config, workdir: pathlib.Path) -> schema.Config:
     config: names the file in `model.encoder.init_from`.
     workdir: of the run.
 
+  Returns:
+    Values by key.
+
   Raises:
     UserError: if the file cannot be read, or holds another architecture.
   """
   path = config.model.encoder.init_from
-  begun = saved_settings.of_run(workdir)
-  theirs = (
-    convert.updated(config, {key: begun[key] for key in _OPEN})
-    if begun
-    else encoder_file.config_for(config, path)
-  )
-  ours = convert.updated(
-    config,
-    {
-      key: convert.value_at(theirs, key)
-      for key, is_open in _OPEN.items()
-      if convert.value_at(config, key) == is_open
-    },
-  )
+  are_open = [
+    key
+    for key, is_open in _OPEN.items()
+    if convert.value_at(config, key) == is_open
+  ]
+  if begun := saved_settings.of_run(workdir):
+    return {key: begun[key] for key in are_open}
+  theirs = encoder_file.config_for(config, path)
   for key in _ARCHITECTURE:
-    value, wanted = (convert.value_at(c, key) for c in (ours, theirs))
-    if value != wanted and not begun:
+    value, wanted = (convert.value_at(c, key) for c in (config, theirs))
+    if value != wanted and key not in are_open:
       raise errors.UserError(
         f"{key}={value} does not fit the encoder in {path}, which has {wanted};"
         f" set --config.{key}={wanted}, or leave model.encoder.init_from empty."
       )
-  return ours
+  return {key: convert.value_at(theirs, key) for key in are_open}
 
 
 def start(run: Run, tell: Callable[[str], None]) -> loop.Start:
@@ -77,7 +76,8 @@ def start(run: Run, tell: Callable[[str], None]) -> loop.Start:
   statistics. The heads and the optimizer are those of any new run.
 
   Args:
-    run: from `runs.prepare`, whose configuration is `settled`.
+    run: from `runs.prepare`, whose configuration has the
+      `open_settings`.
     tell: is called with each line that the user should see.
 
   Raises:
