@@ -13,8 +13,6 @@ import logging as std_logging
 import pathlib
 import re
 import shutil
-import sys
-import types
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
@@ -26,6 +24,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from byol_jax import errors
+from byol_jax.runtime import uncaught
 
 _CHECKSUMS = "checksums"  # Of all leaves, in the custom metadata of orbax.
 
@@ -294,26 +293,7 @@ def _quieten_orbax() -> None:
   orbax has given up, tracebacks that say that its event loop is closed.
   """
   logging.get_absl_logger().addFilter(_is_not_of_orbax)
-  report, report_unraisable = sys.excepthook, sys.unraisablehook
-
-  def report_others(
-    kind: type[BaseException],
-    error: BaseException,
-    trace: types.TracebackType | None,
-  ) -> None:
-    if not _is_late(error):
-      report(kind, error, trace)
-
-  def report_other_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
-    if not _is_late(unraisable.exc_value):
-      report_unraisable(unraisable)
-
-  sys.excepthook = report_others
-  sys.unraisablehook = report_other_unraisable
-
-
-def _is_late(error: BaseException | None) -> bool:
-  return str(error) == "Event loop is closed"
+  uncaught.hide(lambda error: str(error) == "Event loop is closed")
 
 
 def _is_not_of_orbax(record: std_logging.LogRecord) -> bool:

@@ -1,5 +1,6 @@
 """Stops on Ctrl-C or SIGTERM, which queues send, without losing work."""
 
+import functools
 import os
 import signal
 import sys
@@ -9,7 +10,7 @@ from typing import Any
 from jax.experimental import multihost_utils
 
 from byol_jax import errors
-from byol_jax.runtime import processes
+from byol_jax.runtime import processes, uncaught
 
 # Our choice: longer than most endings, which the repetition then never sees.
 _AGAIN_SECONDS = 5
@@ -41,8 +42,15 @@ class Interrupted(BaseException):  # `except Exception` must not catch it.
 
 def stop_on_signals() -> None:
   """Makes SIGTERM and Ctrl-C raise `Interrupted` wherever the program is."""
+  _hide_dropped()
   for signum in (signal.SIGTERM, signal.SIGINT):
     signal.signal(signum, _stop)
+
+
+@functools.cache  # Once for the whole program.
+def _hide_dropped() -> None:
+  """Keeps Python from printing an `Interrupted` that it drops; see `_stop`."""
+  uncaught.hide(lambda error: isinstance(error, Interrupted))
 
 
 def ignore_signals() -> None:
