@@ -50,8 +50,13 @@ def cfg(tmp_path, exported):
   return cfg
 
 
+def settled(cfg, workdir):
+  """The configuration with the settings that it leaves to its encoder file."""
+  return convert.updated(cfg, warm_start.open_settings(cfg, workdir))
+
+
 def open_run(cfg, workdir):
-  return runs.prepare(warm_start.settled(cfg, workdir), workdir)
+  return runs.prepare(settled(cfg, workdir), workdir)
 
 
 def test_both_encoders_are_the_files_and_all_else_is_new(
@@ -97,13 +102,13 @@ def encoder_arrays(state):
 def test_what_a_run_leaves_open_is_the_files(cfg, exported, tmp_path):
   path = exported[1]
   theirs = encoder_file.config_for(cfg, path)
-  settled = warm_start.settled(cfg, tmp_path / "new")
-  assert settled.model.encoder == theirs.model.encoder
-  assert (settled.data.mean, settled.data.std) == (
+  ours = settled(cfg, tmp_path / "new")
+  assert ours.model.encoder == theirs.model.encoder
+  assert (ours.data.mean, ours.data.std) == (
     theirs.data.mean,
     theirs.data.std,
   )
-  assert settled.data.image_size == 12
+  assert ours.data.image_size == 12
   cfg.data.mean, cfg.data.std = (0.1, 0.2, 0.3), (1.0, 2.0, 3.0)
   told = []
   warm_start.start(open_run(cfg, tmp_path / "new"), told.append)
@@ -124,7 +129,7 @@ def test_what_a_run_leaves_open_is_the_files(cfg, exported, tmp_path):
 def test_another_architecture_is_one_line(cfg, key, value, theirs, tmp_path):
   cfg.update_from_flattened_dict({key: value})
   with pytest.raises(errors.UserError) as info:
-    warm_start.settled(cfg, tmp_path / "new")
+    warm_start.open_settings(cfg, tmp_path / "new")
   message = str(info.value)
   assert message.startswith(f"{key}={value} does not fit the encoder in ")
   assert f"set --config.{key}={theirs}," in message
@@ -135,7 +140,7 @@ def test_a_file_that_is_no_encoder_is_one_line(cfg, tmp_path):
   for path in (tmp_path / "absent", tmp_path):
     cfg.model.encoder.init_from = str(path)
     with pytest.raises(errors.UserError, match="--mode=export wrote") as info:
-      warm_start.settled(cfg, tmp_path / "new")
+      warm_start.open_settings(cfg, tmp_path / "new")
     assert "\n" not in str(info.value)
 
 
