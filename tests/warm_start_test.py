@@ -14,7 +14,7 @@ from byol_jax.config import convert
 from byol_jax.evaluation import results, runner
 from byol_jax.interop import encoder_file, warm_start
 from byol_jax.models import networks
-from byol_jax.runtime import writers
+from byol_jax.runtime import packing, writers
 from byol_jax.training import build, data_streams, loop, runs, workdir_files
 from tests.eval_cases import prepare, small_config
 
@@ -52,7 +52,8 @@ def cfg(tmp_path, exported):
 
 def settled(cfg, workdir):
   """The configuration with the settings that it leaves to its encoder file."""
-  return convert.updated(cfg, warm_start.open_settings(cfg, workdir))
+  sent = packing.pack(warm_start.open_settings(cfg, workdir))
+  return convert.updated(cfg, packing.unpack(sent))  # As other processes do.
 
 
 def open_run(cfg, workdir):
