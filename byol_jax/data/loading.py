@@ -12,6 +12,7 @@ from byol_jax import errors
 from byol_jax.config import schema
 from byol_jax.data import image_folder, tfds_store
 from byol_jax.data.folder_inspect import BrokenFile
+from byol_jax.data.folder_layout import TRAINED
 from byol_jax.data.mnist_digits import MnistDigits
 from byol_jax.data.registry import DATASETS, NOT_IN_TFDS, Dataset
 from byol_jax.data.tensorflow_setup import configure_tensorflow
@@ -124,11 +125,10 @@ def load_folder(root: str, options: schema.DataConfig) -> Source:
   folder = image_folder.load(root, options)
   info = folder.builder.info
   label = dict(info.features).get("label")
-  unlabelled = [name for name in info.splits if name == "train_unlabelled"]
   path = os.path.abspath(os.path.expanduser(root))
   dataset = _describe(folder.builder, path)._replace(
     statistics=folder.statistics,
-    pretrain="+".join(["train", *unlabelled]),
+    pretrain="+".join(name for name in TRAINED if name in info.splits),
     metric="map11" if isinstance(label, tfds.features.Sequence) else "top1",
   )
   return Source(
