@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 
 from byol_jax import config
-from byol_jax.augment import device_ops, spec
-from byol_jax.data import crops, host_ops, sampling
+from byol_jax.augment import device_ops, sampling, spec
+from byol_jax.data import crops, host_ops
 from tests.golden_data import Golden
 
 GOLDEN = Golden("augment_ops")
@@ -111,7 +111,7 @@ def crops_and_params(image, view, size, count, enabled=None):
   )
   images, _, numbers, _ = next(dataset.batch(count).as_numpy_iterator())
   enabled = enabled or spec.enabled_ops(view)
-  return images, sampling.sample_params(numbers, view, enabled)
+  return images, sampling.augment_params(tf, numbers, view, enabled)
 
 
 def random_views(placement, image, view, size, count) -> np.ndarray:

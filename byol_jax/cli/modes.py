@@ -56,7 +56,9 @@ def _train_and_evaluate(run: Run) -> None:
   start = loop.untrained
   if run.config.model.encoder.init_from:
     start = functools.partial(warm_start.start, tell=messages.say)
-  state, was_finished = loop.pretrain(run, start, messages.describe_start)
+  state, was_finished = loop.pretrain(
+    run, start, messages.describe_start, messages.say
+  )
   shutdown.stop_on_signals()
   if was_finished and processes.broadcast_from_primary(
     lambda: results.is_complete(run)

@@ -50,6 +50,9 @@ class DataConfig:
   # A split whose undecoded examples take at most this many bytes is held in
   # memory and shuffled perfectly instead. 0: never.
   cache_bytes: int = 2_000_000_000
+  # Where the images are: host, which decodes them for each batch, or device,
+  # which holds all of them decoded. Then a step needs nothing from the host.
+  placement: str = "host"
   # Shards of the split that are read and shuffled independently; 0: one per
   # process. Runs with the same number see the same batches.
   parts: int = 0

@@ -91,6 +91,7 @@ _INT_BITS = {"data.shuffle_bytes": 63, "data.cache_bytes": 63, "seed": 32}
 _LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
 _ONE_OF: dict[str, tuple[Any, ...]] = {
   "data.channels": (1, 3),
+  "data.placement": ("host", "device"),
   "augment.placement": ("host", "device"),
   "evaluation.linear.crops": ("random", "centre"),
 }

@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from byol_jax import errors
-from byol_jax.augment import spec
+from byol_jax.augment import sampling, spec
 from byol_jax.config import schema
 from byol_jax.data import (
   crops,
@@ -28,7 +28,6 @@ from byol_jax.data import (
   host_ops,
   loading,
   records,
-  sampling,
   stream,
 )
 from byol_jax.data.stream import ProcessSlice
@@ -183,8 +182,8 @@ def _finish_on_host(views: spec.Views) -> Callable[..., dict[str, Any]]:
     return host_ops.apply(images, params, enabled)[..., : views.channels]
 
   def finish(crop1, crop2, numbers1, numbers2, label):
-    params1 = sampling.sample_params(numbers1, views.view1, enabled)
-    params2 = sampling.sample_params(numbers2, views.view2, enabled)
+    params1 = sampling.augment_params(tf, numbers1, views.view1, enabled)
+    params2 = sampling.augment_params(tf, numbers2, views.view2, enabled)
     return {
       "view1": apply(crop1, params1),
       "view2": apply(crop2, params2),
@@ -206,8 +205,8 @@ def _keep_for_device(views: spec.Views) -> Callable[..., dict[str, Any]]:
     return {
       "view1": as_bytes(crop1),
       "view2": as_bytes(crop2),
-      "params1": sampling.sample_params(numbers1, views.view1, enabled),
-      "params2": sampling.sample_params(numbers2, views.view2, enabled),
+      "params1": sampling.augment_params(tf, numbers1, views.view1, enabled),
+      "params2": sampling.augment_params(tf, numbers2, views.view2, enabled),
       "label": label,
     }
 

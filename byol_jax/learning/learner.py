@@ -204,6 +204,7 @@ def make_learner(
   tau: Schedule,
   *,
   microbatches: int = 1,
+  draw: Callable[..., Batch] = lambda batch, step, axis_name: batch,
   augment: Callable[[Batch], Batch] = lambda batch: batch,
 ) -> Learner:
   """Returns the pure functions that train BYOL (Grill et al. 2020, alg. 1).
@@ -216,6 +217,8 @@ def make_learner(
     microbatches: parts in which `update` processes a batch, to need less memory.
       Gradients are averaged, and optimizer and target take one step per batch;
       batch norm sees one part at a time (paper, batch ablation).
+    draw: makes the batch of a step from what `update` is given, where the images
+      live on the device; a function of `(batch, step, axis_name)`.
     augment: makes the views of a part from its crops, where the data layer
       leaves augmentations to the device.
 
@@ -229,6 +232,7 @@ def make_learner(
   def update(
     state: TrainState, batch: Batch, axis_name: str | None = None
   ) -> tuple[TrainState, Metrics]:
+    batch = draw(batch, state.step, axis_name)
     grads, online_state, target_state, metrics = _accumulate(
       network, state, batch, microbatches, augment, axis_name
     )

@@ -1,6 +1,7 @@
 """The data layer's streams, as a configuration asks for them."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ from byol_jax.config import schema
 from byol_jax.data import eval_input, loading, train_input
 from byol_jax.data.stream import WHOLE_BATCH, ProcessSlice
 from byol_jax.runtime import devices
-from byol_jax.training import build
+from byol_jax.training import build, residence
 
 
 def open_source(
@@ -41,9 +42,23 @@ def this_process() -> ProcessSlice:
 
 
 def train_batches(
-  config: schema.Config, source: loading.Source, start_step: int
+  config: schema.Config,
+  source: loading.Source,
+  start_step: int,
+  tell: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:
-  """Yields the training batches from a step on, on the devices ahead of use."""
+  """Yields what the updates from a step on take, on the devices ahead of use.
+
+  With `data.placement=device` that is all images at each step.
+
+  Args:
+    config: a resolved configuration.
+    source: the data set.
+    start_step: the first batch to return.
+    tell: prints a line for people.
+  """
+  if config.data.placement == "device":
+    return itertools.repeat(residence.place(config, source, tell))
   return devices.prefetch(
     train_input.train_batches(
       source,

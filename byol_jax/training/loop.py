@@ -58,6 +58,7 @@ def pretrain(
   run: Run,
   start: Callable[[Run], Start] = untrained,
   on_start: Callable[[Run, int], None] = lambda run, step: None,
+  tell: Callable[[str], None] = lambda line: None,
 ) -> tuple[TrainState, bool]:
   """Trains to the end of the plan, from the latest checkpoint if there is one.
 
@@ -66,6 +67,7 @@ def pretrain(
     start: begins a new run, called in the primary process only.
     on_start: is called with the run and the step to train on from, unless that is
       the last one.
+    tell: prints a line for people.
 
   Returns:
     The final state, which is also the last checkpoint, and whether an earlier
@@ -82,7 +84,7 @@ def pretrain(
     return state, True
   on_start(run, first)
   state = devices.replicate(state)
-  stream = data_streams.train_batches(run.config, run.source, first)
+  stream = data_streams.train_batches(run.config, run.source, first, tell)
   with _Saver(run) as saver, _open_meter(run, first) as meter:
     try:
       return _train(run, state, stream, saver, meter), False

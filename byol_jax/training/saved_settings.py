@@ -6,6 +6,7 @@ from typing import Any
 
 from byol_jax import errors
 from byol_jax.config import convert, schema
+from byol_jax.data import folder_listing
 from byol_jax.runtime import files
 from byol_jax.training import plan, workdir_files
 
@@ -86,7 +87,8 @@ def differences(
 ) -> list[str]:
   """Returns the keys in which two runs differ and that parameters depend on.
 
-  The values of `data.root` are the same if the images are, wherever they lie.
+  The values of `data.root` are the same if the images are, wherever they lie, and
+  so are the paths of CSV files in `data.labels`.
   The paths are compared only if a run of an earlier version did not store the
   fingerprint of its images.
 
@@ -100,7 +102,12 @@ def differences(
   knows_images = theirs.get(_FINGERPRINT) and ours.get(_FINGERPRINT)
 
   def differs(key: str) -> bool:
-    if key == "data.root" and knows_images:
+    values = theirs.get(key), ours.get(key)
+    is_path = key == "data.root" or (
+      key == "data.labels"
+      and not any(x in folder_listing.LABELS for x in values)
+    )
+    if knows_images and is_path:
       key = _FINGERPRINT
     return theirs.get(key) != ours.get(key)
 
