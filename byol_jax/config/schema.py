@@ -85,6 +85,9 @@ class EncoderConfig:
   # imagenet: 7x7 stride 2 and a max-pool; cifar: 3x3 stride 1, for small images;
   # auto: by the image size.
   stem: str = "imagenet"
+  # Compute the imagenet stem on blocks of 2x2 pixels, as a 4x4 convolution of
+  # stride 1: the same parameters and results, in a form that suits TPUs.
+  space_to_depth: bool = False
   pooling: str = "mean"  # Or flatten, which keeps positions.
   # Start the last scale of each residual block at 0 instead of the paper's 1;
   # more stable, slightly worse for very large networks ([C] README).
@@ -114,6 +117,12 @@ class BatchNormConfig:
 
   decay_rate: float = 0.9  # Of the running statistics. [C] configs/byol.py
   eps: float = 1e-5  # [C] configs/byol.py
+  # Devices whose images share statistics, neighbours; 0: all, as in the paper.
+  # Groups need fewer exchanges, and change the result.
+  group_size: int = 0
+  # What values are normalised in: float32, or bfloat16, which rounds them more
+  # often. Statistics are float32 anyway. No effect with train.precision=float32.
+  precision: str = "float32"
 
 
 @dataclasses.dataclass(slots=True)

@@ -45,6 +45,7 @@ _NOT_NEGATIVE = (
   "data.parts",
   "data.threads",
   "data.prefetch",
+  "model.batch_norm.group_size",
   "evaluation.finetune.decay_count",
   "optimizer.base_learning_rate",
   "optimizer.weight_decay",
@@ -93,6 +94,7 @@ _ONE_OF: dict[str, tuple[Any, ...]] = {
   "data.channels": (1, 3),
   "data.placement": ("host", "device"),
   "augment.placement": ("host", "device"),
+  "model.batch_norm.precision": ("float32", "bfloat16"),
   "evaluation.linear.crops": ("random", "centre"),
 }
 _RANGES = (
@@ -125,6 +127,11 @@ def validate(config: schema.Config) -> None:
     _check_type(key, value_at(config, key), kind)
   _check_numbers(config)
   _check_data(config.data)
+  _require(
+    not config.model.encoder.space_to_depth or config.data.image_size % 2 == 0,
+    f"model.encoder.space_to_depth needs an even data.image_size, not"
+    f" {config.data.image_size}.",
+  )
   steps = config.train.steps
   _require(
     steps is None or steps > 0,

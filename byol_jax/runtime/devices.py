@@ -12,8 +12,6 @@ With several processes, arrays would span all devices instead of the local ones.
 """
 
 import collections
-import contextlib
-import contextvars
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -25,6 +23,7 @@ import numpy as np
 from jax import flatten_util
 
 from byol_jax import errors
+from byol_jax.runtime import platforms
 
 AXIS = "devices"
 
@@ -47,6 +46,17 @@ def check_batch_size(batch_size: int, microbatches: int) -> None:
     raise errors.UserError(
       f"train.batch_size={batch_size} must be a multiple of the {devices}"
       f" devices{times}; try {remedy}."
+    )
+
+
+def check_group_size(group_size: int) -> None:
+  """Raises `UserError` unless groups of devices share the devices evenly."""
+  devices = jax.device_count()
+  if group_size and devices % group_size:
+    known = [n for n in range(1, devices + 1) if devices % n == 0]
+    raise errors.UserError(
+      f"model.batch_norm.group_size={group_size} must divide the {devices}"
+      f" devices; choose one of {', '.join(map(str, known))}, or 0 for all."
     )
 
 
@@ -76,48 +86,35 @@ def pmap_update(update: Callable[..., Any]) -> Callable[..., Any]:
   )
 
 
-_assumed_platform: contextvars.ContextVar[str | None] = contextvars.ContextVar(
-  "assumed_platform", default=None
-)
-
-
-def platform() -> str:
-  """Returns the platform that functions are traced for: cpu, gpu or tpu.
-
-  Code that computes the same in another way on CPUs asks here.
-  """
-  return _assumed_platform.get() or jax.default_backend()
-
-
-@contextlib.contextmanager
-def assume_platform(name: str) -> Iterator[None]:
-  """Traces functions in its block for another platform, to look at them."""
-  token = _assumed_platform.set(name)
-  try:
-    yield
-  finally:
-    _assumed_platform.reset(token)
-
-
 def mean_over_devices(
-  tree: chex.ArrayTree, axis_name: str | None
+  tree: chex.ArrayTree, axis_name: str | None, group_size: int = 0
 ) -> chex.ArrayTree:
   """Returns the means of a tree's leaves over an axis of devices.
 
-  On CPUs an average between processes takes some milliseconds per array
-  (docs/scaling.md), so all leaves go as one there. Compilers for accelerators
+  On CPUs all leaves go as one array (docs/scaling.md). Compilers for accelerators
   bundle leaves themselves and send some while they compute others.
 
   Args:
     tree: floating-point arrays.
     axis_name: None returns the tree as it is.
+    group_size: devices that share a mean, neighbours; 0 for all of them.
   """
   if axis_name is None:
     return tree
-  if platform() != "cpu":
-    return jax.lax.pmean(tree, axis_name)
+  groups = None
+  if group_size:
+    devices = range(jax.lax.axis_size(axis_name))
+    groups = [
+      list(devices[i : i + group_size])
+      for i in range(0, len(devices), group_size)
+    ]
+  mean = functools.partial(
+    jax.lax.pmean, axis_name=axis_name, axis_index_groups=groups
+  )
+  if not platforms.takes_cpu_form("flat all-reduce"):
+    return mean(tree)
   flat, unflatten = flatten_util.ravel_pytree(tree)
-  return unflatten(jax.lax.pmean(flat, axis_name))
+  return unflatten(mean(flat))
 
 
 def part_of(size: int, axis_name: str | None) -> tuple[chex.Numeric, int]:

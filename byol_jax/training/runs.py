@@ -80,6 +80,7 @@ def prepare(config: schema.Config, workdir: pathlib.Path) -> Run:
       unless its run has ended and this one is longer.
   """
   devices.check_batch_size(config.train.batch_size, config.train.microbatches)
+  devices.check_group_size(config.model.batch_norm.group_size)
   source = processes.primary_first(lambda: data_streams.open_source(config))
   # A run that resumes with more or fewer processes sees the same batches.
   parts = processes.broadcast_from_primary(
