@@ -10,6 +10,7 @@ import pytest
 from byol_jax.data import split_contents
 from byol_jax.evaluation import embed, runner
 from byol_jax.evaluation.results import is_complete
+from byol_jax.runtime import checkpoints
 from byol_jax.training import restore
 from tests.eval_cases import (
   prepare,
@@ -145,7 +146,24 @@ def test_a_damaged_checkpoint_is_not_waited_for_again(run, monkeypatch):
   monkeypatch.setattr(restore, "_latest_step", lambda _: next(latest))
   monkeypatch.setattr(
     restore,
-    "restore",
+    "_read",
     lambda _: run.initial_state()._replace(step=np.int32(next(readable))),
   )
   assert [int(found.step) for found in restore.watch(run)] == [4, 6, 9]
+
+
+def test_a_lone_damaged_checkpoint_does_not_end_the_watch(run, monkeypatch):
+  run = run._replace(plan=run.plan._replace(total_steps=9))
+  latest = iter([4, 4, 9])
+  waited = []
+
+  def read(_):
+    if not waited:
+      raise checkpoints.DamagedError("No checkpoint can be read.")
+    return run.initial_state()._replace(step=np.int32(9))
+
+  monkeypatch.setattr(restore, "_latest_step", lambda _: next(latest))
+  monkeypatch.setattr(restore, "_read", read)
+  monkeypatch.setattr(restore.time, "sleep", waited.append)
+  assert [int(found.step) for found in restore.watch(run)] == [9]
+  assert len(waited) == 1
