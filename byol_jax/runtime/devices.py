@@ -60,7 +60,7 @@ def check_group_size(group_size: int) -> None:
     )
 
 
-def pmap_update(update: Callable[..., Any]) -> Callable[..., Any]:
+def pmap_update(update: Callable[..., Any]) -> Any:
   """Runs `update` on all devices of all processes.
 
   Args:
