@@ -52,7 +52,9 @@ def test_orders_are_those_of_tensorflow(size, seed):
   for epoch in (0, 3):
     seeds = tf.random.fold_in(of_run, tf.constant(epoch, tf.int64))
     expected = tf.random.experimental.index_shuffle(index, seeds, size - 1)
-    seeds = device_random.epoch_seeds(seed, 0, jnp.uint32(epoch))
+    seeds = device_random.epoch_seeds(
+      device_random.part_seeds(seed, 0), jnp.uint32(epoch)
+    )
     shuffled = device_random.shuffle(jnp.uint32(index), seeds, size)
     np.testing.assert_array_equal(shuffled, expected)
 
@@ -130,6 +132,13 @@ def test_batches_are_those_of_the_host(source):
     for name in ("view1", "view2"):
       difference = np.abs(actual[name].astype(int) - host[name])
       assert difference.max() <= 1
+
+
+def test_large_images_are_resized_in_turns(source, monkeypatch):
+  whole = jax.device_get(draw(source, 2))
+  monkeypatch.setattr(device_crops, "_PIXELS_TOGETHER", 3 * 24 * 20)
+  for name, leaf in jax.device_get(draw(source, 2)).items():
+    jax.tree.map(np.testing.assert_array_equal, leaf, whole[name])
 
 
 @pytest.mark.parametrize("sharded", [False, True])

@@ -8,6 +8,7 @@ import tensorflow_datasets as tfds
 
 from byol_jax import errors
 from byol_jax.data import loading, registry
+from byol_jax.data import source as source_lib
 from tests.tfds_data import load_error, read, store, store_images
 
 
@@ -110,7 +111,9 @@ def test_splits_of_any_data_set_are_found_by_their_names(
   source = loading.load("tfds:my_own", str(tmp_path))
   assert source.dataset.validation == validation
   assert source.dataset.test == test
-  assert loading.num_examples(source, loading.all_splits(source)) == len(splits)
+  assert loading.num_examples(source, source_lib.all_splits(source)) == len(
+    splits
+  )
   assert source.num_classes == 0
 
 

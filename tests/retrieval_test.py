@@ -10,6 +10,7 @@ from matplotlib import image
 from byol_jax import config, errors
 from byol_jax.config import convert
 from byol_jax.data import eval_input
+from byol_jax.data import source as source_lib
 from byol_jax.evaluation import neighbours, protocols, retrieval, runner
 from byol_jax.evaluation import results as results_lib
 from byol_jax.evaluation.features import Features
@@ -157,7 +158,7 @@ def drawn(run):
 def stored(run, split):
   """The images and labels of a split in the order of its files."""
   (batch,) = eval_input.eval_batches(
-    run.source, split, eval_input.CentreCrop(8, 1.0), batch_size=99
+    run.source, split, source_lib.CentreCrop(8, 1.0), batch_size=99
   )
   return batch["image"], batch["label"]
 

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from byol_jax import errors
 from byol_jax.augment import device_ops, sampling, spec
 from byol_jax.data import crops, host_ops, loading, train_input
-from byol_jax.data.stream import ProcessSlice
+from byol_jax.data.source import ProcessSlice
 from tests.input_cases import (
   CROP_ONLY,
   OPTIONS,

@@ -56,24 +56,15 @@ def draw(
     `augment.placement=device`.
   """
   first, count = devices.part_of(stream.batch_size, axis_name)
-  epoch, offset = _divide(step, stream.batch_size, stream.num_examples)
-  indices = jnp.arange(stream.batch_size, dtype=jnp.uint32)
-  offset = offset + indices
-  is_next = offset >= stream.num_examples
-  order = device_random.shuffle(
-    jnp.where(is_next, offset - stream.num_examples, offset),
-    device_random.epoch_seeds(stream.seed, 0, epoch + is_next),
-    stream.num_examples,
+  rows = devices.take_rows(
+    resident, order(stream, step), stream.num_examples, axis_name
   )
-  rows = devices.take_rows(resident, order, stream.num_examples, axis_name)
-
   own = jnp.asarray(first, jnp.uint32) + jnp.arange(count, dtype=jnp.uint32)
   position = device_random.add(
     device_random.multiply(step.astype(jnp.uint32), u32(stream.batch_size)), own
   )
-  seed = (u32(stream.seed >> 32), u32(stream.seed))
   numbers = device_random.uniform(
-    (seed, position), 2 * len(spec.RANDOM_NUMBERS)
+    (device_random.wide(stream.seed), position), 2 * len(spec.RANDOM_NUMBERS)
   ).reshape(count, 2, -1)
   views = stream.views
   enabled = spec.enabled_ops(views.view1, views.view2)
@@ -91,6 +82,19 @@ def draw(
     "params2": params2,
     "label": rows["labels"],
   }
+
+
+def order(stream: Stream, step: chex.Array) -> chex.Array:
+  """Returns which images a batch holds, [batch_size] uint32."""
+  epoch, offset = _divide(step, stream.batch_size, stream.num_examples)
+  offset = offset + jnp.arange(stream.batch_size, dtype=jnp.uint32)
+  is_next = offset >= stream.num_examples
+  seeds = device_random.part_seeds(stream.seed, 0)
+  return device_random.shuffle(
+    jnp.where(is_next, offset - stream.num_examples, offset),
+    device_random.epoch_seeds(seeds, epoch + is_next),
+    stream.num_examples,
+  )
 
 
 def _divide(

@@ -68,24 +68,33 @@ def uniform(seed: tuple[Wide, Wide], count: int) -> chex.Array:
   return floats - 1.0
 
 
-def epoch_seeds(seed: int, part: int, epoch: chex.Array) -> Wide:
-  """Returns the seeds that the host orders an epoch by.
+def wide(value: int) -> Wide:
+  """Returns an integer of 64 bits."""
+  return u32(value >> 32), u32(value)
 
-  They are `tf.random.fold_in(tf.random.fold_in([seed, -1], part), epoch)`, with a
-  part of 32 bits and an epoch of 64, of which `index_shuffle` reads the low halves.
+
+def part_seeds(seed: int, part: int) -> tuple[Wide, Wide]:
+  """Returns the seeds of a part of the split that is pretrained on.
+
+  They are `tf.random.fold_in([seed, -1], part)`, with a part of 32 bits.
+  """
+  first = _random_bits((wide(seed), wide(-1)), 1)[..., 0]  # As int32.
+  sign = jnp.uint32(0) - (first >> 31)
+  return (sign, first), wide(part)
+
+
+def epoch_seeds(seeds: tuple[Wide, Wide], epoch: chex.Array) -> Wide:
+  """Returns what `shuffle` takes for an epoch.
+
+  It is `tf.random.fold_in(seeds, epoch)` with an epoch of 64 bits, of which
+  `index_shuffle` reads the low halves.
 
   Args:
-    seed: of the run.
-    part: of the split, `data.parts`.
+    seeds: of all epochs.
     epoch: uint32.
   """
-  minus_one = (u32(-1), u32(-1))
-  of_run = ((u32(seed >> 32), u32(seed)), minus_one)
-  first = _random_bits(of_run, 1)[..., 0]  # As int32.
-  sign = jnp.uint32(0) - (first >> 31)
-  of_part = ((sign, first), (u32(0), u32(part)))
-  second = _random_bits(of_part, 1)[..., 0]
-  return jnp.broadcast_to(second, epoch.shape), epoch
+  first = _random_bits(seeds, 1)[..., 0]
+  return jnp.broadcast_to(first, epoch.shape), epoch
 
 
 def shuffle(

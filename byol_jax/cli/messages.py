@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from byol_jax.data import loading
+from byol_jax.data import source as source_lib
 from byol_jax.evaluation import embed, splits
 from byol_jax.models import describe
 from byol_jax.runtime import processes
@@ -24,7 +24,7 @@ def describe_data(run: Run) -> None:
   data = run.config.data
   part = ""
   if data.split or data.fraction < 1:
-    total = run.source.builder.info.splits.total_num_examples
+    total = sum(run.source.split_sizes().values())
     part = f" of {total}, {run.source.dataset.pretrain},"
   say(
     f"{run.plan.num_examples} images{part} to pretrain on,"
@@ -59,7 +59,7 @@ def describe_splits(run: Run, *, evaluates: bool) -> None:
 def describe_embeddings(written: embed.Embeddings) -> None:
   """Prints where embeddings were written, and of how many images."""
   source = written.source
-  everything = loading.num_examples(source, loading.all_splits(source))
+  everything = source.num_examples(source_lib.all_splits(source))
   say(
     f"Written: {written.path} with {written.num_images} of {everything} images"
     f" ({written.split})."

@@ -15,6 +15,7 @@ from byol_jax.interop import encoder_file, warm_start
 from byol_jax.learning.learner import TrainState
 from byol_jax.runtime import claim, processes, shutdown
 from byol_jax.training import (
+  arrays,
   loop,
   memory,
   restore,
@@ -103,6 +104,15 @@ def _export(run: Run, options: Options) -> None:
   messages.say(f"Written: {path}")
 
 
+def _arrays(run: Run, options: Options) -> None:
+  """Writes all images to a file that needs neither tfds nor TensorFlow."""
+  del options
+  messages.describe_data(run)
+  if processes.is_primary():
+    path, size = arrays.write(run)
+    messages.say(f"Written: {path}, {size / 1e6:,.0f} MB")
+
+
 def _report(run: Run, options: Options) -> None:
   """Draws a run or a sweep, or writes the table of several seeds."""
   del options
@@ -137,6 +147,7 @@ MODES: Mapping[str, Callable[[Run, Options], None]] = {
   "evaluate": _evaluate,
   "embed": _embed,
   "export": _export,
+  "arrays": _arrays,
   "report": _report,
   "views": _views,
 }

@@ -14,19 +14,23 @@ from dataclasses import field
 from byol_jax.augment import spec
 
 Range = tuple[float, float]  # (low, high).
+# Values of data.labels that are no path of a CSV file.
+LABELS = ("folders", "none")
 
 
 @dataclasses.dataclass(slots=True)
 class DataConfig:
   """The images, and how they are read."""
 
-  # A name in `data.registry.DATASETS`; tfds:NAME for any that tfds knows; folder.
+  # A name in `data.registry.DATASETS`; tfds:NAME for any that tfds knows; folder;
+  # arrays, a file of decoded images.
   dataset: str = "imagenet2012"
   # What is pretrained on: a split expression of tfds, such as train[:10%]; empty:
   # the data set's own. Of it, the first fraction; evaluations ignore both keys.
   split: str = ""
   fraction: float = 1.0
   data_dir: str = ""  # Empty: the default of tfds, ~/tensorflow_datasets.
+  # For dataset=arrays: the path of the file, `data.array_file`.
   # For dataset=folder: its path, or that of a text file that lists images; what
   # the labels are: sub-folders (folders), those of a CSV file (its path) or none;
   # the fraction of each class held out for testing where there is no test split;
@@ -252,7 +256,8 @@ class EvaluationConfig:
   batch_size: int = 256  # Speed only: no metric depends on it.
   # Run the same protocols on raw pixels and on the untrained encoder.
   baselines: bool = True
-  # Another data set to evaluate on, named as data.dataset; for folder, its root.
+  # Another data set to evaluate on, named as data.dataset; for folder and arrays,
+  # its root.
   dataset: str = ""
   root: str = ""
   # A name in `evaluation.metrics.METRICS`; empty: the data set's own.

@@ -261,6 +261,7 @@ def _check_evaluation(config: schema.Config) -> None:
   )
   _check_crop("evaluation.view", evaluation.view)
   _require(
-    evaluation.dataset == "folder" or not evaluation.root,
-    f"evaluation.root={evaluation.root} needs evaluation.dataset=folder.",
+    evaluation.dataset in ("folder", "arrays") or not evaluation.root,
+    f"evaluation.root={evaluation.root} needs evaluation.dataset=folder, or"
+    " arrays.",
   )

@@ -7,11 +7,10 @@ from typing import NamedTuple
 
 from byol_jax import errors
 from byol_jax.config import schema
+from byol_jax.config.schema import LABELS
 from byol_jax.data import folder_labels, folder_layout, folder_scan
 from byol_jax.data.folder_layout import Layout
 from byol_jax.data.folder_scan import File, valid_unicode
-
-LABELS = ("folders", "none")  # Or the path of a CSV file.
 
 
 class Scan(NamedTuple):

@@ -17,6 +17,7 @@ from etils import epath
 
 from byol_jax import errors
 from byol_jax.config import schema
+from byol_jax.config.schema import LABELS
 from byol_jax.data import (
   folder_builder,
   folder_listing,
@@ -27,7 +28,7 @@ from byol_jax.data import (
 )
 from byol_jax.data.folder_builder import FolderBuilder
 from byol_jax.data.folder_inspect import BrokenFile, Image, inspect_all
-from byol_jax.data.folder_listing import LABELS, Scan
+from byol_jax.data.folder_listing import Scan
 from byol_jax.data.registry import Statistics
 
 # The version of what records hold of an image file. Increase it to write all

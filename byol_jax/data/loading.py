@@ -1,8 +1,7 @@
 """Opens a data set by its name or as a folder of images."""
 
 import os
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -11,45 +10,14 @@ import tensorflow_datasets as tfds
 from byol_jax import errors
 from byol_jax.config import schema
 from byol_jax.data import image_folder, tfds_store
-from byol_jax.data.folder_inspect import BrokenFile
 from byol_jax.data.folder_layout import TRAINED
 from byol_jax.data.mnist_digits import MnistDigits
 from byol_jax.data.registry import DATASETS, NOT_IN_TFDS, Dataset
 from byol_jax.data.tensorflow_setup import configure_tensorflow
+from byol_jax.data.tfds_source import Source
 
 # Stands before the name of a data set that tfds knows and `DATASETS` need not.
 _PREFIX = "tfds:"
-
-
-class Source(NamedTuple):
-  """A data set that is ready to be read.
-
-  Attributes:
-    builder: reads the records.
-    dataset: where the data set comes from and what its splits are for.
-    class_names: names of the classes by label; empty if there are no labels.
-    broken: files of a folder of images that are left out.
-    notes: what the program made of a folder of images, a line each.
-    fingerprint: a checksum of a folder of images, wherever the folder is; ""
-      for other data sets.
-  """
-
-  builder: tfds.core.DatasetBuilder
-  dataset: Dataset
-  class_names: Sequence[str]
-  broken: Sequence[BrokenFile] = ()
-  notes: Sequence[str] = ()
-  fingerprint: str = ""
-
-  @property
-  def num_classes(self) -> int:
-    """The number of classes; 0 if there are no labels."""
-    return len(self.class_names)
-
-  @property
-  def is_multi_label(self) -> bool:
-    """Whether an image may belong to more than one class."""
-    return self.dataset.metric == "map11"
 
 
 def load(name: str, data_dir: str) -> Source:
@@ -82,7 +50,7 @@ def load(name: str, data_dir: str) -> Source:
   has_prefix = name.startswith(_PREFIX)
   if not has_prefix and name not in DATASETS:
     raise errors.unknown_name(
-      "data set", name, [*DATASETS, "folder", f"{_PREFIX}NAME"]
+      "data set", name, [*DATASETS, "folder", "arrays", f"{_PREFIX}NAME"]
     )
   tfds_name = (
     name.removeprefix(_PREFIX) if has_prefix else DATASETS[name].tfds_name
@@ -192,12 +160,6 @@ def split_info(source: Source, split: str) -> tfds.core.SplitInfo:
   except (KeyError, ValueError) as error:
     name = f"split of {source.dataset.tfds_name}"
     raise errors.unknown_name(name, split, sorted(splits)) from error
-
-
-def all_splits(source: Source) -> str:
-  """Returns the split expression of all examples."""
-  splits = source.builder.info.splits.values()
-  return "+".join(info.name for info in splits if info.num_examples)
 
 
 def num_examples(source: Source, split: str) -> int:

@@ -30,7 +30,7 @@ from byol_jax.data import (
   records,
   stream,
 )
-from byol_jax.data.stream import ProcessSlice
+from byol_jax.data.source import WHOLE_BATCH, ProcessSlice
 from byol_jax.data.tensorflow_setup import without_autograph
 
 # Pixels of the views that one call augments. A call has a cost that many small
@@ -48,7 +48,7 @@ def train_batches(
   batch_size: int,
   seed: int,
   start_step: int = 0,
-  process: ProcessSlice = stream.WHOLE_BATCH,
+  process: ProcessSlice = WHOLE_BATCH,
 ) -> Iterator[dict[str, Any]]:
   """Returns the endless batches of the pretraining split from a step on.
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from byol_jax import errors
 from byol_jax.config import schema
-from byol_jax.data import loading
+from byol_jax.data.source import Source
 from byol_jax.evaluation import (
   eval_model,
   finetune,
@@ -97,7 +97,7 @@ def selected(run: runs.Run) -> list[str]:
   return usable
 
 
-def _missing(source: loading.Source, splits: Splits) -> list[Need]:
+def _missing(source: Source, splits: Splits) -> list[Need]:
   """Returns the needs that a data set does not meet."""
   met = {
     Need.LABELS: bool(source.num_classes),

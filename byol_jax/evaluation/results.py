@@ -173,9 +173,9 @@ def full_name(
 
 
 def _other_dataset(run: runs.Run) -> str:
-  """Returns the name of `evaluation.dataset`; of the root for a folder."""
+  """Returns the name of `evaluation.dataset`; of the root for a folder or a file."""
   options = run.config.evaluation
-  if options.dataset != "folder":
+  if options.dataset not in ("folder", "arrays"):
     return options.dataset
   return os.path.basename(os.path.abspath(os.path.expanduser(options.root)))
 

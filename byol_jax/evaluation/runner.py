@@ -5,7 +5,7 @@ from typing import cast
 
 from absl import logging
 
-from byol_jax.data import loading
+from byol_jax.data.source import Source
 from byol_jax.evaluation import eval_model, protocols, results
 from byol_jax.evaluation import splits as splits_lib
 from byol_jax.evaluation.eval_model import EvalModel
@@ -80,7 +80,7 @@ def evaluate(
 
 
 def _models(
-  run: runs.Run, source: loading.Source, state: TrainState, split: str
+  run: runs.Run, source: Source, state: TrainState, split: str
 ) -> Iterator[EvalModel]:
   """Yields the trained encoder, then its baselines."""
   yield eval_model.online(run, source, state)
@@ -104,7 +104,7 @@ def _run(
       "dataset": source.dataset.tfds_name,
       "train_split": splits.train,
       "split": splits.evaluated,
-      "examples": loading.num_examples(source, splits.evaluated),
+      "examples": source.num_examples(splits.evaluated),
       "step": step,
       "network": results.NETWORKS[model.name],
     }

@@ -221,10 +221,8 @@ def make_learner(
     microbatches: parts in which `update` processes a batch, to need less memory.
       Gradients are averaged, and optimizer and target take one step per batch;
       batch norm sees one part at a time (paper, batch ablation).
-    draw: makes the batch of a step from what `update` is given, where the images
-      live on the device; a function of `(batch, step, axis_name)`.
-    augment: makes the views of a part from its crops, where the data layer
-      leaves augmentations to the device.
+    draw: makes the batch from images on the device, by (batch, step, axis_name).
+    augment: makes the views of a part from its crops, if the data layer does not.
 
   Returns:
     `init` and `update`. With `axis_name`, `update` averages gradients, metrics

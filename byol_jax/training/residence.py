@@ -9,8 +9,8 @@ import numpy as np
 
 from byol_jax import errors
 from byol_jax.config import schema
-from byol_jax.data import decode_all, loading
-from byol_jax.runtime import devices
+from byol_jax.data.source import Source
+from byol_jax.runtime import devices, processes
 
 # Of the memory of a device, what images may take. Our choice: activations take
 # most of the rest.
@@ -19,7 +19,7 @@ _SHARE = 0.3
 
 def place(
   config: schema.Config,
-  source: loading.Source,
+  source: Source,
   tell: Callable[[str], None],
 ) -> chex.ArrayTree:
   """Decodes the images of a run and moves them to the local devices.
@@ -39,16 +39,19 @@ def place(
     UserError: if the images do not fit, or a file cannot be read.
   """
   split = source.dataset.pretrain
-  count = loading.num_examples(source, split)
+  count = source.num_examples(split)
   if count < config.train.batch_size:
     raise errors.UserError(
       f"train.batch_size={config.train.batch_size} is larger than the {count}"
       f" examples of split {split!r} of {source.dataset.tfds_name}; lower it to"
       f" {count} or less."
     )
-  images = decode_all.decode(source, split, config.data.channels)
+  images = source.decode(split, config.data.channels)
   size = images.pixels.nbytes
-  room = int(_SHARE * _device_memory())
+  # The same in all processes, so that they place the images alike.
+  room = processes.broadcast_from_primary(
+    lambda: int(_SHARE * _device_memory())
+  )
   replicated = size <= room
   of_each = size if replicated else -(-size // jax.device_count())
   _, height, width, channels = images.pixels.shape

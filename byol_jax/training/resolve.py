@@ -4,7 +4,7 @@ import jax
 
 from byol_jax import errors
 from byol_jax.config import convert, schema
-from byol_jax.data import loading, measure
+from byol_jax.data.source import Source
 
 # Images with a short side of up to the first number are viewed at the second,
 # sizes that the field trains at. Larger images are viewed at the paper's 224.
@@ -17,7 +17,7 @@ _CIFAR_STEM_UP_TO = 64
 
 
 def resolved(
-  config: schema.Config, source: loading.Source, parts: int | None
+  config: schema.Config, source: Source, parts: int | None
 ) -> schema.Config:
   """Returns the configuration with no value left open.
 
@@ -40,7 +40,7 @@ def resolved(
       " --config.data.placement=host, or start another run in another workdir."
     )
   if not (data.image_size and data.mean and data.std):
-    own = source.dataset.statistics or measure.measure_statistics(source)
+    own = source.dataset.statistics or source.measure()
     data.image_size = data.image_size or _image_size(own.side)
     data.mean = data.mean or _per_channel(own.mean, data.channels)
     data.std = data.std or _per_channel(own.std, data.channels)

@@ -6,14 +6,13 @@ from typing import Any
 
 from byol_jax import errors
 from byol_jax.config import convert, schema
-from byol_jax.data import folder_listing
 from byol_jax.runtime import files
 from byol_jax.training import plan, workdir_files
 
 _FILE = "config.json"
 # Its section that is no setting.
 _HISTORY = "history"
-# In it beside the settings: `loading.Source.fingerprint`.
+# In it beside the settings: `data.source.Source.fingerprint`.
 _FINGERPRINT = "data.fingerprint"
 _LENGTH_KEYS = ("train.steps", "train.epochs")
 
@@ -104,8 +103,7 @@ def differences(
   def differs(key: str) -> bool:
     values = theirs.get(key), ours.get(key)
     is_path = key == "data.root" or (
-      key == "data.labels"
-      and not any(x in folder_listing.LABELS for x in values)
+      key == "data.labels" and not any(x in schema.LABELS for x in values)
     )
     if knows_images and is_path:
       key = _FINGERPRINT
@@ -138,7 +136,7 @@ def check(
   Args:
     workdir: may hold no checkpoint.
     config: the resolved configuration.
-    fingerprint: of the data set, from `loading.Source`.
+    fingerprint: of the data set, from `data.source.Source`.
   """
   theirs = of_run(workdir)
   if not theirs:
@@ -160,7 +158,7 @@ def has_other_images(workdir: pathlib.Path, fingerprint: str) -> bool:
 
   Args:
     workdir: may hold no checkpoint; those of earlier versions do not tell.
-    fingerprint: of the images as they are now, from `loading.Source`.
+    fingerprint: of the images as they are now, from `data.source.Source`.
   """
   return of_run(workdir).get(_FINGERPRINT, fingerprint) != fingerprint
 
@@ -232,7 +230,7 @@ def write(
   Args:
     workdir: is created.
     config: the resolved configuration.
-    fingerprint: of the data set, from `loading.Source`; "" is not written.
+    fingerprint: of the data set, from `data.source.Source`; "" is not written.
     history: see `read_history`.
 
   Raises:
