@@ -321,6 +321,44 @@ def test_training_on_from_an_older_one_sets_the_damaged_one_aside(tmp_path):
   ]
 
 
+def test_steps_above_the_one_that_training_starts_from_are_saved_again(
+  tmp_path,
+):
+  _save(tmp_path, 1, 2, 3)
+  with checkpoints.Checkpoints(tmp_path, 10) as saved:
+    saved.go_on_from(1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "2", "3"]
+    saved.save(2, _state(7))
+  _assert_same(_restore(tmp_path), _state(7))
+  names = sorted(p.name for p in tmp_path.iterdir())
+  assert names == ["1", "2", "damaged-2", "damaged-3"]
+
+
+@pytest.mark.parametrize(
+  "error", [errors.UserError("taken over"), MemoryError("no memory")]
+)
+def test_what_is_no_damage_ends_the_reading(tmp_path, monkeypatch, error):
+  _save(tmp_path, 1, 2)
+
+  def read(*_):
+    raise error
+
+  with checkpoints.Checkpoints(tmp_path, 10) as saved:
+    monkeypatch.setattr(saved, "_read", read)
+    with pytest.raises(type(error), match=str(error)):
+      saved.restore(_state(0))
+
+
+def test_a_damaged_step_that_was_asked_for_names_the_others(tmp_path):
+  _save(tmp_path, 1, 2, 3)
+  _damage(tmp_path, 2, "truncated")
+  with pytest.raises(checkpoints.UnreadableError) as info:
+    _restore(tmp_path, 2)
+  assert str(info.value).endswith(
+    "cannot be read; put back a copy, or use another step: 1, 3."
+  )
+
+
 def test_reading_changes_nothing_in_the_directory(tmp_path):
   _save(tmp_path, 1, 2)
   _damage(tmp_path, 2, "deleted")

@@ -15,7 +15,7 @@ import re
 import shutil
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -27,6 +27,10 @@ from byol_jax import errors
 from byol_jax.runtime import uncaught
 
 _CHECKSUMS = "checksums"  # Of all leaves, in the custom metadata of orbax.
+
+
+class UnreadableError(errors.UserError):
+  """There are checkpoints, and all that may be read are damaged."""
 
 
 class Checkpoints:
@@ -66,6 +70,15 @@ class Checkpoints:
     self._wait()
     return self._manager.latest_step()
 
+  def go_on_from(self, step: int) -> None:
+    """Lets training save steps again that lie above the one it starts from.
+
+    Args:
+      step: checkpoints above it, which could not be read, are renamed by the
+        next `save`.
+    """
+    self._damaged.update(s for s in self._manager.all_steps() if s > step)
+
   def save(self, step: int, tree: Any) -> None:
     """Starts to write `tree` in the background.
 
@@ -100,8 +113,9 @@ class Checkpoints:
       step: None for the latest checkpoint that can be read.
 
     Raises:
-      UserError: there is no such checkpoint, none can be read, or its leaves
-        differ from those of `template`.
+      UserError: there is no such checkpoint, or its leaves differ from those of
+        `template`.
+      UnreadableError: none can be read.
     """
     self._wait()
     steps = sorted(self._manager.all_steps(), reverse=True)
@@ -116,6 +130,9 @@ class Checkpoints:
       for candidate in candidates:
         try:
           leaves = self._read(candidate)
+        # They say nothing of the checkpoint: another process owns the workdir.
+        except (errors.UserError, MemoryError):
+          raise
         # The error depends on which part is damaged.
         except Exception as error:
           logging.warning(
@@ -127,9 +144,21 @@ class Checkpoints:
           self._damaged.add(candidate)
         else:
           return self._like_template(template, leaves, candidate)
-    raise errors.UserError(
+    raise self._unreadable(candidates, steps)
+
+  def _unreadable(
+    self, tried: Sequence[int], steps: Sequence[int]
+  ) -> UnreadableError:
+    """Returns the error that none of the steps `tried` can be read."""
+    others = sorted(set(steps) - set(tried))
+    if others:
+      return UnreadableError(
+        f"Checkpoint {tried[0]} in {self._directory} cannot be read; put back a"
+        f" copy, or use another step: {', '.join(map(str, others))}."
+      )
+    return UnreadableError(
       f"No checkpoint in {self._directory} can be read (tried "
-      f"{', '.join(map(str, candidates))}); put back a copy, or remove the "
+      f"{', '.join(map(str, tried))}); put back a copy, or remove the "
       "directory to start again from step 0."
     )
 

@@ -83,7 +83,7 @@ def pretrain(
   on_start(run, first)
   state = devices.replicate(state)
   stream = data_streams.train_batches(run.config, run.source, first)
-  with _Saver(run) as saver, _open_meter(run, first) as meter:
+  with _Saver(run, first) as saver, _open_meter(run, first) as meter:
     try:
       return _train(run, state, stream, saver, meter), False
     except DivergedError as error:
@@ -187,13 +187,19 @@ def _train(
 
 
 class _Saver:
-  """Writes checkpoints from the primary process when they are due."""
+  """Writes checkpoints from the primary process when they are due.
 
-  def __init__(self, run: Run):
+  Args:
+    run: says where and how often.
+    first: the step that training starts from.
+  """
+
+  def __init__(self, run: Run, first: int):
     self._settings = run.config.checkpoint
     self._checkpoints: checkpoints.Checkpoints | None = None
     if processes.is_primary():
       self._checkpoints = run.open_checkpoints()
+      self._checkpoints.go_on_from(first)
     self._saved_at = time.monotonic()
 
   def __enter__(self) -> "_Saver":
