@@ -197,6 +197,7 @@ def counting(run):
   return run._replace(learner=run.learner._replace(update=update))
 
 
+@pytest.mark.slow
 def test_training_on_from_before_a_damaged_checkpoint_saves_its_step_again(
   tmp_path, digits_dir
 ):
