@@ -81,10 +81,6 @@ def _run_mode(argv: Sequence[str]) -> None:
     config.model.encoder.init_from = ""  # Says where a run starts.
   config_lib.validate(config)
   _set_up_jax(config, options)
-  if options.mode != "pretrain":
-    # With several processes, `initialize` has installed JAX's handler of SIGTERM,
-    # which only a training loop asks.
-    shutdown.stop_on_signals()
   messages.say(f"Workdir: {options.workdir}")
   if config.model.encoder.init_from:
     settings = processes.broadcast_from_primary(

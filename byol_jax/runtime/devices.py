@@ -15,7 +15,7 @@ import collections
 import contextlib
 import contextvars
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import chex
@@ -74,6 +74,33 @@ def pmap_update(update: Callable[..., Any]) -> Callable[..., Any]:
     out_axes=None,
     donate_argnums=0,
   )
+
+
+def with_signals(update: Callable[..., Any]) -> Callable[..., Any]:
+  """Makes an update tell all processes of a signal that one has received.
+
+  Args:
+    update: as for `pmap_update`; returns a state and a dict of metrics.
+
+  Returns:
+    A function of `(state, batch, axis_name)`. The batch also holds `signal`,
+    as `local_signal` makes it; so do the metrics, [] int32, where it is the
+    largest number of all devices.
+  """
+
+  def run(state: Any, batch: Mapping[str, Any], axis_name: str) -> Any:
+    batch = dict(batch)
+    signals = batch.pop("signal")
+    state, metrics = update(state, batch, axis_name=axis_name)
+    largest = jax.lax.pmax(jnp.max(signals), axis_name)
+    return state, {**metrics, "signal": largest}
+
+  return run
+
+
+def local_signal(number: int) -> np.ndarray:
+  """Returns a signal's number, 0 for none, for the devices of this process."""
+  return np.full((jax.local_device_count(), 1), number, np.int32)
 
 
 _assumed_platform: contextvars.ContextVar[str | None] = contextvars.ContextVar(

@@ -66,6 +66,9 @@ def initialize(
   if not (is_given or _are_launched()):
     return
   cpu.raise_collective_timeout()
+  # Its handler of SIGTERM would name a step at which all stop, which never comes
+  # if training ends before. `devices.with_signals` tells the processes instead.
+  jax.config.update("jax_enable_preemption_service", False)
   try:
     jax.distributed.initialize(
       coordinator_address or None,
