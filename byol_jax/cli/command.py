@@ -99,7 +99,10 @@ def _set_up_jax(config: schema.Config, options: flags.Options) -> None:
     python_logging.getLogger("matplotlib").setLevel(python_logging.ERROR)
   cpu.choose_fast_convolutions()
   processes.initialize(
-    options.coordinator, options.num_processes, options.process_id
+    options.coordinator,
+    options.num_processes,
+    options.process_id,
+    config.train.hang_seconds,
   )
   if config.train.compilation_cache:
     _keep_compiled_programs(config.train.compilation_cache)
