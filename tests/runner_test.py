@@ -2,7 +2,6 @@
 
 import collections
 import json
-import shutil
 
 import jax
 import numpy as np
@@ -11,7 +10,8 @@ import pytest
 from byol_jax.data import split_contents
 from byol_jax.evaluation import embed, runner
 from byol_jax.evaluation.results import is_complete
-from byol_jax.training import restore, workdir_files
+from byol_jax.runtime import checkpoints
+from byol_jax.training import restore
 from tests.eval_cases import (
   prepare,
   settled_state,
@@ -146,33 +146,24 @@ def test_a_damaged_checkpoint_is_not_waited_for_again(run, monkeypatch):
   monkeypatch.setattr(restore, "_latest_step", lambda _: next(latest))
   monkeypatch.setattr(
     restore,
-    "_read_any",
+    "_read",
     lambda _: run.initial_state()._replace(step=np.int32(next(readable))),
   )
   assert [int(found.step) for found in restore.watch(run)] == [4, 6, 9]
 
 
-def test_a_lone_damaged_checkpoint_does_not_end_watching(run, monkeypatch):
-  """Nor does one of the last step: training sets it aside and saves it again."""
+def test_a_lone_damaged_checkpoint_does_not_end_the_watch(run, monkeypatch):
   run = run._replace(plan=run.plan._replace(total_steps=9))
-  state = run.initial_state()
-  folder = workdir_files.checkpoint_folder(run.workdir)
+  latest = iter([4, 4, 9])
+  waited = []
 
-  def save(step):
-    with run.open_checkpoints() as saved:
-      saved.go_on_from(step - 1)
-      saved.save(step, state._replace(step=np.int32(step)))
+  def read(_):
+    if not waited:
+      raise checkpoints.DamagedError("No checkpoint can be read.")
+    return run.initial_state()._replace(step=np.int32(9))
 
-  def damage(step):
-    shutil.rmtree(folder / str(step) / "default")
-
-  def save_again(step):
-    save(step)
-    for damaged in folder.glob("damaged-*"):
-      shutil.rmtree(damaged)
-
-  save(9)
-  damage(9)
-  events = iter([lambda: save_again(5), lambda: save_again(9)])
-  monkeypatch.setattr(restore.time, "sleep", lambda _: next(events)())
-  assert [int(found.step) for found in restore.watch(run)] == [5, 9]
+  monkeypatch.setattr(restore, "_latest_step", lambda _: next(latest))
+  monkeypatch.setattr(restore, "_read", read)
+  monkeypatch.setattr(restore.time, "sleep", waited.append)
+  assert [int(found.step) for found in restore.watch(run)] == [9]
+  assert len(waited) == 1

@@ -166,7 +166,7 @@ state, last = np.zeros((), np.int32), 0
 try:
   with shutdown.GracefulShutdown() as graceful:
     for step in range(1, 11):
-      batch = {"signal": devices.local_signal(graceful.received)}
+      batch = {"signal": devices.local_signals(graceful.received)}
       state, row = update(state, batch)
       stop = graceful.stop_signal(row["signal"], is_last=step == 10)
       last = int(state)

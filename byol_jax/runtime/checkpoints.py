@@ -15,7 +15,7 @@ import re
 import shutil
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -29,8 +29,8 @@ from byol_jax.runtime import uncaught
 _CHECKSUMS = "checksums"  # Of all leaves, in the custom metadata of orbax.
 
 
-class UnreadableError(errors.UserError):
-  """There are checkpoints, and all that may be read are damaged."""
+class DamagedError(errors.UserError):
+  """None of the checkpoints that were asked for can be read."""
 
 
 class Checkpoints:
@@ -70,14 +70,14 @@ class Checkpoints:
     self._wait()
     return self._manager.latest_step()
 
-  def go_on_from(self, step: int) -> None:
-    """Lets training save steps again that lie above the one it starts from.
+  def set_aside_above(self, step: int) -> None:
+    """Lets the next `save` rename all checkpoints above a step.
 
-    Args:
-      step: checkpoints above it, which could not be read, are renamed by the
-        next `save`.
+    They could not be read, as training goes on from this step. Under their own
+    names they would stop the same steps from being saved again.
     """
-    self._damaged.update(s for s in self._manager.all_steps() if s > step)
+    steps = self._manager.all_steps()
+    self._damaged.update(other for other in steps if other > step)
 
   def save(self, step: int, tree: Any) -> None:
     """Starts to write `tree` in the background.
@@ -113,9 +113,9 @@ class Checkpoints:
       step: None for the latest checkpoint that can be read.
 
     Raises:
+      DamagedError: none can be read.
       UserError: there is no such checkpoint, or its leaves differ from those of
         `template`.
-      UnreadableError: none can be read.
     """
     self._wait()
     steps = sorted(self._manager.all_steps(), reverse=True)
@@ -130,7 +130,6 @@ class Checkpoints:
       for candidate in candidates:
         try:
           leaves = self._read(candidate)
-        # They say nothing of the checkpoint: another process owns the workdir.
         except (errors.UserError, MemoryError):
           raise
         # The error depends on which part is damaged.
@@ -144,22 +143,16 @@ class Checkpoints:
           self._damaged.add(candidate)
         else:
           return self._like_template(template, leaves, candidate)
-    raise self._unreadable(candidates, steps)
-
-  def _unreadable(
-    self, tried: Sequence[int], steps: Sequence[int]
-  ) -> UnreadableError:
-    """Returns the error that none of the steps `tried` can be read."""
-    others = sorted(set(steps) - set(tried))
-    if others:
-      return UnreadableError(
-        f"Checkpoint {tried[0]} in {self._directory} cannot be read; put back a"
-        f" copy, or use another step: {', '.join(map(str, others))}."
-      )
-    return UnreadableError(
-      f"No checkpoint in {self._directory} can be read (tried "
-      f"{', '.join(map(str, tried))}); put back a copy, or remove the "
-      "directory to start again from step 0."
+    tried = ", ".join(map(str, candidates))
+    others = ", ".join(str(x) for x in reversed(steps) if x not in candidates)
+    remedy = (
+      f"use one of the steps {others}"
+      if others
+      else "move the directory away to start again from step 0"
+    )
+    raise DamagedError(
+      f"No checkpoint in {self._directory} can be read (tried {tried}); put back a"
+      f" copy, or {remedy}."
     )
 
   def close(self) -> None:
@@ -227,10 +220,7 @@ class Checkpoints:
     )
 
   def _start_writing(self) -> None:
-    """Opens the directory for writing and renames damaged checkpoints.
-
-    Under their own names they would stop the same steps from being saved again.
-    """
+    """Opens the directory for writing and renames damaged checkpoints."""
     self._manager.close()
     for step in self._damaged:
       folder = self._directory / str(step)

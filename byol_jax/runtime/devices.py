@@ -15,7 +15,7 @@ import collections
 import contextlib
 import contextvars
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import chex
@@ -74,33 +74,6 @@ def pmap_update(update: Callable[..., Any]) -> Callable[..., Any]:
     out_axes=None,
     donate_argnums=0,
   )
-
-
-def with_signals(update: Callable[..., Any]) -> Callable[..., Any]:
-  """Makes an update tell all processes of a signal that one has received.
-
-  Args:
-    update: as for `pmap_update`; returns a state and a dict of metrics.
-
-  Returns:
-    A function of `(state, batch, axis_name)`. The batch also holds `signal`,
-    as `local_signal` makes it; so do the metrics, [] int32, where it is the
-    largest number of all devices.
-  """
-
-  def run(state: Any, batch: Mapping[str, Any], axis_name: str) -> Any:
-    batch = dict(batch)
-    signals = batch.pop("signal")
-    state, metrics = update(state, batch, axis_name=axis_name)
-    largest = jax.lax.pmax(jnp.max(signals), axis_name)
-    return state, {**metrics, "signal": largest}
-
-  return run
-
-
-def local_signal(number: int) -> np.ndarray:
-  """Returns a signal's number, 0 for none, for the devices of this process."""
-  return np.full((jax.local_device_count(), 1), number, np.int32)
 
 
 _assumed_platform: contextvars.ContextVar[str | None] = contextvars.ContextVar(
@@ -232,6 +205,32 @@ def _checksums(state: chex.ArrayTree, unused_dummy: chex.Array) -> jax.Array:
 
   sums = jnp.stack([checksum(leaf) for leaf in jax.tree.leaves(state)])
   return jax.lax.all_gather(checksum(sums), AXIS)
+
+
+def with_signals(update: Callable[..., Any]) -> Callable[..., Any]:
+  """Makes an update tell all processes of a signal that one has received.
+
+  Args:
+    update: as for `pmap_update`; returns a state and a dict of metrics.
+
+  Returns:
+    A function of `(state, batch, axis_name)`. The batch also holds `signal`,
+    as `local_signals` makes it; so do the metrics, [] int32, where it is the
+    largest number of all devices.
+  """
+
+  def run(state: Any, batch: dict[str, Any], axis_name: str) -> Any:
+    examples = {name: batch[name] for name in batch if name != "signal"}
+    state, metrics = update(state, examples, axis_name=axis_name)
+    largest = jax.lax.pmax(jnp.max(batch["signal"]), axis_name)
+    return state, {**metrics, "signal": largest}
+
+  return run
+
+
+def local_signals(number: int) -> np.ndarray:
+  """Returns a signal's number, 0 for none, for the devices of this process."""
+  return np.full((jax.local_device_count(), 1), number, np.int32)
 
 
 def prefetch(

@@ -170,7 +170,8 @@ def _train(
       batch = next(stream)
       meter.add_data_wait(time.monotonic() - asked_at)
       if several:
-        batch["signal"] = devices.local_signal(stop_request.received)
+        signals = devices.local_signals(stop_request.received)
+        batch = {**batch, "signal": signals}
       state, row = update(state, batch)
       told = row.pop("signal", None)
       meter.add(step, row)
@@ -197,8 +198,8 @@ class _Saver:
   """Writes checkpoints from the primary process when they are due.
 
   Args:
-    run: says where and how often.
-    first: the step that training starts from.
+    run: the run.
+    first: the step that training goes on from.
   """
 
   def __init__(self, run: Run, first: int):
@@ -206,7 +207,7 @@ class _Saver:
     self._checkpoints: checkpoints.Checkpoints | None = None
     if processes.is_primary():
       self._checkpoints = run.open_checkpoints()
-      self._checkpoints.go_on_from(first)
+      self._checkpoints.set_aside_above(first)
     self._saved_at = time.monotonic()
 
   def __enter__(self) -> "_Saver":

@@ -31,8 +31,7 @@ def watch(run: Run) -> Iterator[TrainState]:
   """Yields the latest state whenever there is a new one, until the last step.
 
   It serves a program that runs at the same time as training. Checkpoints that are
-  written while the caller is busy, and damaged ones, are skipped: training that
-  goes on from an earlier one writes them again.
+  written while the caller is busy, and damaged ones, are skipped.
   """
   seen, step = -1, -1
   while step < run.plan.total_steps:
@@ -41,9 +40,9 @@ def watch(run: Run) -> Iterator[TrainState]:
       time.sleep(_POLL_SECONDS)
       continue
     seen = latest
-    # The step just seen may be deleted by now, or damaged.
-    state = processes.broadcast_from_primary(lambda: _read_any(run))
-    if state is not None and int(state.step) > step:
+    # The step just seen may be deleted or damaged by now.
+    state = processes.broadcast_from_primary(lambda: _read_if_possible(run))
+    if state and int(state.step) > step:
       step = int(state.step)
       yield state
 
@@ -53,7 +52,8 @@ def _latest_step(run: Run) -> int:
   return max(workdir_files.checkpoint_steps(run.workdir), default=-1)
 
 
-def _read(run: Run, step: int | None) -> TrainState:
+def _read(run: Run, step: int | None = None) -> TrainState:
+  """Reads a checkpoint in this process; see `restore`."""
   with run.open_checkpoints() as saved:
     if saved.latest_step() is None:
       raise errors.UserError(
@@ -62,9 +62,9 @@ def _read(run: Run, step: int | None) -> TrainState:
     return saved.restore(jax.eval_shape(run.initial_state), step)
 
 
-def _read_any(run: Run) -> TrainState | None:
-  """Returns the latest state, None if all checkpoints are damaged."""
+def _read_if_possible(run: Run) -> TrainState | None:
+  """Reads the latest checkpoint; returns None if all are damaged."""
   try:
-    return _read(run, None)
-  except checkpoints.UnreadableError:  # Which is logged for each of them.
+    return _read(run)
+  except checkpoints.DamagedError:
     return None
