@@ -215,6 +215,19 @@ def test_leftovers_of_dead_processes_are_removed(tmp_path):
   assert left == set(names[2:])
 
 
+def test_a_container_of_the_same_host_name_keeps_its_files(
+  tmp_path, monkeypatch
+):
+  """The process ids of one container say nothing about those of another."""
+  with monkeypatch.context() as elsewhere:
+    elsewhere.setattr(files, "machine", lambda: "boot pid:[1]")
+    written = files.temporary_path(tmp_path / "results.json")
+  left = written.with_name(written.name.replace(f"{os.getpid()}", "4194305"))
+  left.touch()  # No process has that id here: it is above the largest of Linux.
+  take(tmp_path)
+  assert left.exists()
+
+
 def test_an_unwritable_workdir_is_one_line(tmp_path):
   (tmp_path / "file").touch()
   with pytest.raises(errors.UserError, match="choose another --workdir"):

@@ -81,10 +81,6 @@ def _run_mode(argv: Sequence[str]) -> None:
     config.model.encoder.init_from = ""  # Says where a run starts.
   config_lib.validate(config)
   _set_up_jax(config, options)
-  if options.mode != "pretrain":
-    # With several processes, `initialize` has installed JAX's handler of SIGTERM,
-    # which only a training loop asks.
-    shutdown.stop_on_signals()
   messages.say(f"Workdir: {options.workdir}")
   if config.model.encoder.init_from:
     settings = processes.broadcast_from_primary(
@@ -103,7 +99,10 @@ def _set_up_jax(config: schema.Config, options: flags.Options) -> None:
     python_logging.getLogger("matplotlib").setLevel(python_logging.ERROR)
   cpu.choose_fast_convolutions()
   processes.initialize(
-    options.coordinator, options.num_processes, options.process_id
+    options.coordinator,
+    options.num_processes,
+    options.process_id,
+    config.train.hang_seconds,
   )
   if config.train.compilation_cache:
     _keep_compiled_programs(config.train.compilation_cache)

@@ -13,7 +13,7 @@ from byol_jax.cli.flags import Options
 from byol_jax.evaluation import embed, protocols, results, runner
 from byol_jax.interop import encoder_file, warm_start
 from byol_jax.learning.learner import TrainState
-from byol_jax.runtime import claim, processes, shutdown
+from byol_jax.runtime import claim, processes
 from byol_jax.training import (
   arrays,
   loop,
@@ -60,7 +60,6 @@ def _train_and_evaluate(run: Run) -> None:
   state, was_finished = loop.pretrain(
     run, start, messages.describe_start, messages.say
   )
-  shutdown.stop_on_signals()
   if was_finished and processes.broadcast_from_primary(
     lambda: results.is_complete(run)
   ):

@@ -181,8 +181,9 @@ class TrainConfig:
   # Steps between checks that all devices hold the same state, each of which costs
   # a pass over it; 0: at the first and the last step only. Our choice.
   check_replicas_every: int = 1000
-  # Seconds after which a process that makes no step ends a run of several
-  # processes. Our choice: longer than any wait for data or disk. 0: never.
+  # Seconds after which a process that makes no step, or waits for a part of an
+  # evaluation, ends a run of several processes; six times as many for the first
+  # step, which compiles. Our choice: longer than any wait for data or disk. 0: never.
   hang_seconds: int = 600
   # Folder of compiled programs, kept between runs; empty switches it off.
   compilation_cache: str = "~/.cache/byol_jax"

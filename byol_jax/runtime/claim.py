@@ -40,8 +40,7 @@ class Owner(NamedTuple):
 
   Attributes:
     host: its name.
-    machine: the boot of the host and the namespace of the process id, which
-      means something within these only; "" where the system does not tell.
+    machine: `files.machine()`, within which the process id means something.
     pid: process id.
     started: when the process started, in clock ticks since the boot: another
       process may get the same id. "" where the system does not tell.
@@ -233,14 +232,12 @@ def _disk_time(folder: pathlib.Path) -> float:
 def _this_process() -> Owner:
   """Returns what a claim says of this process."""
   try:
-    boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    machine = f"{boot} {os.readlink('/proc/self/ns/pid')}"
     started = _stat(os.getpid())[1]
   except OSError:  # Not Linux.
-    machine = started = ""
+    started = ""
   return Owner(
     host=socket.gethostname(),
-    machine=machine,
+    machine=files.machine(),
     pid=os.getpid(),
     started=started,
     since=f"{datetime.datetime.now():%Y-%m-%d %H:%M:%S}",
@@ -249,10 +246,10 @@ def _this_process() -> Owner:
 
 
 def _remove_leftovers(workdir: pathlib.Path) -> None:
-  """Removes what killed programs of this host left unfinished in a workdir.
+  """Removes what killed programs of this machine left unfinished.
 
-  Those that still run keep their files, and so do those of other hosts, which may
-  still run.
+  Those that still run keep their files, and so do those of other machines, which
+  may still run.
   """
   prefix = files.temporary_prefix()
   for level in ("", "*/"):

@@ -283,6 +283,32 @@ def _checksums(state: chex.ArrayTree, unused_dummy: chex.Array) -> jax.Array:
   return jax.lax.all_gather(checksum(sums), AXIS)
 
 
+def with_signals(update: Callable[..., Any]) -> Callable[..., Any]:
+  """Makes an update tell all processes of a signal that one has received.
+
+  Args:
+    update: as for `pmap_update`; returns a state and a dict of metrics.
+
+  Returns:
+    A function of `(state, batch, axis_name)`. The batch also holds `signal`,
+    as `local_signals` makes it; so do the metrics, [] int32, where it is the
+    largest number of all devices.
+  """
+
+  def run(state: Any, batch: dict[str, Any], axis_name: str) -> Any:
+    examples = {name: batch[name] for name in batch if name != "signal"}
+    state, metrics = update(state, examples, axis_name=axis_name)
+    largest = jax.lax.pmax(jnp.max(batch["signal"]), axis_name)
+    return state, {**metrics, "signal": largest}
+
+  return run
+
+
+def local_signals(number: int) -> np.ndarray:
+  """Returns a signal's number, 0 for none, for the devices of this process."""
+  return np.full((jax.local_device_count(), 1), number, np.int32)
+
+
 def prefetch(
   batches: Iterable[dict[str, Any]], size: int = 2
 ) -> Iterator[dict[str, Any]]:

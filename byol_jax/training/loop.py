@@ -158,7 +158,10 @@ def _train(
 ) -> TrainState:
   """Makes all steps that are left and returns the last state."""
   first_step, last_step = int(state.step) + 1, run.plan.total_steps
-  update = devices.pmap_update(run.learner.update)
+  learn = run.learner.update
+  if several := processes.is_multiprocess():
+    learn = devices.with_signals(learn)
+  update = devices.pmap_update(learn)
   check_every = run.config.train.check_replicas_every
   with (
     shutdown.GracefulShutdown() as stop_request,
@@ -168,7 +171,11 @@ def _train(
       asked_at = time.monotonic()
       batch = next(stream)
       meter.add_data_wait(time.monotonic() - asked_at)
+      if several:
+        signals = devices.local_signals(stop_request.received)
+        batch = {**batch, "signal": signals}
       state, row = update(state, batch)
+      told = row.pop("signal", None)
       meter.add(step, row)
       watchdog.alive()
 
@@ -176,14 +183,15 @@ def _train(
       due = check_every and step % check_every == 0
       if due or step in (first_step, last_step):
         _check_replicas(state, step)
-      stop = stop_request.stop_signal(step)
+      stop = stop_request.stop_signal(told, is_last=step == last_step)
       if stop or step == last_step or saver.is_due(step):
         meter.drain()
         check_parameters(state, step)
         saver.save(step, state)
-      if stop:
+      if stop or step == last_step:
         saver.close()
         processes.barrier()  # No process leaves while the primary is still saving.
+      if stop:
         raise shutdown.Interrupted(stop, step)
   return state
 
