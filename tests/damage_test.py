@@ -89,6 +89,28 @@ def test_damaged_settings_stop_a_run_that_has_checkpoints(damage, tmp_path):
   assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize(
+  ("change", "reason"),
+  [
+    ({"train": {"steps": "ten"}}, "train.steps='ten' must be a whole number"),
+    ({"train": "x"}, "'x' is no section"),
+    ({"ema": {"base": {"a": 1}}}, "ema.base={'a': 1} must be a finite number"),
+    ({"data": {"mean": 3}}, "data.mean=3 must be a tuple"),
+    ({"history": []}, "history=[] is no history"),
+    ({"history": {"extended_at": ["3"]}}, "is no history"),
+    ({"history": {"started_from": "x"}}, "is no history"),
+  ],
+)
+def test_settings_of_another_type_are_damaged(change, reason, tmp_path):
+  path = tmp_path / "config.json"
+  path.write_text(json.dumps(change))
+  with pytest.raises(errors.UserError) as info:
+    saved_settings.read_history(tmp_path)
+  assert str(info.value).startswith(f"{path} is damaged: ")
+  assert reason in str(info.value)
+  assert "; put back a copy" in str(info.value)
+
+
 LINES = {
   "not JSON": "hello\n",
   "a number": "3\n",

@@ -3,9 +3,8 @@
 A mode imports `reporting` where it draws: matplotlib would delay the first step.
 """
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 from byol_jax import errors
 from byol_jax.cli import messages
@@ -14,39 +13,14 @@ from byol_jax.evaluation import embed, protocols, results, runner
 from byol_jax.interop import encoder_file, warm_start
 from byol_jax.learning.learner import TrainState
 from byol_jax.runtime import claim, processes, shutdown
-from byol_jax.training import (
-  loop,
-  memory,
-  restore,
-  saved_settings,
-  workdir_files,
-)
+from byol_jax.training import loop, restore, saved_settings, workdir_files
 from byol_jax.training.runs import Run
 
 
 def _pretrain(run: Run, options: Options) -> None:
-  """Trains, evaluates and draws a run, alone in its workdir."""
-  del options
-  with _claimed(run):
-    _train_and_evaluate(run)
-
-
-@contextlib.contextmanager
-def _claimed(run: Run) -> Iterator[None]:
-  """Claims the workdir by the primary process, whose refusal ends all."""
-  with contextlib.ExitStack() as held:
-
-    def hold() -> None:
-      held.enter_context(claim.Claim(run.workdir, messages.say))
-
-    processes.broadcast_from_primary(hold)
-    yield
-
-
-def _train_and_evaluate(run: Run) -> None:
   """Trains and evaluates a run, unless that is done, and draws its pictures."""
+  del options
   # Mistakes show before training, not after it.
-  memory.check_batch(run.config)
   results.check_same_encoder(run)
   names = processes.primary_first(lambda: protocols.selected(run))
   messages.describe_data(run)
@@ -56,7 +30,9 @@ def _train_and_evaluate(run: Run) -> None:
   start = loop.untrained
   if run.config.model.encoder.init_from:
     start = functools.partial(warm_start.start, tell=messages.say)
-  state, was_finished = loop.pretrain(run, start, messages.describe_start)
+  state, was_finished = loop.pretrain(
+    run, start, messages.describe_start, messages.say
+  )
   shutdown.stop_on_signals()
   if was_finished and processes.broadcast_from_primary(
     lambda: results.is_complete(run)
@@ -162,8 +138,12 @@ def _load_state(run: Run, options: Options) -> TrainState:
 
 
 def _check_holds_no_run(run: Run, encoder: str) -> None:
-  """Raises `UserError` if the results of a file would replace those of a run."""
-  if workdir_files.checkpoint_steps(run.workdir):
+  """Raises `UserError` if the results of a file would replace those of a run.
+
+  A run that has begun may not have a checkpoint yet, but its claim.
+  """
+  is_claimed = (run.workdir / claim.FILE).exists()
+  if is_claimed or workdir_files.checkpoint_steps(run.workdir):
     raise errors.UserError(
       f"{run.workdir} holds a run, whose results those of {encoder} would"
       " replace; choose another --workdir, or leave --encoder out to evaluate the"
