@@ -7,8 +7,11 @@ a CRC-32 of each array and of themselves; earlier versions wrote none.
 """
 
 import contextlib
+import hashlib
 import json
+import os
 import pathlib
+import stat
 import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -49,6 +52,22 @@ class _Header(NamedTuple):
   settings: dict[str, Any]
   step: int
   checksums: dict[str, Any] | None
+
+
+class Contents(NamedTuple):
+  """What a file holds.
+
+  Attributes:
+    variables: parameters and batch-norm statistics, as Haiku names them.
+    settings: see `encoder_settings`.
+    step: updates that the encoder was trained for.
+    sha256: of the file.
+  """
+
+  variables: Variables
+  settings: dict[str, Any]
+  step: int
+  sha256: str
 
 
 def write(path: pathlib.Path, config: schema.Config, state: TrainState) -> None:
@@ -125,6 +144,33 @@ def config_for(
     return convert.updated(config, _read_header(file, path).settings)
 
 
+def read(path: str | pathlib.Path, config: schema.Config) -> Contents:
+  """Returns what a file holds, if it is an encoder of this architecture.
+
+  Args:
+    path: the file.
+    config: describes the encoder.
+
+  Raises:
+    UserError: if `write` did not make the file, it is damaged, or its arrays are
+      those of another encoder.
+  """
+  with _opened(path) as file:
+    header = _read_header(file, path)
+    encoder = build.build_encoder(config)
+    variables = _read_variables(file, header, encoder, config, path)
+    return Contents(variables, header.settings, header.step, sha256(path))
+
+
+def sha256(path: str | pathlib.Path) -> str:
+  """Returns the checksum of a file; "" if there is none that can be read."""
+  with contextlib.suppress(OSError):
+    if pathlib.Path(path).is_file():  # Opening a pipe would wait.
+      with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+  return ""
+
+
 def restore(
   path: str | pathlib.Path, config: schema.Config, num_classes: int
 ) -> TrainState:
@@ -138,10 +184,7 @@ def restore(
   Raises:
     UserError: if `write` did not make the file, or it is damaged.
   """
-  with _opened(path) as file:
-    header = _read_header(file, path)
-    encoder = build.build_encoder(config)
-    variables = _read_variables(file, header, encoder, config, path)
+  contents = read(path, config)
   whole = _shapes(build.build_network(config, num_classes), config)
   params, state = (
     {
@@ -150,10 +193,10 @@ def restore(
       if module not in of_encoder
     }
     | dict(of_encoder)
-    for of_network, of_encoder in zip(whole, variables, strict=True)
+    for of_network, of_encoder in zip(whole, contents.variables, strict=True)
   )
   return TrainState(
-    step=jnp.int32(header.step),
+    step=jnp.int32(contents.step),
     online_params=params,
     target_params={},
     online_state=state,
@@ -188,6 +231,9 @@ def _refusal(path: str | pathlib.Path, reason: object) -> errors.UserError:
 def _opened(path: str | pathlib.Path) -> Iterator[Any]:
   """Opens a file without reading its arrays."""
   try:
+    # Opening a pipe would wait for another program.
+    if not stat.S_ISREG(os.stat(path).st_mode):
+      raise _refusal(path, "it is no regular file")
     with open(path, "rb") as file:
       size = int.from_bytes(file.read(8), "little")
     if size > _MOST_HEADER_BYTES:
