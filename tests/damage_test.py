@@ -9,7 +9,7 @@ from byol_jax.config import schema
 from byol_jax.evaluation import results
 from byol_jax.reporting import sweep, tables
 from byol_jax.runtime import writers
-from byol_jax.training import saved_settings
+from byol_jax.training import saved_settings, workdir_files
 
 DAMAGE = {
   "empty": b"",
@@ -53,6 +53,16 @@ def test_damaged_results_are_kept_aside_and_made_again(
   results.add(tmp_path, {"knn/top1": RESULT})
   assert results.read(tmp_path) == {"knn/top1": RESULT}
   assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_class_names_are_kept_aside(damage, tmp_path, caplog):
+  path = tmp_path / "classes.json"
+  path.write_bytes(DAMAGE[damage])
+  workdir_files.add_class_names(tmp_path, "cars", ["bus"])
+  assert json.loads(path.read_text()) == {"cars": ["bus"]}
+  assert str(path) in warning(caplog)
+  assert path.with_name("classes.json.damaged").read_bytes() == DAMAGE[damage]
 
 
 @pytest.mark.parametrize(

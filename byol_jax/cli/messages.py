@@ -37,7 +37,7 @@ def describe_data(run: Run) -> None:
     say(note)
   if run.source.broken and processes.is_primary():
     path = workdir_files.write_broken_files(run.workdir, run.source.broken)
-    say(f"{len(run.source.broken)} files cannot be used; see {path}.")
+    say(f"{_num_broken(run.source)} cannot be used; see {path}.")
 
 
 def describe_splits(run: Run, *, evaluates: bool) -> None:
@@ -66,9 +66,7 @@ def describe_embeddings(written: embed.Embeddings) -> None:
   )
   if source.broken:
     path, reason = source.broken[0]
-    say(
-      f"{len(source.broken)} files cannot be used, such as {path} ({reason})."
-    )
+    say(f"{_num_broken(source)} cannot be used, such as {path} ({reason}).")
 
 
 def warn_of_other_images(run: Run) -> None:
@@ -132,6 +130,11 @@ def show_result(name: str, result: Mapping[str, Any]) -> None:
   )
   paper = f"  (paper: {result['paper']})" if "paper" in result else ""
   say(f"  {name:44}{result['value']:.4f}{interval}{paper}")
+
+
+def _num_broken(source: loading.Source) -> str:
+  count = len(source.broken)
+  return f"{count} file{'' if count == 1 else 's'}"
 
 
 def _numbers(values: Sequence[float]) -> str:
