@@ -1,6 +1,10 @@
 """A damaged file of a workdir is named in one line, and nothing in it is lost."""
 
+import concurrent.futures
 import json
+import threading
+import time
+import types
 
 import pytest
 
@@ -76,6 +80,45 @@ def test_whole_results_beside_damaged_ones_go_on(entry, tmp_path, caplog):
   assert "linear/top1" in warning(caplog)
   assert path.with_name("results.json.damaged").read_text() == text
   assert json.loads(path.read_text()) == {"knn/top1": RESULT}
+
+
+def test_results_that_are_added_at_the_same_time_are_all_kept(
+  tmp_path, monkeypatch
+):
+  read = results.read
+
+  def slowly(workdir):
+    found = read(workdir)
+    time.sleep(0.05)
+    return found
+
+  monkeypatch.setattr(results, "read", slowly)
+  names = [f"knn/{i}" for i in range(8)]
+  # `flock` is between open files, so it also holds between threads.
+  monkeypatch.setattr(results.files, "temporary_path", _of_this_thread)
+  with concurrent.futures.ThreadPoolExecutor(len(names)) as pool:
+    [*pool.map(lambda name: results.add(tmp_path, {name: RESULT}), names)]
+  assert sorted(read(tmp_path)) == names
+
+
+def _of_this_thread(path):
+  return path.with_name(f".{threading.get_ident()}.{path.name}")
+
+
+def test_results_of_two_folders_of_the_same_name_are_not_mixed(tmp_path):
+  folders = [tmp_path / name / "photos" for name in ("one", "two")]
+  for folder in folders:
+    folder.mkdir(parents=True)
+  one, two = map(str, folders)
+  config = schema.Config()
+  config.evaluation.dataset, config.evaluation.root = "folder", one
+  run = types.SimpleNamespace(workdir=tmp_path, config=config)
+  results.add(tmp_path, {"photos/knn/top1": RESULT | {"dataset": one}})
+  results.check_same_folder(run, one)
+  with pytest.raises(errors.UserError, match=f"results of {one}, .* of {two}"):
+    results.check_same_folder(run, two)
+  folders[0].rename(tmp_path / "elsewhere")
+  results.check_same_folder(run, two)  # As if it had moved there.
 
 
 def test_unreadable_results_are_one_line(tmp_path):

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from byol_jax.data import loading
-from byol_jax.evaluation import embed, splits
+from byol_jax.evaluation import embed, protocols, splits
 from byol_jax.models import describe
 from byol_jax.runtime import processes
 from byol_jax.training import build, plan, saved_settings, workdir_files
@@ -40,20 +40,9 @@ def describe_data(run: Run) -> None:
     say(f"{_num_broken(run.source)} cannot be used; see {path}.")
 
 
-def describe_splits(run: Run, *, evaluates: bool) -> None:
-  """Prints what each split is used for.
-
-  Args:
-    run: the run.
-    evaluates: whether the run evaluates its encoder when training has ended.
-  """
-  if not processes.is_primary():
-    return
-  source, used = run.source, None
-  if evaluates:
-    source = splits.open_source(run)
-    used = splits.make_splits(run, source)
-  say(splits.describe(run, source, used))
+def describe_splits(run: Run, selection: protocols.Selection) -> None:
+  """Prints what each split is used for."""
+  say(splits.describe(run, selection.source, selection.splits))
 
 
 def describe_embeddings(written: embed.Embeddings) -> None:

@@ -22,9 +22,10 @@ def _pretrain(run: Run, options: Options) -> None:
   del options
   # Mistakes show before training, not after it.
   results.check_same_encoder(run)
-  names = processes.primary_first(lambda: protocols.selected(run))
+  selection = processes.primary_first(lambda: protocols.selected(run))
+  results.check_same_folder(run, selection.source.dataset.tfds_name)
   messages.describe_data(run)
-  messages.describe_splits(run, evaluates=bool(names))
+  messages.describe_splits(run, selection)
   messages.describe_network(run)
   messages.describe_plan(run)
   start = loop.untrained
@@ -35,13 +36,13 @@ def _pretrain(run: Run, options: Options) -> None:
   )
   shutdown.stop_on_signals()
   if was_finished and processes.broadcast_from_primary(
-    lambda: results.is_complete(run)
+    lambda: results.is_complete(run, selection.names)
   ):
     messages.say("This run was already finished.")
     for name, result in results.read(run.workdir).items():
       messages.show_result(name, result)
   else:
-    runner.evaluate(run, state, messages.show_result)
+    runner.evaluate(run, state, messages.show_result, selection=selection)
   if processes.is_primary():
     from byol_jax.reporting import report
 
@@ -55,10 +56,11 @@ def _evaluate(run: Run, options: Options) -> None:
     runner.evaluate(run, state, messages.show_result, options.encoder)
     return
   # A mistake shows before the first checkpoint.
+  selection = processes.primary_first(lambda: protocols.selected(run))
   messages.say(f"Waiting for checkpoints in {run.workdir}; Ctrl-C ends it.")
   for state in restore.watch(run):
     messages.say(f"Step {int(state.step)}:")
-    runner.evaluate(run, state, messages.show_result)
+    runner.evaluate(run, state, messages.show_result, selection=selection)
     run.config.evaluation.baselines = False  # They do not change.
 
 

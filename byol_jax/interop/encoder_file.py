@@ -7,7 +7,6 @@ a CRC-32 of each array and of themselves; earlier versions wrote none.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import pathlib
@@ -40,7 +39,7 @@ _MOST_HEADER_BYTES = 5_000_000
 _TYPES = {"F32": "float32", "I32": "int32"}  # Those of an encoder's arrays.
 
 
-class _Header(NamedTuple):
+class Header(NamedTuple):
   """What a file says about its arrays.
 
   Attributes:
@@ -52,22 +51,6 @@ class _Header(NamedTuple):
   settings: dict[str, Any]
   step: int
   checksums: dict[str, Any] | None
-
-
-class Contents(NamedTuple):
-  """What a file holds.
-
-  Attributes:
-    variables: parameters and batch-norm statistics, as Haiku names them.
-    settings: see `encoder_settings`.
-    step: updates that the encoder was trained for.
-    sha256: of the file.
-  """
-
-  variables: Variables
-  settings: dict[str, Any]
-  step: int
-  sha256: str
 
 
 def write(path: pathlib.Path, config: schema.Config, state: TrainState) -> None:
@@ -144,31 +127,19 @@ def config_for(
     return convert.updated(config, _read_header(file, path).settings)
 
 
-def read(path: str | pathlib.Path, config: schema.Config) -> Contents:
-  """Returns what a file holds, if it is an encoder of this architecture.
-
-  Args:
-    path: the file.
-    config: describes the encoder.
+def read(
+  path: str | pathlib.Path, config: schema.Config
+) -> tuple[Header, Variables]:
+  """Returns what a file says about its encoder, and the encoder's variables.
 
   Raises:
     UserError: if `write` did not make the file, it is damaged, or its arrays are
-      those of another encoder.
+      not those of the encoder that `config` describes.
   """
   with _opened(path) as file:
     header = _read_header(file, path)
     encoder = build.build_encoder(config)
-    variables = _read_variables(file, header, encoder, config, path)
-    return Contents(variables, header.settings, header.step, sha256(path))
-
-
-def sha256(path: str | pathlib.Path) -> str:
-  """Returns the checksum of a file; "" if there is none that can be read."""
-  with contextlib.suppress(OSError):
-    if pathlib.Path(path).is_file():  # Opening a pipe would wait.
-      with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-  return ""
+    return header, _read_variables(file, header, encoder, config, path)
 
 
 def restore(
@@ -184,7 +155,7 @@ def restore(
   Raises:
     UserError: if `write` did not make the file, or it is damaged.
   """
-  contents = read(path, config)
+  header, variables = read(path, config)
   whole = _shapes(build.build_network(config, num_classes), config)
   params, state = (
     {
@@ -193,10 +164,10 @@ def restore(
       if module not in of_encoder
     }
     | dict(of_encoder)
-    for of_network, of_encoder in zip(whole, contents.variables, strict=True)
+    for of_network, of_encoder in zip(whole, variables, strict=True)
   )
   return TrainState(
-    step=jnp.int32(contents.step),
+    step=jnp.int32(header.step),
     online_params=params,
     target_params={},
     online_state=state,
@@ -247,7 +218,7 @@ def _opened(path: str | pathlib.Path) -> Iterator[Any]:
     raise _refusal(path, error) from error
 
 
-def _read_header(file: Any, path: str | pathlib.Path) -> _Header:
+def _read_header(file: Any, path: str | pathlib.Path) -> Header:
   """Returns the checked metadata of a file."""
   metadata = file.metadata() or {}
   if metadata.get("format") != _FORMAT:
@@ -270,7 +241,7 @@ def _read_header(file: Any, path: str | pathlib.Path) -> _Header:
     int(step) > np.iinfo(np.int32).max
   ):
     raise _refusal(path, f"step={step} must be a number from 0 to 2**31 - 1")
-  return _Header(settings, int(step), checksums)
+  return Header(settings, int(step), checksums)
 
 
 def _parsed(
@@ -296,7 +267,7 @@ def _shapes(network: hk.TransformedWithState, config: schema.Config) -> Any:
 
 def _read_variables(
   file: Any,
-  header: _Header,
+  header: Header,
   encoder: hk.TransformedWithState,
   config: schema.Config,
   path: str | pathlib.Path,
@@ -335,7 +306,7 @@ def _read_variables(
 
 
 def _read_array(
-  file: Any, name: str, header: _Header, path: str | pathlib.Path
+  file: Any, name: str, header: Header, path: str | pathlib.Path
 ) -> np.ndarray:
   array = file.get_tensor(name)
   if header.checksums and header.checksums[name] != zlib.crc32(array):

@@ -1,6 +1,8 @@
 """Begins pretraining with a trained encoder instead of random weights."""
 
+import contextlib
 import dataclasses
+import hashlib
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -81,13 +83,22 @@ def open_settings(
 def _check_same_file(path: str, workdir: pathlib.Path, theirs: str) -> None:
   """Raises `UserError` if a run started from other contents than a file has now."""
   started_from = saved_settings.read_history(workdir).get("started_from", {})
-  expected, found = started_from.get("sha256"), encoder_file.sha256(path)
+  expected, found = started_from.get("sha256"), _sha256(path)
   if expected and found and found != expected:
     raise errors.UserError(
       f"{workdir} holds a run that started from {theirs!r}, and {path!r} holds"
       f" another encoder; leave out --config.{_INIT_FROM}={path} or choose another"
       " --workdir."
     )
+
+
+def _sha256(path: str) -> str:
+  """Returns the checksum of a file; "" if there is none that can be read."""
+  with contextlib.suppress(OSError):
+    if pathlib.Path(path).is_file():  # Opening a pipe would wait.
+      with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+  return ""
 
 
 def start(run: Run, tell: Callable[[str], None]) -> loop.Start:
@@ -105,8 +116,7 @@ def start(run: Run, tell: Callable[[str], None]) -> loop.Start:
     UserError: if the file cannot be read, or its arrays do not fit.
   """
   path = run.config.model.encoder.init_from
-  contents = encoder_file.read(path, run.config)
-  params, statistics = contents.variables
+  header, (params, statistics) = encoder_file.read(path, run.config)
   new = jax.device_get(run.initial_state())
   state = new._replace(
     online_params=_with_encoder(new.online_params, params),
@@ -116,10 +126,10 @@ def start(run: Run, tell: Callable[[str], None]) -> loop.Start:
   )
   taken, made = _counts(new.online_params, new.online_state)
   tell(
-    f"Encoder from {path}, step {contents.step}: all its {taken} arrays are"
+    f"Encoder from {path}, step {header.step}: all its {taken} arrays are"
     f" taken; {made} arrays of the heads and the optimizer's state are new."
   )
-  mean, std = (contents.settings[key] for key in ("data.mean", "data.std"))
+  mean, std = (header.settings[key] for key in ("data.mean", "data.std"))
   ours = run.config.data
   if (ours.mean, ours.std) != (mean, std):
     tell(
@@ -127,7 +137,7 @@ def start(run: Run, tell: Callable[[str], None]) -> loop.Start:
       " () to keep them."
     )
   return loop.Start(
-    state, {"file": path, "step": contents.step, "sha256": contents.sha256}
+    state, {"file": path, "step": header.step, "sha256": _sha256(path)}
   )
 
 
