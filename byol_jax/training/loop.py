@@ -65,7 +65,7 @@ def pretrain(
   run: Run,
   start: Callable[[Run], Start] = untrained,
   on_start: Callable[[Run, int], None] = lambda run, step: None,
-  say: Callable[[str], None] = print,
+  tell: Callable[[str], None] = lambda line: None,
 ) -> tuple[TrainState, bool]:
   """Trains to the end of the plan, from the latest checkpoint if there is one.
 
@@ -76,8 +76,8 @@ def pretrain(
     start: begins a new run, called in the primary process only.
     on_start: is called with the run and the step to train on from, unless that is
       the last one.
-    say: is called with a line about another training in the workdir, in the
-      primary process only.
+    tell: prints a line for people, such as one about another training in the
+      workdir.
 
   Returns:
     The final state, which is also the last checkpoint, and whether an earlier
@@ -88,7 +88,7 @@ def pretrain(
     UserError: if another training uses the workdir, the loss is not finite,
       devices disagree, or a file cannot be written.
   """
-  with _claimed(run, say):
+  with _claimed(run, tell):
     state = processes.broadcast_from_primary(
       lambda: _starting_state(run, start)
     )
@@ -111,12 +111,12 @@ def pretrain(
 
 
 @contextlib.contextmanager
-def _claimed(run: Run, say: Callable[[str], None]) -> Iterator[None]:
+def _claimed(run: Run, tell: Callable[[str], None]) -> Iterator[None]:
   """Claims the workdir by the primary process, whose refusal ends all."""
   with contextlib.ExitStack() as held:
 
     def hold() -> None:
-      held.enter_context(claim.Claim(run.workdir, say))
+      held.enter_context(claim.Claim(run.workdir, tell))
 
     processes.broadcast_from_primary(hold)
     yield
