@@ -209,6 +209,8 @@ def test_multi_label_classes_count_only_where_the_metric_is_map11(
     ("", 0.1, "train[0:10]"),
     ("train[40:]+train[:20]", 0.5, "train[40:68]+train[0:10]"),
     ("train[-5:]", 0.01, "train[92:93]"),  # At least one.
+    ("all", 1.0, "train"),
+    ("all", 0.5, "train[0:48]"),
   ],
 )
 def test_a_part_of_a_data_set_is_pretrained_on(
@@ -219,7 +221,15 @@ def test_a_part_of_a_data_set_is_pretrained_on(
 
 
 @pytest.mark.parametrize(
-  "split", ["tran", "train[:0]", "train[50%:10%]", "train[:98]", "train[:"]
+  "split",
+  [
+    "tran",
+    "train[:0]",
+    "train[50%:10%]",
+    "train[:98]",
+    "train[:",
+    "all[:10%]",
+  ],
 )
 def test_a_part_without_images_is_one_line_with_the_splits(source, split):
   with pytest.raises(errors.UserError, match=r"from: train \(97\)\.$") as info:

@@ -12,11 +12,13 @@ import jax
 import numpy as np
 import pytest
 
+from byol_jax import errors
 from byol_jax.config import convert, schema
 from byol_jax.learning import learner
-from byol_jax.runtime import devices, meter, writers
+from byol_jax.runtime import claim, devices, meter, writers
 from byol_jax.training import loop, restore, runs
 from tests import command_line
+from tests.eval_cases import prepare, small_config
 from tests.experiment_configs import experiment_config
 
 STEPS = 40
@@ -108,6 +110,28 @@ def test_an_infinite_loss_stops_with_step_and_remedy(tmp_path, digits_dir):
   assert "at step" in stopped.stderr.splitlines()[-1]
   assert "lower optimizer.base_learning_rate" in stopped.stderr
   assert "Traceback" not in stopped.stderr
+
+
+def test_a_workdir_that_is_in_use_is_refused_from_python_too(tmp_path):
+  run = prepare(tmp_path, small_config(tmp_path))
+  with (
+    claim.Claim(run.workdir, print),
+    pytest.raises(errors.UserError, match=f"in use by process {os.getpid()}"),
+  ):
+    loop.pretrain(run)
+  assert not (run.workdir / "config.json").exists()
+
+
+def test_settings_are_written_once_the_run_can_begin(tmp_path, monkeypatch):
+  run = prepare(tmp_path, small_config(tmp_path))
+
+  def refuse(*unused):
+    raise errors.UserError("no room")
+
+  monkeypatch.setattr(loop.workdir_files, "check_space", refuse)
+  with pytest.raises(errors.UserError, match="no room"):
+    loop.pretrain(run)
+  assert not list(run.workdir.iterdir())
 
 
 @pytest.mark.parametrize(

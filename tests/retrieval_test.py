@@ -135,7 +135,7 @@ def evaluated(run):
   """The results, and the neighbours that were written for the report."""
   results = runner.evaluate(run, settled_state(run))
   assert results == results_lib.read(run.workdir)
-  assert results_lib.is_complete(run)
+  assert results_lib.is_complete(run, protocols.selected(run).names)
   return results, np.load(run.workdir / "neighbours.npz")
 
 

@@ -68,12 +68,14 @@ def test_results_on_another_data_set_have_its_name(run, tmp_path):
   ours = results["cifar100/logistic/top1"]
   assert (ours["dataset"], ours["examples"]) == ("cifar100", 11)
   assert "paper" not in ours  # That is of a ResNet-50 from ImageNet.
-  assert is_complete(run)
+  assert is_complete(run, run.config.evaluation.protocols)
   run.config.evaluation.dataset = ""
-  assert not is_complete(run)
+  assert not is_complete(run, run.config.evaluation.protocols)
   run.config.evaluation.dataset = "cifar100"
   longer = run.plan._replace(total_steps=run.plan.total_steps + 1)
-  assert not is_complete(run._replace(plan=longer))
+  assert not is_complete(
+    run._replace(plan=longer), run.config.evaluation.protocols
+  )
 
 
 @pytest.mark.slow

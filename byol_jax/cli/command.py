@@ -75,6 +75,12 @@ def _run_mode(argv: Sequence[str]) -> None:
   if options.mode not in modes.MODES:
     raise errors.unknown_name("--mode", options.mode, modes.MODES)
   if options.encoder and options.mode == "pretrain":
+    if config.model.encoder.init_from not in ("", options.encoder):
+      raise errors.UserError(
+        f"--encoder={options.encoder} and --config.model.encoder.init_from="
+        f"{config.model.encoder.init_from} name two files to start from; give one"
+        " of them."
+      )
     config.model.encoder.init_from = options.encoder
   elif options.encoder:
     config = encoder_file.config_for(config, options.encoder)
@@ -82,11 +88,10 @@ def _run_mode(argv: Sequence[str]) -> None:
   config_lib.validate(config)
   _set_up_jax(config, options)
   messages.say(f"Workdir: {options.workdir}")
-  if config.model.encoder.init_from:
-    settings = processes.broadcast_from_primary(
-      lambda: warm_start.open_settings(config, options.workdir)
-    )
-    config = convert.updated(config, settings)
+  settings = processes.broadcast_from_primary(
+    lambda: warm_start.open_settings(config, options.workdir)
+  )
+  config = convert.updated(config, settings)
   modes.MODES[options.mode](runs.prepare(config, options.workdir), options)
   messages.say(f"Done: {options.workdir}")
 

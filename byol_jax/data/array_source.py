@@ -31,6 +31,7 @@ from byol_jax.data.source import (
   CentreCrop,
   ProcessSlice,
   RandomCrop,
+  all_splits,
 )
 
 
@@ -71,6 +72,8 @@ class ArraySource(NamedTuple):
     return self._replace(dataset=self.dataset._replace(metric=metric))
 
   def select(self, split: str, fraction: float) -> "ArraySource":  # noqa: D102
+    if split == "all":
+      split = all_splits(self)
     split = split or self.dataset.pretrain
     parts = self._ranges(split)
     if not sum(len(rows) for _, rows in parts):

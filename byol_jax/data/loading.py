@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 from byol_jax import errors
 from byol_jax.config import schema
 from byol_jax.data import image_folder, tfds_store
+from byol_jax.data import source as source_lib
 from byol_jax.data.folder_layout import TRAINED
 from byol_jax.data.mnist_digits import MnistDigits
 from byol_jax.data.registry import DATASETS, NOT_IN_TFDS, Dataset
@@ -114,7 +115,8 @@ def select(source: Source, split: str, fraction: float) -> Source:
 
   Args:
     source: the data set.
-    split: split expression like `train[:10%]`; empty for the data set's own.
+    split: split expression like `train[:10%]`, or `all` for every split; empty
+      for the data set's own.
     fraction: of each split in the expression the first part that is taken, in
       (0, 1]. It is a random part: tfds and `image_folder` store shuffled
       examples.
@@ -123,6 +125,8 @@ def select(source: Source, split: str, fraction: float) -> Source:
     UserError: if there is no such split, or no example in it.
   """
   split = split or source.dataset.pretrain
+  if split == "all":  # By its parts, from which messages tell what is used.
+    split = source_lib.all_splits(source)
   splits = source.builder.info.splits
   try:
     size = num_examples(source, split)
@@ -157,7 +161,8 @@ def split_info(source: Source, split: str) -> tfds.core.SplitInfo:
   splits = source.builder.info.splits
   try:
     return splits[split]
-  except (KeyError, ValueError) as error:
+  # tfds has no parts of `all`.
+  except (KeyError, ValueError, NotImplementedError) as error:
     name = f"split of {source.dataset.tfds_name}"
     raise errors.unknown_name(name, split, sorted(splits)) from error
 
