@@ -146,7 +146,11 @@ def _run_job(job: Job, cache: str, left: float) -> dict[str, Any]:
   )
   if isinstance(done, str):
     return {"problem": done}
-  return json.loads(done.stdout.splitlines()[-1])
+  line = done.stdout.splitlines()[-1]
+  try:
+    return json.loads(line)
+  except ValueError:
+    return {"problem": f"its last line is no JSON: {line[-200:]}"}
 
 
 def _run_compared(command: str, left: float) -> dict[str, Any]:
@@ -155,7 +159,7 @@ def _run_compared(command: str, left: float) -> dict[str, Any]:
   if isinstance(done, str):
     return {"problem": done}
   line = done.stdout.splitlines()[-1]
-  rate = re.search(r"([\d.]+) images/s", line)
+  rate = re.search(r"(\d+(\.\d+)?) images/s", line)
   return {"says": line, "images_per_second": float(rate[1]) if rate else None}
 
 
@@ -189,6 +193,12 @@ def _write(folder: pathlib.Path, results: Mapping[str, Any]) -> None:
     "|---|---|---|---|---|",
   ]
   notes = []
+  counted = results.get("ResNet-50, counted memory", {})
+  if "memory" in counted:
+    notes.append(
+      f"- ResNet-50, 256: {counted['memory'] / 1e9:.1f} GB are counted by"
+      " benchmarks.memory, with inputs of two more batches"
+    )
   for name, found in results.items():
     if "problem" in found:
       notes.append(f"- {name}: {found['problem']}")

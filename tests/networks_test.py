@@ -244,3 +244,9 @@ def test_the_registry_takes_encoders_that_are_no_resnets(monkeypatch):
   network = make_network(name="Patches", width=2.0, stem="none of a ResNet's")
   (encoder, *_) = describe.describe(network, (2, 32, 32, 3))
   assert encoder == ("patches", "2x32x32x3", "2x16", 16 * (48 + 1))
+
+
+def test_large_batches_are_described():
+  network = make_network(name="TinyResNet", stem="cifar")
+  (encoder, *_) = describe.describe(network, (50_000, 224, 224, 3))
+  assert encoder.input_shape == "50000x224x224x3"
