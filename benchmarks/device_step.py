@@ -23,7 +23,7 @@ from benchmarks import measuring, step_profile
 from byol_jax import config as config_lib
 from byol_jax.augment import spec
 from byol_jax.config import convert, schema
-from byol_jax.runtime import cpu, devices
+from byol_jax.runtime import cpu, devices, tables
 from byol_jax.training import build, plan
 
 _CLASSES, _IMAGES = 1000, 4096
@@ -189,7 +189,7 @@ def _images(config: schema.Config) -> Any:
     "sizes": np.full((_IMAGES, 2), side, np.int32),
     "labels": random.randint(0, _CLASSES, _IMAGES).astype(np.int32),
   }
-  return devices.place_table(table, replicated=True)
+  return tables.place(table, replicated=True)
 
 
 def _placed(**batch: Any) -> Any:

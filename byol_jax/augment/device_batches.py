@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from byol_jax.augment import device_crops, device_random, sampling, spec
 from byol_jax.augment.device_random import u32
-from byol_jax.runtime import devices
+from byol_jax.runtime import tables
 
 # Steps and images are counted in so many bits.
 _BITS = 31
@@ -47,7 +47,7 @@ def draw(
     stream: what to draw.
     resident: "pixels" [N, H, W, C] uint8, "sizes" [N, 2] int32 and "labels" [N]
       int32: all images, or the rows that this device holds, see
-      `devices.take_rows`.
+      `tables.take_rows`.
     step: int32 scalar, the number of the batch.
     axis_name: of the devices that share the batch; None for one.
 
@@ -55,8 +55,8 @@ def draw(
     The batch that `data.train_input.train_batches` makes with
     `augment.placement=device`.
   """
-  first, count = devices.part_of(stream.batch_size, axis_name)
-  rows = devices.take_rows(
+  first, count = tables.part_of(stream.batch_size, axis_name)
+  rows = tables.take_rows(
     resident, order(stream, step), stream.num_examples, axis_name
   )
   own = jnp.asarray(first, jnp.uint32) + jnp.arange(count, dtype=jnp.uint32)

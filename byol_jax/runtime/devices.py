@@ -4,7 +4,7 @@ The state is the same on all devices and each computes its part of the batch.
 The rest of the code sees functions of a state and a batch, and an axis name.
 
 JAX develops `pmap` no further and recommends `jax.jit` of `jax.shard_map`. Only
-this module would change: `_sharding` already names a mesh of the axis `AXIS`;
+this module would change: `sharding` already names a mesh of the axis `AXIS`;
 `pmap_update` would become `jax.jit(jax.shard_map(...), donate_argnums=0)` with
 the specs `P()` for the state and `P(AXIS)` for the batch, `pmap_examples` and
 the checksums likewise, and `prefetch` would keep the batch's own leading axis.
@@ -117,55 +117,6 @@ def mean_over_devices(
   return unflatten(mean(flat))
 
 
-def part_of(size: int, axis_name: str | None) -> tuple[chex.Numeric, int]:
-  """Returns the first index and the length of a device's part of a batch.
-
-  Args:
-    size: of the batch over all devices, which divide it.
-    axis_name: of the devices; None for a single one.
-  """
-  if axis_name is None:
-    return 0, size
-  count = size // jax.lax.axis_size(axis_name)
-  return jax.lax.axis_index(axis_name) * count, count
-
-
-def take_rows(
-  table: chex.ArrayTree,
-  rows: chex.Array,
-  num_rows: int,
-  axis_name: str | None = None,
-) -> chex.ArrayTree:
-  """Returns a device's part of the rows that all devices ask for.
-
-  Args:
-    table: leaves [R, ...] of integers: all rows, or those that this device holds,
-      the next R after those of the device before.
-    rows: [B] of the whole batch, the same on all devices.
-    num_rows: of the table on all devices.
-    axis_name: of the devices; None for a single one.
-
-  Returns:
-    Leaves [B / devices, ...], for this device's part of `rows`.
-  """
-  first, count = part_of(len(rows), axis_name)
-  own_rows = len(jax.tree.leaves(table)[0])
-  if own_rows >= num_rows:
-    own = jax.lax.dynamic_slice(rows, (jnp.asarray(first),), (count,))
-    return jax.tree.map(lambda leaf: leaf[own], table)
-  # Each device adds the rows that it holds, and zeros in place of the others.
-  index = rows.astype(jnp.int32) - jax.lax.axis_index(axis_name) * own_rows
-  is_here = (index >= 0) & (index < own_rows)
-
-  def exchange(leaf: chex.Array) -> chex.Array:
-    mine = leaf[jnp.where(is_here, index, 0)]
-    mask = is_here.reshape(-1, *[1] * (leaf.ndim - 1))
-    mine = jnp.where(mask, mine, jnp.zeros((), leaf.dtype))
-    return jax.lax.psum_scatter(mine, axis_name, tiled=True)
-
-  return jax.tree.map(exchange, table)
-
-
 def pmap_examples(
   fn: Callable[..., chex.ArrayTree],
 ) -> Callable[..., chex.ArrayTree]:
@@ -200,9 +151,10 @@ def pmap_examples(
   return run
 
 
-def _sharding(
+def sharding(
   devices: Sequence[jax.Device], *axes: str
 ) -> jax.sharding.NamedSharding:
+  """Returns how devices share arrays: split along `axes`, or all of it on each."""
   mesh = jax.sharding.Mesh(np.asarray(devices), (AXIS,))
   return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
 
@@ -212,31 +164,7 @@ def replicate(state: chex.ArrayTree) -> chex.ArrayTree:
 
   A state with another sharding would make the first update compile once more.
   """
-  return jax.device_put(state, _sharding(jax.local_devices()))
-
-
-def place_table(table: chex.ArrayTree, *, replicated: bool) -> chex.ArrayTree:
-  """Moves a table to the local devices, for `take_rows` in an update.
-
-  Args:
-    table: leaves [R, ...]: all rows for each device, or the rows of the local
-      devices one after the other, which the devices divide.
-    replicated: whether each device holds all rows.
-
-  Returns:
-    Leaves [local devices, rows of a device, ...].
-  """
-  devices = jax.local_devices()
-  sharding = _sharding(devices, AXIS)
-
-  def place(array: np.ndarray) -> jax.Array:
-    if replicated:
-      array = np.broadcast_to(array, (len(devices), *array.shape))
-    else:
-      array = array.reshape(len(devices), -1, *array.shape[1:])
-    return jax.device_put(array, sharding)
-
-  return jax.tree.map(place, table)
+  return jax.device_put(state, sharding(jax.local_devices()))
 
 
 def memory_limit() -> int | None:
@@ -322,11 +250,11 @@ def prefetch(
     The batches as [local devices, B / local devices, ...].
   """
   devices = jax.local_devices()
-  sharding = _sharding(devices, AXIS)
+  by_device = sharding(devices, AXIS)
 
   def place(array: np.ndarray) -> jax.Array:
     return jax.device_put(
-      array.reshape(len(devices), -1, *array.shape[1:]), sharding
+      array.reshape(len(devices), -1, *array.shape[1:]), by_device
     )
 
   queue: collections.deque[dict[str, Any]] = collections.deque()

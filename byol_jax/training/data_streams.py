@@ -54,7 +54,7 @@ def train_batches(
   config: schema.Config,
   source: Source,
   start_step: int,
-  tell: Callable[[str], None],
+  tell: Callable[[str], None] = lambda line: None,
 ) -> Iterator[dict[str, Any]]:
   """Yields what the updates from a step on take, on the devices ahead of use.
 

@@ -10,7 +10,7 @@ import numpy as np
 from byol_jax import errors
 from byol_jax.config import schema
 from byol_jax.data.source import Source
-from byol_jax.runtime import devices, processes
+from byol_jax.runtime import devices, processes, tables
 
 # Of the memory of a device, what images may take. Our choice: activations take
 # most of the rest.
@@ -69,7 +69,7 @@ def place(
   table = images._asdict()
   if not replicated:
     table = jax.tree.map(_own_rows, table)
-  return devices.place_table(table, replicated=replicated)
+  return tables.place(table, replicated=replicated)
 
 
 def _own_rows(array: np.ndarray) -> np.ndarray:
