@@ -105,6 +105,8 @@ RIGHT = {
     "data.image_size",
     "data.cache_bytes",
     "data.parts",
+    "data.copy_side",
+    "data.decode_side",
     "data.threads",
     "data.prefetch",
     "model.batch_norm.decay_rate",

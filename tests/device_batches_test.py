@@ -18,6 +18,7 @@ from byol_jax.augment import (
 )
 from byol_jax.config import convert, schema
 from byol_jax.data import crops, decode_all
+from byol_jax.data import stream as record_stream
 from byol_jax.training import residence, resolve
 from tests import command_line, input_cases
 from tests.augment_cases import noise, paper_view
@@ -199,9 +200,26 @@ def test_images_that_do_not_fit_are_refused(source, monkeypatch):
     errors.UserError, match=r"does not fit: 97 images"
   ) as info:
     residence.place(config_of(), source, print)
-  assert "set data.placement=host" in str(info.value)
+  assert "or data.placement=host" in str(info.value)
   with pytest.raises(errors.UserError, match="is larger than the 97 examples"):
     residence.place(config_of(batch_size=98), source, print)
+
+
+def test_images_are_refused_before_all_are_decoded(source, monkeypatch):
+  """A data set that is too large for the devices may be so for the host, too."""
+  monkeypatch.setattr(residence, "_device_memory", lambda: 1000)
+  decoded = []
+  iterate = record_stream.iterate
+
+  def counting(examples):
+    for example in iterate(examples):
+      decoded.append(example)
+      yield example
+
+  monkeypatch.setattr(record_stream, "iterate", counting)
+  with pytest.raises(errors.UserError, match="does not fit"):
+    residence.place(config_of(), source, print)
+  assert len(decoded) == 1
 
 
 def test_a_run_of_several_parts_cannot_go_on_from_the_device(source):

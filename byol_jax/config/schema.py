@@ -3,7 +3,8 @@
 `presets.default_config` makes a `ConfigDict` of it, which experiments and flags
 edit; `convert.typed` turns the result into these dataclasses again. Only base
 values live here. Scaled learning rates, step counts and per-device batches are
-derived in code, so that an override never leaves a stale number.
+derived in code, so that an override never leaves a stale number. The keys of
+evaluations are in `evaluation_schema`, those of a view in `augment.spec`.
 
 [P] is Grill et al. 2020 (arXiv 2006.07733v3), [C] deepmind-research/byol.
 """
@@ -12,8 +13,8 @@ import dataclasses
 from dataclasses import field
 
 from byol_jax.augment import spec
+from byol_jax.config.evaluation_schema import EvaluationConfig
 
-Range = tuple[float, float]  # (low, high).
 # Values of data.labels that are no path of a CSV file.
 LABELS = ("folders", "none")
 
@@ -60,6 +61,14 @@ class DataConfig:
   # Shards of the split that are read and shuffled independently; 0: one per
   # process. Runs with the same number see the same batches.
   parts: int = 0
+  # Train on a copy of the images, made once, whose short sides have at most so many
+  # pixels; 0: on the images themselves. As jpeg, or raw, which takes more space and
+  # no decoding.
+  copy_side: int = 0
+  copy_format: str = "jpeg"
+  # Decode JPEGs at 1/2, 1/4 or 1/8 of their size for training, as long as the short
+  # side keeps so many pixels; 0: never.
+  decode_side: int = 0
   threads: int = 0  # For decoding and augmenting; 0: one per core.
   prefetch: int = 0  # Batches made ahead; 0: tf.data decides.
 
@@ -187,98 +196,6 @@ class TrainConfig:
   hang_seconds: int = 600
   # Folder of compiled programs, kept between runs; empty switches it off.
   compilation_cache: str = "~/.cache/byol_jax"
-
-
-@dataclasses.dataclass(slots=True)
-class KnnConfig:
-  """The protocol `knn`."""
-
-  k: int = 20  # Wu et al. 2018 as run by DINO's eval_knn.
-  temperature: float = 0.07  # Wu et al. 2018
-
-
-@dataclasses.dataclass(slots=True)
-class RetrievalConfig:
-  """The protocol `retrieval`."""
-
-  k: int = 10  # Precision at 10 is usual.
-
-
-@dataclasses.dataclass(slots=True)
-class LinearConfig:
-  """The protocol `linear`."""
-
-  # random: new crops for every step, as in the paper; centre: features of the
-  # centre crop, made once, which is quick and less accurate.
-  crops: str = "random"
-  learning_rates: tuple[float, ...] = (0.4, 0.3, 0.2, 0.1, 0.05)  # [P] C.1
-  epochs: float = 80.0  # [P] C.1
-  batch_size: int = 1024  # [P] C.1; rates are for 256, as in [C].
-
-
-@dataclasses.dataclass(slots=True)
-class LogisticConfig:
-  """The protocol `logistic`."""
-
-  # Strengths of the l2 penalty on the summed loss, log-spaced. [P] D.2
-  l2_range: Range = (1e-6, 1e5)
-  l2_count: int = 45
-
-
-@dataclasses.dataclass(slots=True)
-class SemiSupervisedConfig:
-  """The protocol `semi_supervised` ([P] C.1)."""
-
-  labels: tuple[float, ...] = (0.01, 0.1)  # Fractions, or counts above 1.
-  learning_rates: tuple[float, ...] = (0.1, 0.05, 0.02, 0.01, 0.005)
-  epochs: tuple[float, ...] = (30.0, 50.0)
-  batch_size: int = 1024
-
-
-@dataclasses.dataclass(slots=True)
-class FinetuneConfig:
-  """The protocol `finetune` ([P] D.3)."""
-
-  # Log-spaced grids; decays are divided by the rate, and 0 is tried as well.
-  rate_range: Range = (1e-4, 0.1)
-  rate_count: int = 7
-  decay_range: Range = (1e-6, 1e-3)
-  decay_count: int = 7
-  steps: int = 20_000
-  batch_size: int = 256
-
-
-@dataclasses.dataclass(slots=True)
-class EvaluationConfig:
-  """The paper's protocols ([P] C.1, D.2, D.3) and their baselines."""
-
-  # Names in `evaluation.protocols.PROTOCOLS`, run when pretraining ends; (): none.
-  protocols: tuple[str, ...] = ("knn", "linear")
-  batch_size: int = 256  # Speed only: no metric depends on it.
-  # Run the same protocols on raw pixels and on the untrained encoder.
-  baselines: bool = True
-  # Another data set to evaluate on, named as data.dataset; for folder and arrays,
-  # its root.
-  dataset: str = ""
-  root: str = ""
-  # A name in `evaluation.metrics.METRICS`; empty: the data set's own.
-  metric: str = ""
-  # Split expressions; empty: the data set's own. Where it has no validation
-  # split, the last `holdout` of train is what hyper-parameters are chosen on; the
-  # test split decides nothing.
-  train_split: str = ""
-  test_split: str = ""
-  holdout: float = 0.2
-  # The random crops of linear and fine-tuning. [C] utils/dataset.py
-  view: spec.Crop = field(default_factory=spec.Crop)
-  knn: KnnConfig = field(default_factory=KnnConfig)
-  retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
-  linear: LinearConfig = field(default_factory=LinearConfig)
-  logistic: LogisticConfig = field(default_factory=LogisticConfig)
-  semi_supervised: SemiSupervisedConfig = field(
-    default_factory=SemiSupervisedConfig
-  )
-  finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
 
 
 @dataclasses.dataclass(slots=True)

@@ -43,6 +43,8 @@ _NOT_NEGATIVE = (
   "data.image_size",
   "data.cache_bytes",
   "data.parts",
+  "data.copy_side",
+  "data.decode_side",
   "data.threads",
   "data.prefetch",
   "model.batch_norm.group_size",
@@ -93,6 +95,7 @@ _LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
 _ONE_OF: dict[str, tuple[Any, ...]] = {
   "data.channels": (1, 3),
   "data.placement": ("host", "device"),
+  "data.copy_format": ("jpeg", "raw"),
   "augment.placement": ("host", "device"),
   "model.batch_norm.precision": ("float32", "bfloat16"),
   "evaluation.linear.crops": ("random", "centre"),

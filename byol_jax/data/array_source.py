@@ -6,7 +6,7 @@ crops are those of the same images in tfds, see `augment.device_random`.
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +23,7 @@ from byol_jax.augment import (
 )
 from byol_jax.config import schema
 from byol_jax.data import array_file, split_expressions, statistics
-from byol_jax.data.images import Images
+from byol_jax.data.images import Images, Shape, accept, in_channels
 from byol_jax.data.registry import Dataset, Statistics
 from byol_jax.data.source import (
   WHOLE_BATCH,
@@ -93,6 +93,15 @@ class ArraySource(NamedTuple):
       )
     return self._replace(dataset=self.dataset._replace(pretrain=split))
 
+  def small_copy(  # noqa: D102
+    self, options: schema.DataConfig, tell: Callable[[str], None]
+  ) -> "ArraySource":
+    del tell
+    raise errors.UserError(
+      f"data.copy_side={options.copy_side} has no use for {self.location}, whose"
+      " images are in memory and decoded; leave it at 0."
+    )
+
   def split_sizes(self) -> Mapping[str, int]:  # noqa: D102
     return {name: len(x.labels) for name, x in self.splits.items()}
 
@@ -129,15 +138,21 @@ class ArraySource(NamedTuple):
     return statistics.summarize(moments, sides.tolist())
 
   def decode(  # noqa: D102
-    self, split: str, channels: int, *, multi_label: bool = False
+    self,
+    split: str,
+    channels: int,
+    *,
+    multi_label: bool = False,
+    check: Callable[[Shape], None] = accept,
   ) -> Images:
     parts = [
       Images(*(x[rows.start : rows.stop] for x in self.splits[name]))
       for name, rows in self._ranges(split)
     ]
     images = parts[0] if len(parts) == 1 else array_file.joined(parts)
+    check((*images.pixels.shape[:3], channels))
     if images.pixels.shape[-1] != channels:
-      images = images._replace(pixels=_in_channels(images.pixels, channels))
+      images = images._replace(pixels=in_channels(images.pixels, channels))
     if images.labels.ndim > 1 and not multi_label:
       images = images._replace(labels=np.full(len(images.labels), -1, np.int32))
     return images
@@ -244,17 +259,6 @@ def load(path: str) -> ArraySource:
   )
   fingerprint = array_file.fingerprint(splits)
   return ArraySource(dataset, splits, about.class_names, fingerprint)
-
-
-def _in_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
-  """Returns grey images in three channels, or the luminance of colours.
-
-  The luminance is TensorFlow's of decoding in one channel (libjpeg's weights).
-  """
-  if channels == 3:
-    return np.broadcast_to(pixels, (*pixels.shape[:-1], 3))
-  luminance = pixels @ np.array([0.299, 0.587, 0.114], np.float32)
-  return np.round(luminance)[..., None].astype(np.uint8)
 
 
 def _as_slice(indices: range | None) -> slice:

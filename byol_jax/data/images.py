@@ -5,6 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+# Of an array of images: number, height, width and channels.
+Shape = tuple[int, int, int, int]
+
+
+def accept(shape: Shape) -> None:
+  """Lets an array of any shape be made."""
+
 
 class Images(NamedTuple):
   """Decoded images and their labels.
@@ -36,3 +43,14 @@ def pack(images: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> Images:
   for row, image, (h, w) in zip(pixels, images, sizes, strict=True):
     row[:h, :w] = image
   return Images(pixels, sizes, np.array(labels, np.int32))
+
+
+def in_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
+  """Returns grey images in three channels, or the luminance of colours.
+
+  The luminance is TensorFlow's of decoding in one channel (libjpeg's weights).
+  """
+  if channels == 3:
+    return np.broadcast_to(pixels, (*pixels.shape[:-1], 3))
+  luminance = pixels @ np.array([0.299, 0.587, 0.114], np.float32)
+  return np.round(luminance)[..., None].astype(np.uint8)

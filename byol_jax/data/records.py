@@ -1,8 +1,10 @@
 """Locates the records of a split in its files, reads them and parses them."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
@@ -96,7 +98,11 @@ def read_in_order(files: Sequence[FileSlice]) -> tf.data.Dataset:
 
 
 def parser(
-  source: loading.Source, channels: int = 3, *, multi_label: bool = False
+  source: loading.Source,
+  channels: int = 3,
+  *,
+  multi_label: bool = False,
+  decode_side: int = 0,
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
   """Returns a function from a serialized example to its image and label.
 
@@ -108,6 +114,8 @@ def parser(
     multi_label: whether to return the classes of a multi-label image. It has
       label -1 otherwise, because the online classifier of pretraining takes one
       class per image.
+    decode_side: JPEGs are decoded at the smallest of the scales 1, 1/2, 1/4 and 1/8
+      at which the short side keeps so many pixels; 0: at their size.
 
   Returns:
     A function to `(image, label)`: [H, W, channels] uint8, and an int32 class,
@@ -124,12 +132,18 @@ def parser(
     {name: features[name] for name in names}
   )
   decoders = {"image": tfds.decode.SkipDecoding()}
+  if source.is_raw:
+    decode = functools.partial(_from_raw, channels=channels)
+  elif decode_side:
+    decode = functools.partial(
+      _decode_reduced, channels=channels, side=decode_side
+    )
+  else:
+    decode = functools.partial(_decode_image, channels=channels)
 
   def parse(record):
     example = features.deserialize_example(record, decoders=decoders)
-    image = tf.io.decode_image(
-      example["image"], channels=channels, expand_animations=False
-    )
+    image = decode(example["image"])
     if is_turned:
       image = pixels.turn_upright(image, example[pixels.ORIENTATION])
     image = tf.ensure_shape(image, [None, None, channels])
@@ -143,3 +157,46 @@ def parser(
     return image, tf.maximum(tf.reduce_max(one_hot, axis=0), 0)
 
   return parse
+
+
+def to_raw(image: np.ndarray) -> bytes:
+  """Returns the bytes of an image [H, W, C] uint8 as copies of data sets store it."""
+  return np.array(image.shape, "<i4").tobytes() + image.tobytes()
+
+
+def _from_raw(data: tf.Tensor, channels: int) -> tf.Tensor:
+  """Returns the image that `to_raw` has stored, with 1 or 3 channels."""
+  shape = tf.io.decode_raw(tf.strings.substr(data, 0, 12), tf.int32)
+  image = tf.reshape(
+    tf.io.decode_raw(tf.strings.substr(data, 12, -1), tf.uint8), shape
+  )
+  if channels == 3:  # Of grey images, the channel is repeated.
+    return tf.broadcast_to(image, [shape[0], shape[1], 3])
+  return tf.cond(
+    shape[2] == 1, lambda: image, lambda: tf.image.rgb_to_grayscale(image)
+  )
+
+
+def _decode_image(data: tf.Tensor, channels: int) -> tf.Tensor:
+  """Returns the image of an encoded file."""
+  return tf.io.decode_image(data, channels=channels, expand_animations=False)
+
+
+def _decode_reduced(data: tf.Tensor, channels: int, side: int) -> tf.Tensor:
+  """Returns a JPEG at a scale at which its short side keeps `side` pixels."""
+
+  def decode_at(ratio: int) -> tf.Tensor:
+    return tf.io.decode_jpeg(data, channels=channels, ratio=ratio)
+
+  def reduced() -> tf.Tensor:
+    short = tf.reduce_min(tf.io.extract_jpeg_shape(data)[:2])
+    halvings = tf.reduce_sum(
+      tf.cast(short >= [2 * side, 4 * side, 8 * side], tf.int32)
+    )
+    return tf.switch_case(
+      halvings, [functools.partial(decode_at, 2**i) for i in range(4)]
+    )
+
+  return tf.cond(
+    tf.io.is_jpeg(data), reduced, lambda: _decode_image(data, channels)
+  )

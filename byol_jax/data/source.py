@@ -1,14 +1,14 @@
 """What the rest of the program asks of a data set, whatever holds it."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from byol_jax.augment import spec
 from byol_jax.config import schema
-from byol_jax.data.images import Images
+from byol_jax.data.images import Images, Shape, accept
 from byol_jax.data.registry import Dataset, Statistics
 
 
@@ -113,6 +113,11 @@ class Source(Protocol):
   def select(self, split: str, fraction: float) -> "Source":
     """Returns the data set with another part to pretrain on."""
 
+  def small_copy(
+    self, options: schema.DataConfig, tell: Callable[[str], None]
+  ) -> "Source":
+    """Returns a copy with smaller images; see `copies.open_copy`."""
+
   def split_sizes(self) -> Mapping[str, int]:
     """Returns the number of examples of each split."""
 
@@ -135,9 +140,14 @@ class Source(Protocol):
     """Returns the statistics of the images to pretrain on."""
 
   def decode(
-    self, split: str, channels: int, *, multi_label: bool = False
+    self,
+    split: str,
+    channels: int,
+    *,
+    multi_label: bool = False,
+    check: Callable[[Shape], None] = accept,
   ) -> Images:
-    """Returns all examples of a split in memory."""
+    """Returns all examples of a split in memory; see `decode_all.decode`."""
 
   def train_batches(
     self,

@@ -1,6 +1,6 @@
 """A data set that tfds reads, as `data.source.Source` describes it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +27,8 @@ class Source(NamedTuple):
     notes: what the program made of a folder of images, a line each.
     fingerprint: a checksum of a folder of images, wherever the folder is; ""
       for other data sets.
+    is_raw: whether the records hold images as `records.to_raw` makes them, and not
+      encoded files.
   """
 
   builder: tfds.core.DatasetBuilder
@@ -35,6 +37,7 @@ class Source(NamedTuple):
   broken: Sequence[BrokenFile] = ()
   notes: Sequence[str] = ()
   fingerprint: str = ""
+  is_raw: bool = False
 
   @property
   def location(self) -> str:
@@ -59,6 +62,13 @@ class Source(NamedTuple):
     from byol_jax.data import loading
 
     return loading.select(self, split, fraction)
+
+  def small_copy(  # noqa: D102
+    self, options: schema.DataConfig, tell: Callable[[str], None]
+  ) -> "Source":
+    from byol_jax.data import copies
+
+    return copies.open_copy(self, options, tell)
 
   def split_sizes(self) -> Mapping[str, int]:  # noqa: D102
     splits = self.builder.info.splits
@@ -95,11 +105,11 @@ class Source(NamedTuple):
     return measure.measure_statistics(self)
 
   def decode(  # noqa: D102
-    self, split: str, channels: int, *, multi_label: bool = False
+    self, split: str, channels: int, **kwargs: Any
   ) -> Images:
     from byol_jax.data import decode_all
 
-    return decode_all.decode(self, split, channels, multi_label=multi_label)
+    return decode_all.decode(self, split, channels, **kwargs)
 
   def train_batches(  # noqa: D102
     self, views: spec.Views, options: schema.DataConfig, **kwargs: Any

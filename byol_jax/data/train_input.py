@@ -81,7 +81,7 @@ def train_batches(
   )
   batches = augment(
     examples,
-    records.parser(source, views.channels),
+    records.parser(source, views.channels, decode_side=options.decode_side),
     views,
     len(process.indices(batch_size)),
     seed,
@@ -117,7 +117,9 @@ def first_views(
   Raises:
     UserError: if a file cannot be read.
   """
-  parse = records.parser(source, views.channels)
+  parse = records.parser(
+    source, views.channels, decode_side=options.decode_side
+  )
   examples = stream.part_stream(source, options, 0, seed, 0)
   images = examples.take(count).map(lambda record: parse(record)[0])
   batches = augment(

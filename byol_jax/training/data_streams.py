@@ -15,7 +15,7 @@ from byol_jax.data.source import (
   ProcessSlice,
   Source,
 )
-from byol_jax.runtime import devices
+from byol_jax.runtime import devices, processes
 from byol_jax.training import build, residence
 
 
@@ -58,7 +58,8 @@ def train_batches(
 ) -> Iterator[dict[str, Any]]:
   """Yields what the updates from a step on take, on the devices ahead of use.
 
-  With `data.placement=device` that is all images at each step.
+  With `data.placement=device` that is all images at each step. With `data.copy_side`
+  it is made from the copy of the data set, which is written first if needed.
 
   Args:
     config: a resolved configuration.
@@ -66,6 +67,11 @@ def train_batches(
     start_step: the first batch to return.
     tell: prints a line for people.
   """
+  if config.data.copy_side:
+    original = source
+    source = processes.primary_first(
+      lambda: original.small_copy(config.data, tell)
+    )
   if config.data.placement == "device":
     return itertools.repeat(residence.place(config, source, tell))
   return devices.prefetch(

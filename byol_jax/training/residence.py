@@ -1,7 +1,8 @@
 """Puts the images of a run on its devices."""
 
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import chex
 import jax
@@ -46,30 +47,48 @@ def place(
       f" examples of split {split!r} of {source.dataset.tfds_name}; lower it to"
       f" {count} or less."
     )
-  images = source.decode(split, config.data.channels)
-  size = images.pixels.nbytes
   # The same in all processes, so that they place the images alike.
   room = processes.broadcast_from_primary(
     lambda: int(_SHARE * _device_memory())
   )
-  replicated = size <= room
-  of_each = size if replicated else -(-size // jax.device_count())
-  _, height, width, channels = images.pixels.shape
-  what = f"{count:,} images of up to {height}x{width}x{channels}"
-  if of_each > room:
-    raise errors.UserError(
-      f"data.placement=device does not fit: {what} take {of_each / 1e9:,.1f} GB on"
-      f" each of {jax.device_count()} devices, which have {room / 1e9:,.1f} GB for"
-      " images; set data.placement=host, or augment.placement=device."
-    )
+  images = source.decode(
+    split,
+    config.data.channels,
+    check=lambda shape: _require_room(shape, room),
+  )
+  replicated, of_each = _bytes_of_each(images.pixels.shape, room)
   tell(
-    f"{what} are on the devices; they take {of_each / 1e6:,.0f} MB of each"
+    f"{_describe(images.pixels.shape)} are on the devices; they take"
+    f" {of_each / 1e6:,.0f} MB of each"
     + ("." if replicated else ", which holds a part of them.")
   )
   table = images._asdict()
   if not replicated:
     table = jax.tree.map(_own_rows, table)
   return tables.place(table, replicated=replicated)
+
+
+def _bytes_of_each(shape: Sequence[int], room: int) -> tuple[bool, int]:
+  """Returns whether each device holds all images, and the bytes that it holds."""
+  size = math.prod(shape)
+  return size <= room, size if size <= room else -(-size // jax.device_count())
+
+
+def _describe(shape: Sequence[int]) -> str:
+  count, *size = shape
+  return f"{count:,} images of up to {'x'.join(map(str, size))}"
+
+
+def _require_room(shape: Sequence[int], room: int) -> None:
+  """Raises `UserError` if an array of images does not fit in `room` of each device."""
+  _, of_each = _bytes_of_each(shape, room)
+  if of_each > room:
+    raise errors.UserError(
+      f"data.placement=device does not fit: {_describe(shape)} take"
+      f" {of_each / 1e9:,.1f} GB on each of {jax.device_count()} devices, which have"
+      f" {room / 1e9:,.1f} GB for images; set data.copy_side to make them smaller, or"
+      " data.placement=host."
+    )
 
 
 def _own_rows(array: np.ndarray) -> np.ndarray:
