@@ -23,7 +23,6 @@ setuptools.setup(
   install_requires=[
     "absl-py>=2",
     "chex>=0.1.90",
-    "dm-pix>=0.4.4",  # Augmentations on the device.
     "dm-haiku>=0.0.16",
     "importlib_resources",  # tensorflow-datasets needs it without saying so.
     "jax>=0.10,<0.13",  # The newest release that the tests ran with is 0.12.
