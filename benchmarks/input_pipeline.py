@@ -4,8 +4,9 @@
     python -m benchmarks.input_pipeline --random=32
 
 --folder reads the image files of a folder; --random makes arrays of that side.
-Two views count as one image. Each line measures the pipeline up to a stage; the
-last line is JSON. --epochs=10 measures training batches of the folder instead
+Two views count as one image. Each line measures the pipeline up to a stage: its
+rate, and the time of processors per image, which other programs on the machine
+disturb less. The last line is JSON. --epochs=10 measures training batches of the folder instead
 and reports resident memory after each epoch.
 """
 
@@ -83,9 +84,9 @@ def _measure_speed(options, views: spec.Views) -> None:
     "all, batched": (batches, options.batch_size),
   }
   stream.keep_freed_memory()
-  rates = {name: _rate(*stage) for name, stage in stages.items()}
-  for name, rate in rates.items():
-    print(f"{name:24}{rate:10,.0f} images/s")
+  measured = {name: _measure(*stage) for name, stage in stages.items()}
+  for name, (rate, cost) in measured.items():
+    print(f"{name:24}{rate:10,.0f} images/s{cost:10.3f} ms of a core per image")
   print(
     json.dumps(
       {
@@ -93,8 +94,13 @@ def _measure_speed(options, views: spec.Views) -> None:
         "placement": views.placement,
         "image_size": views.image_size,
         "batch_size": options.batch_size,
-        "images_per_second": round(rates["all, batched"], 1),
-        "stages": {name: round(rate, 1) for name, rate in rates.items()},
+        "images_per_second": round(measured["all, batched"][0], 1),
+        "stages": {
+          name: round(rate, 1) for name, (rate, _) in measured.items()
+        },
+        "core_ms_per_image": {
+          name: round(cost, 3) for name, (_, cost) in measured.items()
+        },
       }
     )
   )
@@ -117,19 +123,24 @@ def _arrays(side: int):
   return tf.constant(arrays), lambda image: (image, tf.constant(-1))
 
 
-def _rate(dataset: tf.data.Dataset, images: int) -> float:
-  """Returns the images per second of a data set of `images` per element."""
+def _measure(dataset: tf.data.Dataset, images: int) -> tuple[float, float]:
+  """Measures a data set of `images` per element.
+
+  Returns:
+    Images per second, and milliseconds of processor time per image.
+  """
   iterator = iter(dataset.prefetch(tf.data.AUTOTUNE))
   for _ in range(max(200 // images, 3)):  # Compiles and fills buffers.
     next(iterator)
-  rates = []
+  rates, costs = [], []
   for _ in range(3):
-    start, count = time.monotonic(), 0
+    start, used, count = time.monotonic(), time.process_time(), 0
     while time.monotonic() - start < _SECONDS:
       next(iterator)
       count += images
     rates.append(count / (time.monotonic() - start))
-  return statistics.median(rates)
+    costs.append((time.process_time() - used) / count * 1e3)
+  return statistics.median(rates), statistics.median(costs)
 
 
 def _measure_memory(

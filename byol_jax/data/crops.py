@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from byol_jax.augment import sampling, spec
+from byol_jax.data import resizing
 
 
 def random_numbers(seed: tf.Tensor) -> tf.Tensor:
@@ -48,10 +49,10 @@ def random_crops(
   )
   whole = tf.cast(tf.stack(regions, axis=1), tf.int32)
   top, left, crop_height, crop_width = tf.unstack(whole, axis=1)
-  begin = tf.stack([top, left, tf.zeros_like(top)], axis=1)
-  size = tf.stack([crop_height, crop_width, -tf.ones_like(top)], axis=1)
-  boxes = zip(tf.unstack(begin), tf.unstack(size), strict=True)
-  return [_resize(_slice(image, *box), image_size) for box in boxes]
+  begins = tf.stack([top, left, tf.zeros_like(top)], axis=1)
+  sizes = tf.stack([crop_height, crop_width, -tf.ones_like(top)], axis=1)
+  resized = resizing.resize_boxes(image, begins, sizes, image_size)
+  return [_three_channels(crop) for crop in resized]
 
 
 def two_random_crops(
@@ -97,22 +98,17 @@ def centre_crop(
   side = _whole_pixels(fraction * tf.cast(short, tf.float32), short)
   top = (height - side + 1) // 2
   left = (width - side + 1) // 2
-  image = image[top : top + side, left : left + side]
-  return tf.clip_by_value(_resize(image, image_size) / 255, 0.0, 1.0)
+  (crop,) = resizing.resize_boxes(
+    image,
+    tf.stack([[top, left, 0]]),
+    tf.stack([[side, side, -1]]),
+    image_size,
+  )
+  return tf.clip_by_value(_three_channels(crop) / 255, 0.0, 1.0)
 
 
-def _slice(image: tf.Tensor, begin: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-  part = tf.slice(image, begin, size)
-  return tf.ensure_shape(part, [None, None, image.shape[-1]])
-
-
-def _resize(image: tf.Tensor, image_size: int) -> tf.Tensor:
-  """Returns an image resized to a square of three channels, not clipped."""
-  size = (image_size, image_size)
-  resized = tf.image.resize(image, size, tf.image.ResizeMethod.BICUBIC)
-  if image.shape[-1] == 3:
-    return resized
-  return tf.broadcast_to(resized, [*size, 3])
+def _three_channels(crop: tf.Tensor) -> tf.Tensor:
+  return crop if crop.shape[-1] == 3 else tf.repeat(crop, 3, axis=-1)
 
 
 def _whole_pixels(length: tf.Tensor, most: tf.Tensor) -> tf.Tensor:

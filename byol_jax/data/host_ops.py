@@ -5,16 +5,10 @@ CPUs. It works on planes, [S, S] of one channel, because these vectorise, and on
 many crops per call, because each call has a cost.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import tensorflow as tf
 
 from byol_jax.augment import colours, spec
 from byol_jax.augment.colours import Planes
-
-# Columns of a row that are blurred by one matrix product, see `blur`.
-_BLOCK = 32
 
 
 def blur_taps(size: int, sigma: tf.Tensor) -> tf.Tensor:
@@ -29,43 +23,34 @@ def blur_taps(size: int, sigma: tf.Tensor) -> tf.Tensor:
   return taps / tf.reduce_sum(taps)
 
 
-def blur(plane: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
-  """Blurs a square plane by a Gaussian of `sigma` pixels.
+def blur(planes: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
+  """Blurs square planes [..., S, S] by a Gaussian of `sigma` pixels.
 
   Taps beyond the border are lost, so borders darken as in the reference. Planes
   below 20 pixels do not change, see `spec.blur_radius`.
   """
-  size = plane.shape[0]
-  radius = spec.blur_radius(size)
-  taps = blur_taps(size, sigma)
-  return _blur_columns(_blur_rows(plane, taps, radius), taps, radius)
+  taps = blur_taps(planes.shape[-1], sigma)
+  return _blur_along(-2, _blur_along(-1, planes, taps), taps)
 
 
-def _blur_rows(plane: tf.Tensor, taps: tf.Tensor, radius: int) -> tf.Tensor:
-  """Blurs each row: multiplies blocks of columns by a band of taps."""
-  size = plane.shape[0]
-  count = -(-size // _BLOCK)
-  inputs = _BLOCK + 2 * radius  # Columns that a block of results depends on.
-  padded = tf.pad(plane, [[0, 0], [radius, radius + count * _BLOCK - size]])
-  blocks = tf.stack(
-    [padded[:, i * _BLOCK : i * _BLOCK + inputs] for i in range(count)], axis=1
-  )
-  offset = tf.range(inputs)[:, None] - tf.range(_BLOCK)[None, :]
-  band = tf.gather(taps, tf.clip_by_value(offset, 0, 2 * radius))
-  band = tf.where((offset >= 0) & (offset <= 2 * radius), band, 0.0)
-  blurred = tf.matmul(tf.reshape(blocks, [size * count, inputs]), band)
-  return tf.reshape(blurred, [size, count * _BLOCK])[:, :size]
+def _blur_along(axis: int, planes: tf.Tensor, taps: tf.Tensor) -> tf.Tensor:
+  """Blurs along the last axis or the one before it, by sums of shifted planes."""
+  size, radius = planes.shape[-1], taps.shape[0] // 2
+  paddings = [[0, 0]] * planes.shape.rank
+  paddings[axis] = [radius, radius]
+  padded = tf.pad(planes, paddings)
 
+  def shifted(i):
+    if axis == -1:
+      return padded[..., i : i + size]
+    return padded[..., i : i + size, :]
 
-def _blur_columns(plane: tf.Tensor, taps: tf.Tensor, radius: int) -> tf.Tensor:
-  """Blurs each column: sums shifted planes, which vectorises along rows."""
-  size = plane.shape[0]
-  padded = tf.pad(plane, [[radius, radius], [0, 0]])
-  shifted = [padded[i : i + size] for i in range(2 * radius + 1)]
-  total = taps[radius] * shifted[radius]
+  total = taps[radius] * shifted(radius)
   for i in range(radius):
-    total += taps[i] * (shifted[i] + shifted[-1 - i])
-  return total
+    total += taps[i] * (shifted(i) + shifted(2 * radius - i))
+  # The taps sum to 1 already. XLA would repeat the sums along one axis for every
+  # tap of the other one, but it never repeats a division.
+  return total / tf.reduce_sum(taps)
 
 
 def _jitter(
@@ -109,10 +94,11 @@ def apply(
   Returns:
     [N, S, S, 3] float32 in [0, 1].
   """
-  size = crops.shape[1]
 
-  def recolour(image, params):
-    planes = tuple(tf.unstack(image))
+  def augment(crop, params):
+    if enabled.flip:
+      crop = tf.where(params.flip, crop[:, ::-1], crop)
+    planes = tuple(tf.unstack(tf.clip_by_value(crop / 255, 0.0, 1.0), axis=-1))
     if enabled.jitter:
       planes = tf.cond(
         params.jitter,
@@ -123,41 +109,18 @@ def apply(
       planes = tf.cond(
         params.grayscale, lambda: colours.grayscale(planes), lambda: planes
       )
-    return tf.stack(planes)
-
-  def filter_plane(plane, params):
+    image = tf.stack(planes)
     if enabled.blur:
-      plane = tf.cond(
-        params.blur, lambda: blur(plane, params.sigma), lambda: plane
+      image = tf.cond(
+        params.blur, lambda: blur(image, params.sigma), lambda: image
       )
     if enabled.solarize:
-      plane = tf.where(params.solarize, colours.solarize(tf, plane), plane)
-    return plane
+      image = tf.where(params.solarize, colours.solarize(tf, image), image)
+    # The taps of the blur may sum to a rounding error above 1.
+    return tf.clip_by_value(tf.transpose(image, [1, 2, 0]), 0.0, 1.0)
 
-  images = tf.clip_by_value(crops / 255, 0.0, 1.0)
-  if enabled.flip:
-    flip = params.flip[:, None, None, None]
-    images = tf.where(flip, images[:, :, ::-1], images)
-  images = tf.transpose(images, [0, 3, 1, 2])
-  if enabled.jitter or enabled.grayscale:
-    images = _map(recolour, images, params)
-  if enabled.blur or enabled.solarize:
-    planes = tf.reshape(images, [-1, size, size])
-    of_planes = spec.AugmentParams(
-      *(tf.repeat(field, 3, axis=0) for field in params)
-    )
-    planes = _map(filter_plane, planes, of_planes)
-    images = tf.reshape(planes, images.shape)
-  # The taps of the blur may sum to a rounding error above 1.
-  return tf.clip_by_value(tf.transpose(images, [0, 2, 3, 1]), 0.0, 1.0)
-
-
-def _map(
-  function: Callable[..., tf.Tensor], images: tf.Tensor, params: Any
-) -> tf.Tensor:
-  """Applies a function to each image and its augmentation parameters."""
   return tf.map_fn(
-    lambda pair: function(*pair),
-    (images, params),
+    lambda pair: augment(*pair),
+    (crops, params),
     fn_output_signature=tf.float32,
   )
