@@ -4,6 +4,7 @@
     python -m benchmarks.input_pipeline --random=32
 
 --folder reads the image files of a folder; --random makes arrays of that side.
+--copy_side, --copy_format and --decode_side are the keys `data.*` of these names.
 Two views count as one image. Each line measures the pipeline up to a stage: its
 rate, and the time of processors per image, which other programs on the machine
 disturb less. The last line is JSON. --epochs=10 measures training batches of the folder instead
@@ -26,7 +27,7 @@ import tensorflow as tf
 
 from byol_jax.augment import spec
 from byol_jax.config import schema
-from byol_jax.data import crops, loading, stream, train_input
+from byol_jax.data import copies, crops, loading, records, stream, train_input
 
 _SECONDS = 4.0  # Of each of three measurements, whose median is reported.
 _ARRAYS = 8192  # Random images, which --random repeats.
@@ -38,6 +39,9 @@ def main() -> None:
   source = parser.add_mutually_exclusive_group(required=True)
   source.add_argument("--folder", help="of image files")
   source.add_argument("--random", type=int, help="side of random arrays")
+  parser.add_argument("--copy_side", type=int, default=0)
+  parser.add_argument("--copy_format", default="jpeg")
+  parser.add_argument("--decode_side", type=int, default=0)
   parser.add_argument("--image_size", type=int)
   parser.add_argument("--batch_size", type=int, default=64)
   parser.add_argument("--placement", default="host")
@@ -62,10 +66,8 @@ def _views(image_size: int, placement: str) -> spec.Views:
 
 
 def _measure_speed(options, views: spec.Views) -> None:
-  records, parse = (
-    _files(options.folder) if options.folder else _arrays(options.random)
-  )
-  examples = tf.data.Dataset.from_tensor_slices(records).repeat().enumerate()
+  images, parse = _files(options) if options.folder else _arrays(options.random)
+  examples = tf.data.Dataset.from_tensor_slices(images).repeat().enumerate()
 
   def crop_twice(position, record):
     image, _ = parse(record)
@@ -106,15 +108,24 @@ def _measure_speed(options, views: spec.Views) -> None:
   )
 
 
-def _files(folder: str):
-  paths = [p for p in sorted(pathlib.Path(folder).rglob("*")) if p.is_file()]
-  records = tf.constant([path.read_bytes() for path in paths])
+def _files(options):
+  folder = pathlib.Path(options.folder)
+  images = [p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()]
+  is_raw = options.copy_format == "raw"
+  if options.copy_side:
+    images = [_copied(image, options.copy_side, is_raw) for image in images]
+  decode = records.image_decoder(3, options.decode_side, is_raw=is_raw)
 
-  def parse(record):
-    image = tf.io.decode_image(record, channels=3, expand_animations=False)
-    return tf.ensure_shape(image, [None, None, 3]), tf.constant(-1)
+  def parse(data):
+    return tf.ensure_shape(decode(data), [None, None, 3]), tf.constant(-1)
 
-  return records, parse
+  return tf.constant(images), parse
+
+
+def _copied(data: bytes, side: int, is_raw: bool) -> bytes:
+  """Returns an image file as a copy of a data set holds it."""
+  image = tf.io.decode_image(data, channels=3).numpy()
+  return copies.encode_smaller(image, side, is_raw=is_raw) or data
 
 
 def _arrays(side: int):

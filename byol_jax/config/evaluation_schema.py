@@ -1,4 +1,7 @@
-"""The keys of the section `evaluation`, as `config.schema` has those of all others."""
+"""The keys of the section `evaluation`, as `config.schema` has those of all others.
+
+[P] is Grill et al. 2020 (arXiv 2006.07733v3), [C] deepmind-research/byol.
+"""
 
 import dataclasses
 from dataclasses import field

@@ -134,19 +134,33 @@ def _shrinker(
   )
 
   def shrink(record: bytes) -> bytes:
-    image = parse(record)[0].numpy()
-    smaller = _resized(image, side)
-    if smaller is image and not is_raw:
+    smaller = encode_smaller(parse(record)[0].numpy(), side, is_raw=is_raw)
+    if smaller is None:
       return record
     example = tf.train.Example.FromString(record)
     values = example.features.feature
-    encoded = records.to_raw(smaller) if is_raw else _to_jpeg(smaller)
-    values["image"].bytes_list.value[0] = encoded
+    values["image"].bytes_list.value[0] = smaller
     if pixels.ORIENTATION in values:  # The image is upright now.
       values[pixels.ORIENTATION].int64_list.value[0] = 1
     return example.SerializeToString()
 
   return shrink
+
+
+def encode_smaller(
+  image: np.ndarray, side: int, *, is_raw: bool
+) -> bytes | None:
+  """Returns the bytes of an image in a copy; None for those of the original.
+
+  Args:
+    image: [H, W, 1 or 3] uint8.
+    side: the longest short side, pixels.
+    is_raw: whether to return raw pixels instead of a JPEG.
+  """
+  smaller = _resized(image, side)
+  if is_raw:
+    return records.to_raw(smaller)
+  return None if smaller is image else _to_jpeg(smaller)
 
 
 def _resized(image: np.ndarray, side: int) -> np.ndarray:

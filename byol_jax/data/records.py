@@ -132,14 +132,7 @@ def parser(
     {name: features[name] for name in names}
   )
   decoders = {"image": tfds.decode.SkipDecoding()}
-  if source.is_raw:
-    decode = functools.partial(_from_raw, channels=channels)
-  elif decode_side:
-    decode = functools.partial(
-      _decode_reduced, channels=channels, side=decode_side
-    )
-  else:
-    decode = functools.partial(_decode_image, channels=channels)
+  decode = image_decoder(channels, decode_side, is_raw=source.is_raw)
 
   def parse(record):
     example = features.deserialize_example(record, decoders=decoders)
@@ -157,6 +150,25 @@ def parser(
     return image, tf.maximum(tf.reduce_max(one_hot, axis=0), 0)
 
   return parse
+
+
+def image_decoder(
+  channels: int, decode_side: int = 0, *, is_raw: bool = False
+) -> Callable[[tf.Tensor], tf.Tensor]:
+  """Returns a function from the bytes of an image to [H, W, channels] uint8.
+
+  Args:
+    channels: 3, or 1 for grey.
+    decode_side: see `parser`.
+    is_raw: whether the bytes are of `to_raw`.
+  """
+  if is_raw:
+    return functools.partial(_from_raw, channels=channels)
+  if decode_side:
+    return functools.partial(
+      _decode_reduced, channels=channels, side=decode_side
+    )
+  return functools.partial(_decode_image, channels=channels)
 
 
 def to_raw(image: np.ndarray) -> bytes:
