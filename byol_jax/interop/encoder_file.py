@@ -188,15 +188,16 @@ def _refusal(path: str | pathlib.Path, reason: object) -> errors.UserError:
 def _opened(path: str | pathlib.Path) -> Iterator[Any]:
   """Opens a file without reading its arrays."""
   try:
-    with open(path, "rb") as file:
-      size = int.from_bytes(file.read(8), "little")
-    if size > _MOST_HEADER_BYTES:
-      raise _refusal(
-        path,
-        f"its header would have {size} bytes, more than {_MOST_HEADER_BYTES}",
-      )
-    with safetensors.safe_open(path, framework="numpy") as file:
-      yield file
+    with files.on_disk(path) as local:
+      with local.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+      if size > _MOST_HEADER_BYTES:
+        raise _refusal(
+          path,
+          f"its header would have {size} bytes, more than {_MOST_HEADER_BYTES}",
+        )
+      with safetensors.safe_open(local, framework="numpy") as file:
+        yield file
   except (OSError, safetensors.SafetensorError) as error:
     raise _refusal(path, error) from error
 

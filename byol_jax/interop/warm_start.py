@@ -13,6 +13,7 @@ from byol_jax import errors
 from byol_jax.config import convert, presets, schema
 from byol_jax.interop import encoder_file
 from byol_jax.models import networks
+from byol_jax.runtime import files
 from byol_jax.training import loop, saved_settings
 from byol_jax.training.runs import Run
 
@@ -105,7 +106,7 @@ def start(run: Run, tell: Callable[[str], None]) -> loop.Start:
       f" data.std={theirs.std}, not {ours.mean} and {ours.std}; leave both keys at"
       " () to keep them."
     )
-  with open(path, "rb") as file:
+  with files.on_disk(path) as local, local.open("rb") as file:
     digest = hashlib.file_digest(file, "sha256").hexdigest()
   return loop.Start(
     state, {"file": path, "step": int(loaded.step), "sha256": digest}

@@ -24,7 +24,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from byol_jax import errors
-from byol_jax.runtime import uncaught
+from byol_jax.runtime import checkpoint_storage, files, uncaught
 
 _CHECKSUMS = "checksums"  # Of all leaves, in the custom metadata of orbax.
 
@@ -45,7 +45,8 @@ class Checkpoints:
   def __init__(
     self, directory: str | pathlib.Path, keep: int, keep_every: int = 0
   ):
-    self._directory = pathlib.Path(directory).absolute()
+    self._directory = files.to_path(directory)
+    self._storage = checkpoint_storage.open_storage(self._directory)
     policies = ocp.checkpoint_managers
     self._preservation = policies.AnyPreservationPolicy(
       [policies.LatestN(keep)]
@@ -81,6 +82,7 @@ class Checkpoints:
       for path, leaf in _by_path(jax.device_get(tree)).items()
     }
     with self._write_errors():
+      self._storage.wait()
       if self._damaged or not self._writing:
         self._start_writing()
       # Orbax copies NumPy arrays before its thread writes them.
@@ -90,6 +92,7 @@ class Checkpoints:
           leaves, custom_metadata={_CHECKSUMS: _checksums(leaves)}
         ),
       )
+      self._storage.store(self._manager.wait_until_finished)
 
   def restore(self, template: Any, step: int | None = None) -> Any:
     """Returns the tree saved at `step`, bit for bit, as NumPy arrays.
@@ -114,6 +117,7 @@ class Checkpoints:
     candidates = steps if step is None else [step]
     with self._hide_abandoned_reads():
       for candidate in candidates:
+        self._fetch(candidate)
         try:
           leaves = self._read(candidate)
         # The error depends on which part is damaged.
@@ -140,12 +144,27 @@ class Checkpoints:
       UserError: the last checkpoint could not be written.
     """
     with self._write_errors():
-      self._manager.close()
+      try:
+        self._storage.wait()
+        self._manager.close()
+      finally:
+        self._storage.close()
 
   def _wait(self) -> None:
     """Waits for a save in progress, whose step orbax already reports."""
     with self._write_errors():
+      self._storage.wait()
       self._manager.wait_until_finished()
+
+  def _fetch(self, step: int) -> None:
+    """Brings a checkpoint to the disk; not to reach it is no damage of it."""
+    try:
+      self._storage.fetch(step)
+    except OSError as error:
+      raise errors.UserError(
+        f"Cannot read checkpoint {step} in {self._directory}: {_cause(error)};"
+        " run the same command again."
+      ) from error
 
   def _read(self, step: int) -> dict[str, np.ndarray]:
     """Returns leaves by path; raises any error if they differ from those saved."""
@@ -172,7 +191,7 @@ class Checkpoints:
 
   def _open(self, *, read_only: bool) -> ocp.CheckpointManager:
     if not read_only:
-      self._directory.mkdir(parents=True, exist_ok=True)
+      self._storage.folder.mkdir(parents=True, exist_ok=True)
     _quieten_orbax()
     this_process = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
@@ -181,7 +200,7 @@ class Checkpoints:
       barrier_sync_key_prefix=str(this_process),
     )
     return ocp.CheckpointManager(
-      self._directory,
+      self._storage.folder,
       # Without it, orbax guesses from one checkpoint, which may be damaged, how to
       # read them all.
       item_handlers=ocp.StandardCheckpointHandler(
@@ -204,7 +223,7 @@ class Checkpoints:
     """
     self._manager.close()
     for step in self._damaged:
-      folder = self._directory / str(step)
+      folder = self._storage.folder / str(step)
       renamed = folder.with_name(f"damaged-{step}")
       shutil.rmtree(renamed, ignore_errors=True)  # Left by an earlier resume.
       folder.rename(renamed)
