@@ -47,7 +47,9 @@ setuptools.setup(
   extras_require={
     "cuda12": ["jax[cuda12]>=0.10"],
     "tpu": ["jax[tpu]>=0.10"],
-    "gcs": ["gcsfs>=2025.2"],  # Workdirs in buckets: the file systems of fsspec.
+    "gcs": [
+      "gcsfs>=2025.2"
+    ],  # Workdirs in buckets: the file systems of fsspec.
     "s3": ["s3fs>=2025.2"],
     "formats": ["pillow-heif>=0.16", "pillow-jxl-plugin>=1.3"],  # Of photos.
     "launch": ["submitit>=1.5"],  # Sweeps as SLURM jobs.

@@ -140,13 +140,17 @@ def _checked_workdir(path: pathlib.Path) -> pathlib.Path:
     str(path).encode()
     path.exists()
   except (OSError, UnicodeEncodeError) as error:
-    is_text = isinstance(error, UnicodeEncodeError)
-    reason = (
-      "it is not UTF-8" if is_text else getattr(error, "strerror", None) or error
-    )
+    given = f"--workdir={ascii(str(path))[1:-1][:100]}"
+    reason = getattr(error, "strerror", None) or error
+    if isinstance(error, UnicodeEncodeError):
+      reason = "it is not UTF-8"
+    if files.is_in_bucket(path):
+      raise errors.UserError(
+        f"{given} cannot be read: {reason}; check its name, your credentials and"
+        " the network."
+      ) from error
     raise errors.UserError(
-      f"--workdir={ascii(str(path))[1:-1][:100]} cannot be a folder: {reason};"
-      " choose another."
+      f"{given} cannot be a folder: {reason}; choose another."
     ) from error
   return path
 

@@ -18,7 +18,7 @@ from byol_jax import errors
 # The schemes of `fsspec`, and the extras of setup.py with their libraries.
 EXTRAS = {"gs": "gcs", "s3": "s3"}
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/]*)")
 
 
 class BucketPath(pathlib.PurePosixPath):
@@ -60,7 +60,8 @@ class BucketPath(pathlib.PurePosixPath):
 
   def write_bytes(self, data: bytes) -> None:
     """Writes the object, or another version of it, at once."""
-    self._call("pipe_file", data)
+    with _no_bucket():
+      self._call("pipe_file", data)
 
   def write_text(self, text: str) -> None:
     """Writes the object as UTF-8."""
@@ -68,7 +69,8 @@ class BucketPath(pathlib.PurePosixPath):
 
   def create(self, data: bytes) -> None:
     """Writes the object; `FileExistsError` if there is one, also made meanwhile."""
-    self._call("pipe_file", data, mode="create")
+    with _no_bucket():
+      self._call("pipe_file", data, mode="create")
 
   def modified(self) -> float:
     """Returns when the object was written, in seconds by the bucket's clock."""
@@ -81,7 +83,7 @@ class BucketPath(pathlib.PurePosixPath):
 
   def upload(self, local: pathlib.Path) -> None:
     """Copies a file of the disk to the object, at once."""
-    with _os_errors():
+    with _no_bucket(), _os_errors():
       self._filesystem.put_file(str(local), str(self))
 
   def download(self, local: pathlib.Path) -> None:
@@ -109,14 +111,18 @@ def is_bucket(text: str) -> bool:
   """Returns whether a text is a path in a bucket and not one on a disk.
 
   Raises:
-    UserError: its scheme is unknown.
+    UserError: its scheme is unknown, or it names no bucket.
   """
-  found = _SCHEME.match(text)
-  if not found or "://" not in text:
+  found = _URL.match(text)
+  if not found:
     return False
   if found[1] not in EXTRAS:
     known = [f"{scheme}://" for scheme in EXTRAS]
     raise errors.unknown_name(f"In {text}, the scheme", f"{found[1]}://", known)
+  if not found[2]:
+    raise errors.UserError(
+      f"{text} names no bucket; write {found[1]}://BUCKET/FOLDER."
+    )
   return True
 
 
@@ -135,6 +141,15 @@ def _filesystem(scheme: str) -> Any:
       f"{scheme}:// needs a library ({str(error).splitlines()[0]}): pip install"
       f" 'byol_jax[{EXTRAS[scheme]}]'."
     ) from error
+
+
+@contextlib.contextmanager
+def _no_bucket() -> Iterator[None]:
+  """Says what it means if an object cannot be found that is to be written."""
+  try:
+    yield
+  except FileNotFoundError as error:
+    raise OSError("the bucket does not exist") from error
 
 
 @contextlib.contextmanager

@@ -13,8 +13,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Protocol
 
-from byol_jax import errors
-from byol_jax.runtime import buckets, files
+from byol_jax.runtime import buckets
 
 # The file that orbax writes into each checkpoint, which is copied last and removed
 # first: a checkpoint of a bucket is complete if it has one.
@@ -84,7 +83,9 @@ class _Bucket:
 
   def __init__(self, directory: buckets.BucketPath):
     self._directory = directory
-    self._temporary = tempfile.TemporaryDirectory(prefix="byol_jax-checkpoints-")
+    self._temporary = tempfile.TemporaryDirectory(
+      prefix="byol_jax-checkpoints-"
+    )
     self._thread = concurrent.futures.ThreadPoolExecutor(1)
     self._stored: concurrent.futures.Future[None] | None = None
     self.folder = pathlib.Path(self._temporary.name)

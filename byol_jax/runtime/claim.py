@@ -126,7 +126,9 @@ class Claim:
         return  # Another process was faster and lives.
     except FileNotFoundError:  # Released or removed by another process.
       return
-    self._say(f"Note: {_describe(found.owner)}, has died; its run goes on here.")
+    self._say(
+      f"Note: {_describe(found.owner)}, has died; its run goes on here."
+    )
 
   def _lives(self, found: "_Found") -> bool:
     """Returns whether the owner of a claim lives, for which it may wait."""
