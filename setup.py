@@ -23,7 +23,6 @@ setuptools.setup(
   install_requires=[
     "absl-py>=2",
     "chex>=0.1.90",
-    "dm-pix>=0.4.4",  # Augmentations on the device.
     "dm-haiku>=0.0.16",
     "importlib_resources",  # tensorflow-datasets needs it without saying so.
     "jax>=0.10,<0.13",  # The newest release that the tests ran with is 0.12.
@@ -47,9 +46,8 @@ setuptools.setup(
   extras_require={
     "cuda12": ["jax[cuda12]>=0.10"],
     "tpu": ["jax[tpu]>=0.10"],
-    "gcs": [
-      "gcsfs>=2025.2"
-    ],  # Workdirs in buckets: the file systems of fsspec.
+    # Workdirs in buckets: the file systems of fsspec.
+    "gcs": ["gcsfs>=2025.2"],
     "s3": ["s3fs>=2025.2"],
     "formats": ["pillow-heif>=0.16", "pillow-jxl-plugin>=1.3"],  # Of photos.
     "launch": ["submitit>=1.5"],  # Sweeps as SLURM jobs.

@@ -27,7 +27,7 @@ from jax.extend import core
 from byol_jax import config as config_lib
 from byol_jax.learning import learner
 from byol_jax.models import describe
-from byol_jax.runtime import cpu, devices
+from byol_jax.runtime import cpu, devices, platforms
 from byol_jax.training import build, plan
 
 _CLASSES, _IMAGES = 1000, 1_281_167  # ImageNet's.
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 # CPUs compute convolutions in another form and all-reduce gradients as one array.
-@devices.assume_platform("gpu")
+@platforms.assume("gpu")
 def count(options: argparse.Namespace) -> dict[str, int]:
   """All figures by name, as on an accelerator; bytes, unless the name tells."""
   config = config_lib.default_config()

@@ -14,7 +14,6 @@ large matrix product does on this machine.
 
 import argparse
 import json
-import math
 import resource
 import statistics
 import time
@@ -47,6 +46,7 @@ def main() -> None:
   # These imports are late, because the command line decides how they start.
   import jax
 
+  from benchmarks import measuring
   from byol_jax.models import cpu_convolution
   from byol_jax.runtime import devices
   from byol_jax.training import plan
@@ -61,7 +61,7 @@ def main() -> None:
   started = time.perf_counter()
   state = jax.block_until_ready(learner.init(jax.random.key(0), batch))
   init_seconds = time.perf_counter() - started
-  flops = 4 * _forward_flops(network, state, batch)
+  flops = 4 * measuring.forward_flops(network, state, batch["view1"])
 
   state = devices.replicate(state)
   update = devices.pmap_update(learner.update)
@@ -82,7 +82,7 @@ def main() -> None:
   passes = []
   if options.microbatches == 1:
     passes = _passes(network, state, jax.device_put(batch))
-  *of_parts, seconds = _seconds(options.steps, *passes, step)
+  *of_parts, seconds = measuring.seconds(options.steps, *passes, step)
   whole = statistics.median(seconds)
   if of_parts:
     once, both = map(statistics.median, of_parts)
@@ -183,70 +183,16 @@ def _passes(network, state, batch) -> list[Callable[[], Any]]:
   ]
 
 
-def _seconds(rounds: int, *programs: Callable[[], Any]) -> list[list[float]]:
-  """Returns the seconds of each program by round, without the first round.
-
-  The first round compiles.
-  """
-  import jax
-
-  seconds: list[list[float]] = [[] for _ in programs]
-  for _ in range(rounds + 1):
-    for program, spent in zip(programs, seconds, strict=True):
-      started = time.perf_counter()
-      jax.block_until_ready(program())
-      spent.append(time.perf_counter() - started)
-  return [spent[1:] for spent in seconds]
-
-
-def _forward_flops(network, state, batch) -> int:
-  """Returns the floating-point operations of one forward pass over both views.
-
-  It counts matrix products and convolutions as textbooks do, whatever the
-  program does. An update takes four times as many: a forward pass of each
-  network, a gradient by the weights and one by the inputs.
-  """
-  import jax
-  import jax.numpy as jnp
-
-  def forward(params, bn_state, view):
-    views = jnp.stack([view, view])
-    return network.apply(params, bn_state, views, is_training=True)
-
-  jaxpr = jax.make_jaxpr(forward)(
-    state.online_params, state.online_state, batch["view1"]
-  )
-  return _flops(jaxpr.jaxpr)
-
-
-def _flops(jaxpr) -> int:
-  total = 0
-  for eqn in jaxpr.eqns:
-    shapes = [v.aval.shape for v in eqn.invars if hasattr(v, "aval")]
-    size = math.prod(eqn.outvars[0].aval.shape)
-    if eqn.primitive.name == "dot_general":
-      ((contracted, _), _) = eqn.params["dimension_numbers"]
-      total += 2 * size * math.prod(shapes[0][i] for i in contracted)
-    elif [len(shape) for shape in shapes] == [4, 4] and (
-      eqn.primitive.name in ("conv_general_dilated", "custom_vjp_call")
-    ):
-      total += 2 * size * math.prod(shapes[1][:3])
-    else:
-      for value in eqn.params.values():
-        inner = getattr(value, "jaxpr", value)
-        if hasattr(inner, "eqns"):
-          total += _flops(inner)
-  return total
-
-
 def _matmul_rate() -> float:
   """Returns the operations per second of a large matrix product."""
   import jax
   import jax.numpy as jnp
 
+  from benchmarks import measuring
+
   matrix = jnp.ones((_MATRIX, _MATRIX))
   multiply = jax.jit(jnp.matmul)
-  (seconds,) = _seconds(10, lambda: multiply(matrix, matrix))
+  (seconds,) = measuring.seconds(10, lambda: multiply(matrix, matrix))
   return 2 * _MATRIX**3 / statistics.median(seconds)
 
 

@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from byol_jax import errors, sweeps
+from byol_jax.runtime import files
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -274,8 +275,10 @@ def _start(options: argparse.Namespace, rest: Sequence[str]) -> int:
   if options.dry_run:
     print("\n".join(shlex.join(run.line) for run in left))
     return 0
-  workdir.mkdir(parents=True, exist_ok=True)
-  (workdir / sweeps.FILE).write_text(sweeps.to_json(sweep))  # For the report.
+  with files.atomic_write(
+    workdir / sweeps.FILE, "choose another --workdir"
+  ) as file:
+    file.write_text(sweeps.to_json(sweep))  # For the report.
   if options.on == "slurm":
     slurm = [argument for argument in rest if argument.startswith("--slurm.")]
     submit(left, workdir, dict(map(_slurm_parameter, slurm)))

@@ -4,13 +4,14 @@ import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from byol_jax import config
-from byol_jax.augment import device_ops, spec
-from byol_jax.data import crops, host_ops, sampling
+from byol_jax.augment import colours, device_ops, sampling, spec
+from byol_jax.data import crops, host_ops
 from tests.golden_data import Golden
 
 GOLDEN = Golden("augment_ops")
@@ -41,34 +42,33 @@ def paper_view(name: str) -> spec.View:
   return spec.View(**config.default_config().augment[name])
 
 
-def on_planes(operation, image, *args) -> np.ndarray:
-  """The result of an operation that takes the planes of three channels."""
-  planes = operation(tuple(tf.unstack(image, axis=-1)), *args)
-  return np.stack(planes, axis=-1)
+def _on_planes(placement, operation, image, *args) -> np.ndarray:
+  """The result of an operation on the planes of three channels."""
+  xp = {"host": tf, "device": jnp}[placement]
+  planes = tuple(xp.stack(image[..., i]) for i in range(3))
+  return np.stack(operation(xp, planes, *args), axis=-1)
+
+
+def change_colour(placement, name, image, amount) -> np.ndarray:
+  means = np.mean(image, axis=(0, 1), dtype=np.float64).astype(np.float32)
+  operation = colours.COLOUR_OPS[name]
+  return _on_planes(placement, operation, image, amount, lambda: means)
+
+
+def grayscale(placement, image) -> np.ndarray:
+  return _on_planes(placement, lambda xp, x: colours.grayscale(x), image)
+
+
+def solarize(placement, image) -> np.ndarray:
+  return _on_planes(
+    placement, lambda xp, x: [colours.solarize(xp, plane) for plane in x], image
+  )
 
 
 def on_each_plane(operation, image, *args) -> np.ndarray:
   """The result of an operation that takes one plane at a time."""
   planes = [operation(plane, *args) for plane in tf.unstack(image, axis=-1)]
   return np.stack(planes, axis=-1)
-
-
-def change_colour(placement, name, image, amount) -> np.ndarray:
-  if placement == "host":
-    return on_planes(host_ops.COLOUR_OPS[name], image, amount)
-  return np.asarray(device_ops.COLOUR_OPS[name](image, amount))
-
-
-def grayscale(placement, image) -> np.ndarray:
-  if placement == "host":
-    return on_planes(host_ops.grayscale, image)
-  return np.asarray(device_ops.grayscale(image))
-
-
-def solarize(placement, image) -> np.ndarray:
-  if placement == "host":
-    return on_each_plane(host_ops.solarize, image)
-  return np.asarray(device_ops.solarize(image))
 
 
 def blur(placement, image, sigma) -> np.ndarray:
@@ -111,7 +111,7 @@ def crops_and_params(image, view, size, count, enabled=None):
   )
   images, _, numbers, _ = next(dataset.batch(count).as_numpy_iterator())
   enabled = enabled or spec.enabled_ops(view)
-  return images, sampling.sample_params(numbers, view, enabled)
+  return images, sampling.augment_params(tf, numbers, view, enabled)
 
 
 def random_views(placement, image, view, size, count) -> np.ndarray:

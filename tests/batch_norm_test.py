@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_jax.models.batch_norm import BatchNorm
+from byol_jax.models.batch_norm import BatchNorm, Settings
+from byol_jax.runtime import platforms
 
 RANDOM = np.random.RandomState(0)
 SHAPES = [(32, 5), (4, 6, 7, 5)]  # [B, C] and [B, H, W, C].
@@ -14,7 +15,8 @@ SHAPES = [(32, 5), (4, 6, 7, 5)]  # [B, C] and [B, H, W, C].
 
 def ours(scale_init=None):
   def forward(x, is_training):
-    norm = BatchNorm(0.9, 1e-5, None, scale_init=scale_init, name="norm")
+    settings = Settings(0.9, 1e-5)
+    norm = BatchNorm(settings, scale_init=scale_init, name="norm")
     return norm(x, is_training)
 
   return hk.without_apply_rng(hk.transform_with_state(forward))
@@ -142,3 +144,68 @@ def test_the_scale_can_start_at_zero():
   x, _ = inputs((8, 5), 1)
   params, _ = ours(jnp.zeros).init(None, x, is_training=True)
   assert not np.any(params["norm"]["scale"])
+
+
+def test_groups_of_devices_have_statistics_of_their_own():
+  """Two devices as two groups, against each device by itself."""
+  x, params = inputs((6, 5), 2)
+
+  def network(axis_name=None, group_size=0):
+    def apply(x):
+      settings = Settings(0.9, 1e-5, axis_name, group_size)
+      return BatchNorm(settings, name="norm")(x[None], is_training=True)[0]
+
+    return hk.without_apply_rng(hk.transform_with_state(apply))
+
+  _, state = network().init(None, x[0])
+  y, new_state = jax.pmap(
+    lambda x: network("d", group_size=1).apply(params, state, x), axis_name="d"
+  )(x)
+  alone = [network().apply(params, state, part) for part in x]
+  for i, (expected, _) in enumerate(alone):
+    np.testing.assert_allclose(y[i], expected, rtol=1e-5, atol=1e-5)
+  leaves = map(jax.tree.leaves, (new_state, alone[0][1], alone[1][1]))
+  for leaf, first, second in zip(*leaves, strict=True):
+    for of_device in leaf:  # The same on both devices.
+      np.testing.assert_allclose(of_device, (first + second) / 2, rtol=1e-5)
+
+
+def test_values_may_be_normalised_in_their_own_type():
+  x, params = inputs((64, 8), 1)
+  x = x.astype(jnp.bfloat16)
+
+  def outputs(in_own_type):
+    def apply(x):
+      settings = Settings(0.9, 1e-5, in_own_type=in_own_type)
+      return BatchNorm(settings, name="norm")(x, is_training=True)
+
+    network = hk.without_apply_rng(hk.transform_with_state(apply))
+    state = network.init(None, x)[1]
+    params_ = jax.tree.map(jnp.asarray, params)
+
+    def loss(x):
+      y, new_state = network.apply(params_, state, x)
+      return jnp.sum(jnp.sin(y.astype(jnp.float32))), (y, new_state)
+
+    gradient, (y, new_state) = jax.grad(loss, has_aux=True)(x)
+    assert gradient.dtype == y.dtype == jnp.bfloat16
+    return gradient, y, new_state
+
+  own, wide = outputs(True), outputs(False)
+  for a, b in zip(own[:2], wide[:2], strict=True):
+    a, b = a.astype(np.float32), b.astype(np.float32)
+    assert 0 < np.linalg.norm(a - b) < 0.02 * np.linalg.norm(b)
+  jax.tree.map(np.testing.assert_array_equal, own[2], wide[2])  # Statistics.
+
+
+def test_accelerators_sum_all_rows_at_once():
+  x, params = inputs((32, 5), 2)
+
+  def operations(platform):
+    with platforms.assume(platform):
+      network = ours()
+      state = network.init(None, x, True)[1]
+      program = jax.make_jaxpr(lambda x: network.apply(params, state, x, True))
+      return str(program(x)).count("slice")
+
+  assert operations("cpu") >= operations("gpu") + 7  # Eight parts.

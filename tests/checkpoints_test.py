@@ -330,11 +330,31 @@ def test_reading_changes_nothing_in_the_directory(tmp_path):
   assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_damaged_step_names_the_others(tmp_path):
+  _save(tmp_path, 1, 2, 3)
+  _damage(tmp_path, 2, "truncated")
+  with pytest.raises(errors.UserError, match="one of the steps 1, 3") as info:
+    _restore(tmp_path, 2)
+  assert "directory away" not in str(info.value)
+
+
+def test_errors_that_say_nothing_of_a_file_are_passed_on(tmp_path, monkeypatch):
+  _save(tmp_path, 1, 2)
+  for error in (errors.UserError("taken over"), MemoryError()):
+
+    def read(*_, error=error):
+      raise error
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "_read", read)
+    with pytest.raises(type(error)):
+      _restore(tmp_path)
+
+
 def test_when_none_can_be_read_one_line_names_directory_and_remedy(tmp_path):
   _save(tmp_path, 1, 2)
   for step in (1, 2):
     _damage(tmp_path, step, "truncated")
-  with pytest.raises(errors.UserError, match="remove the directory") as info:
+  with pytest.raises(errors.UserError, match="move the directory") as info:
     _restore(tmp_path)
   assert str(tmp_path) in str(info.value)
   assert "\n" not in str(info.value)

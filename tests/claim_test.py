@@ -1,5 +1,6 @@
 """A workdir has one owner, who must live."""
 
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -145,13 +146,13 @@ def test_an_owner_shows_signs_of_life(tmp_path, quick):
     assert path_in(tmp_path).exists()
 
 
-def lose(workdir: pathlib.Path, how) -> str:
+def lose(workdir: pathlib.Path, how, seconds: float = 5) -> str:
   """Loses a claim and returns the error, which may come at any moment."""
 
   def work():
     with claim.Claim(workdir, print):
       how()
-      time.sleep(5)
+      time.sleep(seconds)
 
   with pytest.raises(errors.UserError) as info:
     work()
@@ -162,6 +163,15 @@ def test_an_owner_notices_that_another_took_over(tmp_path, quick):
   said = lose(tmp_path, lambda: write(tmp_path, host="far", pid=7))
   assert "taken over by process 7 on far" in said
   assert json.loads(path_in(tmp_path).read_text())["pid"] == 7
+
+
+def test_a_thread_claims_a_workdir_and_is_told_a_loss_at_its_end(
+  tmp_path, quick
+):
+  with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    assert pool.submit(take, tmp_path).result() == []
+    lost = pool.submit(lose, tmp_path, lambda: write(tmp_path, host="far"), 0.2)
+    assert "taken over by process" in lost.result()
 
 
 def test_a_frozen_owner_notices_before_it_does_anything_else(tmp_path):
@@ -213,6 +223,19 @@ def test_leftovers_of_dead_processes_are_removed(tmp_path):
   take(tmp_path)
   left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob(".*")}
   assert left == set(names[2:])
+
+
+def test_a_container_of_the_same_host_name_keeps_its_files(
+  tmp_path, monkeypatch
+):
+  """The process ids of one container say nothing about those of another."""
+  with monkeypatch.context() as elsewhere:
+    elsewhere.setattr(files, "machine", lambda: "boot pid:[1]")
+    written = files.temporary_path(tmp_path / "results.json")
+  left = written.with_name(written.name.replace(f"{os.getpid()}", "4194305"))
+  left.touch()  # No process has that id here: it is above the largest of Linux.
+  take(tmp_path)
+  assert left.exists()
 
 
 def test_an_unwritable_workdir_is_one_line(tmp_path):

@@ -78,11 +78,32 @@ def start(
   )
 
 
-def start_pair(*args: str, **kwargs) -> list[subprocess.Popen]:
-  """Starts two processes of one run, each with one device."""
+def free_address() -> str:
+  """Returns an address of this machine at which nobody listens."""
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
-    address = "127.0.0.1:{1}".format(*free.getsockname())
+    return "127.0.0.1:{1}".format(*free.getsockname())
+
+
+def start_script_pair(script: str, *args: str) -> list[subprocess.Popen]:
+  """Starts two processes of a script, with an address, their index and `args`."""
+  address = free_address()
+  return [
+    subprocess.Popen(
+      [sys.executable, "-c", script, address, str(index), *args],
+      cwd=ROOT,
+      env=user_environment() | {"JAX_NUM_CPU_DEVICES": "1"},
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for index in range(2)
+  ]
+
+
+def start_pair(*args: str, **kwargs) -> list[subprocess.Popen]:
+  """Starts two processes of one run, each with one device."""
+  address = free_address()
   return [
     start(
       *args,

@@ -108,6 +108,7 @@ RIGHT = {
     "data.threads",
     "data.prefetch",
     "model.batch_norm.decay_rate",
+    "model.batch_norm.group_size",
     "ema.base",
     "optimizer.base_learning_rate",
     "optimizer.weight_decay",

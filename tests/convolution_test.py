@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byol_jax.models import convolution, layers
-from byol_jax.runtime import devices
+from byol_jax.runtime import platforms
 
 _PADS = st.tuples(st.integers(0, 3), st.integers(0, 3))
 
@@ -86,22 +86,25 @@ def test_leading_axes_are_only_examples():
   assert_close(y[1], convolution.conv(x[1], w, 2))
 
 
-@pytest.mark.parametrize("by_argument", [True, False])
-def test_accelerators_get_xlas_own_convolution(by_argument):
+def test_accelerators_get_xlas_own_convolution():
   x = jnp.ones((1, 8, 8, 64))
   w = jnp.ones((3, 3, 64, 8))
 
   def traced(platform):
-    if by_argument:
-      return jax.make_jaxpr(
-        lambda x, w: convolution.conv(x, w, 1, platform=platform)
-      )(x, w)
-    with devices.assume_platform(platform):
+    with platforms.assume(platform):
       return jax.make_jaxpr(lambda x, w: convolution.conv(x, w, 1))(x, w)
 
   assert "custom_vjp" in str(traced("cpu"))
   (operation,) = traced("gpu").eqns
   assert operation.primitive.name == "conv_general_dilated"
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 10, 3), (2, 3, 32, 32, 1)])
+def test_blocks_of_pixels_give_the_same_stem(shape):
+  rng = np.random.RandomState(0)
+  x = rng.randn(*shape).astype(np.float32)
+  w = rng.randn(7, 7, shape[-1], 6).astype(np.float32)
+  assert_close(convolution.conv_on_blocks(x, w), convolution.conv(x, w, 2))
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 2), (7, 2)])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from byol_jax.augment import spec
-from byol_jax.data import crops, sampling
+from byol_jax.augment import sampling, spec
+from byol_jax.data import crops
 from tests.augment_cases import (
   crops_and_params,
   noise,
@@ -87,6 +87,6 @@ def test_eager_crop_is_the_one_inside_tf_data():
     seed = tf.constant([0, i], tf.int64)
     eager, _, u, _ = two_crops(image, view, view, 32, seed)
     np.testing.assert_allclose(eager / 255, mapped[i] / 255, atol=1e-6)
-    params = sampling.sample_params(u, view, spec.enabled_ops(view))
+    params = sampling.augment_params(tf, u, view, spec.enabled_ops(view))
     for field, of_all in zip(params, all_params, strict=True):
       np.testing.assert_allclose(field, of_all[i], rtol=1e-6)

@@ -1,6 +1,10 @@
 """A damaged file of a workdir is named in one line, and nothing in it is lost."""
 
+import concurrent.futures
 import json
+import threading
+import time
+import types
 
 import pytest
 
@@ -9,7 +13,7 @@ from byol_jax.config import schema
 from byol_jax.evaluation import results
 from byol_jax.reporting import sweep, tables
 from byol_jax.runtime import writers
-from byol_jax.training import saved_settings
+from byol_jax.training import saved_settings, workdir_files
 
 DAMAGE = {
   "empty": b"",
@@ -55,6 +59,16 @@ def test_damaged_results_are_kept_aside_and_made_again(
   assert len(caplog.records) == 1
 
 
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_class_names_are_kept_aside(damage, tmp_path, caplog):
+  path = tmp_path / "classes.json"
+  path.write_bytes(DAMAGE[damage])
+  workdir_files.add_class_names(tmp_path, "cars", ["bus"])
+  assert json.loads(path.read_text()) == {"cars": ["bus"]}
+  assert str(path) in warning(caplog)
+  assert path.with_name("classes.json.damaged").read_bytes() == DAMAGE[damage]
+
+
 @pytest.mark.parametrize(
   "entry", [3, {}, RESULT | {"value": "0.5"}, RESULT | {"network": None}]
 )
@@ -66,6 +80,45 @@ def test_whole_results_beside_damaged_ones_go_on(entry, tmp_path, caplog):
   assert "linear/top1" in warning(caplog)
   assert path.with_name("results.json.damaged").read_text() == text
   assert json.loads(path.read_text()) == {"knn/top1": RESULT}
+
+
+def test_results_that_are_added_at_the_same_time_are_all_kept(
+  tmp_path, monkeypatch
+):
+  read = results.read
+
+  def slowly(workdir):
+    found = read(workdir)
+    time.sleep(0.05)
+    return found
+
+  monkeypatch.setattr(results, "read", slowly)
+  names = [f"knn/{i}" for i in range(8)]
+  # `flock` is between open files, so it also holds between threads.
+  monkeypatch.setattr(results.files, "temporary_path", _of_this_thread)
+  with concurrent.futures.ThreadPoolExecutor(len(names)) as pool:
+    [*pool.map(lambda name: results.add(tmp_path, {name: RESULT}), names)]
+  assert sorted(read(tmp_path)) == names
+
+
+def _of_this_thread(path):
+  return path.with_name(f".{threading.get_ident()}.{path.name}")
+
+
+def test_results_of_two_folders_of_the_same_name_are_not_mixed(tmp_path):
+  folders = [tmp_path / name / "photos" for name in ("one", "two")]
+  for folder in folders:
+    folder.mkdir(parents=True)
+  one, two = map(str, folders)
+  config = schema.Config()
+  config.evaluation.dataset, config.evaluation.root = "folder", one
+  run = types.SimpleNamespace(workdir=tmp_path, config=config)
+  results.add(tmp_path, {"photos/knn/top1": RESULT | {"dataset": one}})
+  results.check_same_folder(run, one)
+  with pytest.raises(errors.UserError, match=f"results of {one}, .* of {two}"):
+    results.check_same_folder(run, two)
+  folders[0].rename(tmp_path / "elsewhere")
+  results.check_same_folder(run, two)  # As if it had moved there.
 
 
 def test_unreadable_results_are_one_line(tmp_path):
@@ -87,6 +140,28 @@ def test_damaged_settings_stop_a_run_that_has_checkpoints(damage, tmp_path):
   assert "put back a copy" in str(info.value)
   assert "\n" not in str(info.value)
   assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+  ("change", "reason"),
+  [
+    ({"train": {"steps": "ten"}}, "train.steps='ten' must be a whole number"),
+    ({"train": "x"}, "'x' is no section"),
+    ({"ema": {"base": {"a": 1}}}, "ema.base={'a': 1} must be a finite number"),
+    ({"data": {"mean": 3}}, "data.mean=3 must be a tuple"),
+    ({"history": []}, "history=[] is no history"),
+    ({"history": {"extended_at": ["3"]}}, "is no history"),
+    ({"history": {"started_from": "x"}}, "is no history"),
+  ],
+)
+def test_settings_of_another_type_are_damaged(change, reason, tmp_path):
+  path = tmp_path / "config.json"
+  path.write_text(json.dumps(change))
+  with pytest.raises(errors.UserError) as info:
+    saved_settings.read_history(tmp_path)
+  assert str(info.value).startswith(f"{path} is damaged: ")
+  assert reason in str(info.value)
+  assert "; put back a copy" in str(info.value)
 
 
 LINES = {

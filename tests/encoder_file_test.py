@@ -18,6 +18,7 @@ from byol_jax.evaluation import results, runner
 from byol_jax.interop import encoder_file
 from byol_jax.models import networks
 from byol_jax.models.encode import make_encode
+from byol_jax.runtime import claim
 from byol_jax.training import build, runs
 from tests import encoder_cases
 from tests.eval_cases import prepare, small_config
@@ -287,10 +288,16 @@ def test_a_header_makes_nothing_large_before_it_is_checked(small):
     encoder_file.load(small)
 
 
-def test_the_results_of_a_run_are_not_replaced_by_those_of_a_file(run, state):
+@pytest.mark.parametrize("has_begun", ["claim", "checkpoint"])
+def test_the_results_of_a_run_are_not_replaced_by_those_of_a_file(
+  run, state, has_begun
+):
   path = write(run, state)
-  with run.open_checkpoints() as saved:
-    saved.save(7, state)
+  if has_begun == "claim":
+    (run.workdir / claim.FILE).touch()
+  else:
+    with run.open_checkpoints() as saved:
+      saved.save(7, state)
   options = flags.Options(
     mode="evaluate",
     workdir=run.workdir,

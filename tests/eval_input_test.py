@@ -9,7 +9,8 @@ import tensorflow_datasets as tfds
 
 from byol_jax import errors
 from byol_jax.data import crops, eval_input
-from byol_jax.data.stream import ProcessSlice
+from byol_jax.data import source as source_lib
+from byol_jax.data.source import ProcessSlice
 from tests.input_cases import (
   CROP_ONLY,
   OPTIONS,
@@ -87,13 +88,13 @@ def test_evaluation_of_some_indices_is_that_part_of_all(source):
 def test_an_unknown_evaluation_split_is_refused_at_once(source):
   with pytest.raises(errors.UserError, match="one of: train"):
     eval_input.eval_batches(
-      source, "test", eval_input.CentreCrop(8, 1.0), batch_size=1
+      source, "test", source_lib.CentreCrop(8, 1.0), batch_size=1
     )
 
 
 def labelled(source, count, indices, split="train", **changes):
   """The first batches; changes are of the crop, the options or arguments."""
-  crop = changed(eval_input.RandomCrop(16, CROP_ONLY), changes)
+  crop = changed(source_lib.RandomCrop(16, CROP_ONLY), changes)
   options = changed(OPTIONS, changes)
   iterator = eval_input.labelled_batches(
     source,

@@ -106,8 +106,7 @@ def test_a_column_can_name_the_splits(root):
   folder = load(root, labels=write(root, text), test_share=0.5)
   assert folder.notes[0].startswith("The splits are those of the column split")
   assert set(stored(folder)) == {"1.png", "x/2.png"}
-  # No image of the split test has a label, so validation is the test split.
-  assert set(stored(folder, "test")) == {"x/3.png"}
+  assert set(stored(folder, "validation")) == {"x/3.png"}
   assert set(stored(folder, "test_unlabelled")) == {"4.png"}
   full = load(root, labels=write(root, text.replace("4.png,", "4.png,a")))
   assert split_names(full) == {"train", "validation", "test"}
@@ -120,7 +119,7 @@ def test_folders_are_the_splits_of_a_label_file_without_any(tmp_path):
   )
   text = "file,label\nTrain/0,a\nTrain/1,b\nval/0,b\n"
   folder = load(root, labels=write(root, text), test_share=0.5)
-  assert labels_of(folder, "test") == {"val/0.png": "b"}
+  assert labels_of(folder, "validation") == {"val/0.png": "b"}
   assert folder.notes == [
     "Splits: Train/ trains the network, val/ tests.",
     "1 images of validation have no label; they are read by --mode=embed only.",
@@ -132,13 +131,40 @@ def test_rows_without_a_file_are_counted(root):
   folder = load(root, labels=write(root, "file,label\n" + rows))
   (note,) = folder.notes
   assert note.startswith("2 rows of ")
-  assert note.endswith(f"name no file in {root}, such as gone.png.")
+  assert note.endswith(f"name no usable image in {root}, such as gone.png.")
 
 
 def test_a_label_file_below_the_root_is_no_broken_image(root):
   path = root / "labels.csv"
   path.write_text("file,label\n1,a\nx/2,b\n")
   assert load(root, labels=str(path)).broken == []
+
+
+def test_annotations_beside_images_are_not_labelled(tmp_path):
+  files = tree("1.png", "2.png") | {"1.txt": b"0 0 0", "2.xml": b"<a/>"}
+  root = fill(tmp_path / "root", files)
+  path = write(root, "file,label\n1,a\n2,b\n")
+  folder = load(root, labels=path, max_broken=0.5)
+  assert labels_of(folder) == {"1.png": "a", "2.png": "b"}
+
+
+def test_paths_may_lead_through_links(tmp_path):
+  root = fill(tmp_path / "root", tree("1.png", "2.png"))
+  (tmp_path / "link").symlink_to(root)
+  path = root / "labels.csv"
+  path.write_text(f"file,label\n{tmp_path}/link/1.png,a\n{root}/2.png,b\n")
+  folder = load(tmp_path / "link", labels=str(path))
+  assert labels_of(folder) == {"1.png": "a", "2.png": "b"}
+  assert folder.broken == []
+
+
+def test_folders_mean_nothing_beside_a_column_of_splits(tmp_path):
+  names = ("train/1.png", "test/2.png", "more/3.png")
+  root = fill(tmp_path / "root", tree(*names))
+  rows = "train/1,a,test\ntest/2,b,train\nmore/3,a,train\n"
+  folder = load(root, labels=write(root, "file,label,split\n" + rows))
+  assert set(stored(folder)) == {"test/2.png", "more/3.png"}
+  assert set(stored(folder, "test")) == {"train/1.png"}
 
 
 def test_changed_labels_are_prepared_anew(root):
@@ -150,8 +176,13 @@ def test_changed_labels_are_prepared_anew(root):
 @pytest.mark.parametrize(
   ("content", "problem"),
   [
-    (b"", "fewer than two columns"),
-    (b"file\n1.png\n", "fewer than two columns"),
+    (b"", "begins with ''"),
+    (
+      b"file\n1.png\n",
+      "begins with 'file', which is not the names of a column",
+    ),
+    (b"file,split\n1.png,val\n", "begins with 'file,split', which is not"),
+    (b"file,label\n" + b"x" * 9999 + b",a", "such as " + "x" * 80 + ";"),
     (b"file,label\n", "none of the 0 rows"),
     (b"file,label\ngone\nnever,b", "none of the 2 rows"),
     (b"file,label\n1.png,\n", "labels no image of the split train"),

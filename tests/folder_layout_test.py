@@ -3,9 +3,17 @@
 import pytest
 
 from byol_jax import errors
-from byol_jax.data import folder_layout
+from byol_jax.data import folder_layout, loading
 from byol_jax.data.folder_scan import File
-from tests.image_folders import fill, labels_of, load, split_names, stored, tree
+from tests.image_folders import (
+  fill,
+  labels_of,
+  load,
+  options,
+  split_names,
+  stored,
+  tree,
+)
 
 
 def arrange(*paths):
@@ -93,8 +101,10 @@ def test_ambiguous_folders_are_refused(names, problem):
   assert "/root has folders" in str(info.value)
 
 
-@pytest.mark.parametrize("test", ["test", "val", "valid", "validation"])
-def test_folders_can_be_the_splits(tmp_path, test):
+@pytest.mark.parametrize(
+  ("test", "split"), [("test", "test"), ("val", "validation")]
+)
+def test_folders_can_be_the_splits(tmp_path, test, split):
   train = ("train/a/1.png", "train/b/x/2.png")
   held_out = (f"{test}/b/1.png", f"{test}/c/2.png")
   others = ("extra/a/1.png", "outside.png")
@@ -104,7 +114,7 @@ def test_folders_can_be_the_splits(tmp_path, test):
   assert folder.notes[0].startswith("2 files outside of the folders of splits")
   assert folder.builder.info.features["label"].names == ["a", "b", "c"]
   assert set(stored(folder, "train")) == set(train)
-  assert labels_of(folder, "test") == dict(zip(held_out, "bc", strict=True))
+  assert labels_of(folder, split) == dict(zip(held_out, "bc", strict=True))
 
 
 def test_validation_is_a_split_of_its_own_where_there_is_a_test_split(tmp_path):
@@ -124,10 +134,13 @@ def test_validation_is_a_split_of_its_own_where_there_is_a_test_split(tmp_path):
   assert load(root, test_share=0.5).notes == [line]  # Not only the first time.
 
 
-def test_validation_is_the_test_split_where_there_is_no_other(tmp_path):
+def test_validation_tests_where_there_is_no_other_split(tmp_path):
   names = [f"{s}/{c}/1.png" for s in ("train", "val") for c in "ab"]
-  folder = load(fill(tmp_path / "root", tree(*names)))
-  assert set(stored(folder, "test")) == {"val/a/1.png", "val/b/1.png"}
+  root = fill(tmp_path / "root", tree(*names))
+  dataset = loading.load_folder(str(root), options(root)).dataset
+  assert (dataset.validation, dataset.test) == ("", "validation")
+  folder = load(root, test_share=0.5)
+  assert set(stored(folder, "validation")) == {"val/a/1.png", "val/b/1.png"}
   assert folder.notes == ["Splits: train/ trains the network, val/ tests."]
 
 
@@ -150,7 +163,23 @@ def test_splits_remain_without_labels(tmp_path):
   folder = load(root, labels="none", test_share=0.5)
   assert split_names(folder) == {"train", "test"}
   (note,) = folder.notes
-  assert note.endswith("test/ is left out, since there are no labels.")
+  assert note.endswith(
+    "test/ is read by evaluations that need no labels and by --mode=embed."
+  )
+
+
+def test_folders_without_an_image_are_no_splits_or_classes(tmp_path):
+  files = tree(*(f"train/{c}/{i}.png" for c in "ab" for i in range(2)))
+  files |= {"test/notes.txt": b"x", "train/labels.csv": b"x"}
+  root = fill(tmp_path / "root", files)
+  for _ in range(2):  # Not only the first time.
+    folder = load(root, test_share=0.5, max_broken=0.5)
+    assert labels_of(folder).keys() < files.keys()
+    assert len(stored(folder, "test")) == 2
+    assert folder.notes == [
+      "The classes are the folders in train/.",
+      "2 of 4 labelled images are held out for testing (data.test_share=0.5).",
+    ]
 
 
 @pytest.mark.parametrize(

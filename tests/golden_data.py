@@ -25,7 +25,7 @@ class Golden:
     return json.loads(str(self._arrays[key]))
 
   def tree(self, prefix: str) -> dict[str, dict[str, np.ndarray]]:
-    tree = {}
+    tree: dict[str, dict[str, np.ndarray]] = {}
     for key in self.keys(prefix + "/"):
       module, name = key.removeprefix(prefix + "/").split("||")
       tree.setdefault(module, {})[name] = self._arrays[key]

@@ -32,7 +32,7 @@ def make_network() -> hk.TransformedWithState:
   )
 
 
-def trained_variables() -> tuple[hk.Params, hk.State]:
+def trained_variables() -> tuple[dict, dict]:
   """Parameters and batch-norm statistics after the reference's six updates."""
   return (
     UPDATES.tree("after6/online_params"),

@@ -10,7 +10,14 @@ import shutil
 import PIL.Image
 import pytest
 
-from byol_jax.data import folder_builder, folder_inspect, image_folder
+from byol_jax.config import schema
+from byol_jax.data import (
+  folder_builder,
+  folder_inspect,
+  image_folder,
+  image_formats,
+)
+from byol_jax.data.folder_listing import Scan
 from byol_jax.data.folder_scan import File
 from tests.image_folders import (
   encoded,
@@ -51,8 +58,9 @@ def test_key_of_records_is_fixed():
     File("a/1.png", 12, 1_700_000_000_000_000_000, "train", "a"),
     File("b/\udcff 'x'.jpg", -1, -1, "test", "b"),
   ]
-  key = image_folder.cache_key("folders", 0.1, files)
-  assert key == "74efac11ead9a358"  # Else all folders are written again.
+  scan = Scan("/anywhere", files, "")
+  key = image_folder.cache_key(scan, schema.DataConfig(test_share=0.1))
+  assert key == "93bfb1e1ccdf10db"  # Else all folders are written again.
 
 
 def change_time(root):
@@ -138,6 +146,42 @@ def test_other_images_have_another_fingerprint(tmp_path, change):
   first = load(root)
   change(root)
   assert load(root).fingerprint != first.fingerprint
+
+
+def test_other_labels_and_splits_have_another_fingerprint(tmp_path):
+  root = fill(tmp_path / "root", tree("1.png", "2.png", "3.png"))
+  rows = {"1.png": "a,train", "2.png": "b,train", "3.png": "a,test"}
+  found = set()
+  for changes in (
+    {},
+    {"1.png": "a,test", "3.png": "a,train"},
+    {"1.png": "b,train", "2.png": "a,train"},
+  ):
+    lines = [f"{name},{use}" for name, use in (rows | changes).items()]
+    path = tmp_path / "labels.csv"
+    path.write_text("\n".join(["file,label,split", *lines]))
+    found.add(load(root, labels=str(path)).fingerprint)
+  assert len(found) == 3
+
+
+def test_files_that_can_be_read_later_are_used_then(tmp_path, monkeypatch):
+  root = fill(tmp_path / "root", tree("1.png", "2.png"))
+  with monkeypatch.context() as patch:
+    patch.setattr(os, "access", lambda path, mode: not path.endswith("2.png"))
+    assert len(stored(load(root))) == 2  # Only the key of the records differs.
+  assert len(stored(load(root))) == 2
+  assert len(prepared(tmp_path / "data")) == 2
+
+
+def test_a_new_decoder_reads_what_was_left_out(tmp_path, monkeypatch):
+  heic = b"\0\0\0\x18ftypheic" + bytes(20)
+  root = fill(tmp_path / "root", tree("1.png") | {"2.HEIC": heic})
+  known = image_formats._decoders()
+  for formats in (set(known) - {"HEIF"}, {*known, "HEIF"}):
+    monkeypatch.setattr(image_formats, "_decoders", lambda f=formats: f)
+    broken = load(root, max_broken=0.5).broken
+  assert "HEIC" not in broken[0].reason  # Pillow lacks it all the same here.
+  assert len(prepared(tmp_path / "data")) == 2
 
 
 def test_a_broken_file_does_not_change_the_fingerprint(tmp_path):

@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 from byol_jax.augment import spec
 from byol_jax.config import schema
 from byol_jax.data import eval_input, train_input
+from byol_jax.data import source as source_lib
 
 SIZE = 97  # Prime, so no batch size divides it.
 SHARDS = 5
@@ -82,7 +83,7 @@ def train_batches(source, count, **changes) -> list[dict[str, np.ndarray]]:
 
 def eval_batches(source, split="train", **changes):
   """All batches; changes are of the centre crop or arguments."""
-  crop = changed(eval_input.CentreCrop(16, 0.875), changes)
+  crop = changed(source_lib.CentreCrop(16, 0.875), changes)
   return list(
     eval_input.eval_batches(
       source, split, crop, **({"batch_size": 10} | changes)

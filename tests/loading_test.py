@@ -8,6 +8,7 @@ import tensorflow_datasets as tfds
 
 from byol_jax import errors
 from byol_jax.data import loading, registry
+from byol_jax.data import source as source_lib
 from tests.tfds_data import load_error, read, store, store_images
 
 
@@ -110,7 +111,9 @@ def test_splits_of_any_data_set_are_found_by_their_names(
   source = loading.load("tfds:my_own", str(tmp_path))
   assert source.dataset.validation == validation
   assert source.dataset.test == test
-  assert loading.num_examples(source, loading.all_splits(source)) == len(splits)
+  assert loading.num_examples(source, source_lib.all_splits(source)) == len(
+    splits
+  )
   assert source.num_classes == 0
 
 
@@ -206,6 +209,8 @@ def test_multi_label_classes_count_only_where_the_metric_is_map11(
     ("", 0.1, "train[0:10]"),
     ("train[40:]+train[:20]", 0.5, "train[40:68]+train[0:10]"),
     ("train[-5:]", 0.01, "train[92:93]"),  # At least one.
+    ("all", 1.0, "train"),
+    ("all", 0.5, "train[0:48]"),
   ],
 )
 def test_a_part_of_a_data_set_is_pretrained_on(
@@ -216,7 +221,15 @@ def test_a_part_of_a_data_set_is_pretrained_on(
 
 
 @pytest.mark.parametrize(
-  "split", ["tran", "train[:0]", "train[50%:10%]", "train[:98]", "train[:"]
+  "split",
+  [
+    "tran",
+    "train[:0]",
+    "train[50%:10%]",
+    "train[:98]",
+    "train[:",
+    "all[:10%]",
+  ],
 )
 def test_a_part_without_images_is_one_line_with_the_splits(source, split):
   with pytest.raises(errors.UserError, match=r"from: train \(97\)\.$") as info:

@@ -1,21 +1,24 @@
 """Interrupted runs end where uninterrupted ones do, and others end in a line."""
 
-import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import types
+from unittest import mock
 
 import jax
 import numpy as np
 import pytest
 
+from byol_jax import errors
 from byol_jax.config import convert, schema
 from byol_jax.learning import learner
-from byol_jax.runtime import devices, meter, writers
-from byol_jax.training import loop, runs
+from byol_jax.runtime import claim, devices, meter, writers
+from byol_jax.training import loop, restore, runs
 from tests import command_line
+from tests.eval_cases import prepare, small_config
 from tests.experiment_configs import experiment_config
 
 STEPS = 40
@@ -109,6 +112,28 @@ def test_an_infinite_loss_stops_with_step_and_remedy(tmp_path, digits_dir):
   assert "Traceback" not in stopped.stderr
 
 
+def test_a_workdir_that_is_in_use_is_refused_from_python_too(tmp_path):
+  run = prepare(tmp_path, small_config(tmp_path))
+  with (
+    claim.Claim(run.workdir, print),
+    pytest.raises(errors.UserError, match=f"in use by process {os.getpid()}"),
+  ):
+    loop.pretrain(run)
+  assert not (run.workdir / "config.json").exists()
+
+
+def test_settings_are_written_once_the_run_can_begin(tmp_path, monkeypatch):
+  run = prepare(tmp_path, small_config(tmp_path))
+
+  def refuse(*unused):
+    raise errors.UserError("no room")
+
+  monkeypatch.setattr(loop.workdir_files, "check_space", refuse)
+  with pytest.raises(errors.UserError, match="no room"):
+    loop.pretrain(run)
+  assert not list(run.workdir.iterdir())
+
+
 @pytest.mark.parametrize(
   ("part", "value", "message"),
   [
@@ -140,9 +165,9 @@ def test_every_step_that_is_kept_for_good_is_saved():
       schema.Config(),
       {"checkpoint.every_steps": 6, "checkpoint.keep_every": 4},
     ),
-    open_checkpoints=contextlib.nullcontext,
+    open_checkpoints=mock.MagicMock,
   )
-  saver = loop._Saver(run)
+  saver = loop._Saver(run, 0)
   due = [step for step in range(1, 13) if saver.is_due(step)]
   assert due == [4, 6, 8, 12]
 
@@ -218,3 +243,29 @@ def test_nothing_compiles_after_the_first_step(
   assert later == [second] * len(later)
   # The last step's metrics and checkpoint come after the last count.
   assert len(compiled) == second
+
+
+@pytest.mark.slow
+def test_steps_up_to_a_damaged_checkpoint_are_saved_again(tmp_path, digits_dir):
+  cfg = experiment_config("quickstart")
+  cfg.model.encoder.name = "TinyResNet"
+  cfg.data.image_size = 16
+  cfg.data.data_dir = digits_dir
+  cfg.train.batch_size = 32
+  cfg.train.steps = 8
+  cfg.checkpoint.every_steps = 2
+  cfg.checkpoint.keep = 9
+  loop.pretrain(runs.prepare(cfg, tmp_path))
+  folder = tmp_path / "checkpoints"
+  for step in (6, 8):
+    shutil.rmtree(folder / str(step) / "default")
+  saved_at = (folder / "4").stat().st_mtime_ns
+
+  state, was_finished = loop.pretrain(runs.prepare(cfg, tmp_path))
+  assert (int(state.step), was_finished) == (8, False)
+  assert {path.name for path in folder.iterdir()} == {
+    *("2", "4", "6", "8", "damaged-6", "damaged-8")
+  }
+  assert (folder / "4").stat().st_mtime_ns == saved_at
+  restored = restore.restore(runs.prepare(cfg, tmp_path), 6)
+  assert int(restored.step) == 6

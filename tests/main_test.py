@@ -85,6 +85,10 @@ MISTAKES = {
     [QUICKSTART, "--mode=evaluate", "--encoder=/no/where"],
     ["/no/where", "No such file", "--mode=export"],
   ),
+  "two encoders to start from": (
+    [QUICKSTART, "--encoder=a", "--config.model.encoder.init_from=b"],
+    ["--encoder=a", "init_from=b", "one of them"],
+  ),
   "unwritable workdir": (
     [QUICKSTART, "--workdir=/dev/null/run"],
     ["/dev/null/run", "choose another"],

@@ -166,7 +166,7 @@ def test_a_process_that_hangs_ends_the_other_with_where_it_waits(
   tmp_path, digits_dir
 ):
   first, second = command_line.start_pair(
-    *tiny(tmp_path), "--config.train.hang_seconds=5", data_dir=digits_dir
+    *tiny(tmp_path), "--config.train.hang_seconds=10", data_dir=digits_dir
   )
   command_line.wait_for(first, tmp_path / "metrics.jsonl", lines=4)
   second.send_signal(signal.SIGSTOP)
@@ -176,7 +176,7 @@ def test_a_process_that_hangs_ends_the_other_with_where_it_waits(
   second.communicate()
   assert time.monotonic() - stopped_at < 60
   assert survivor.returncode == os.EX_TEMPFAIL, survivor.stderr
-  assert "no step for 5" in survivor.stderr
+  assert "no step for 10" in survivor.stderr
   assert "loop.py" in survivor.stderr
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from byol_jax import errors
 from byol_jax.models import describe, encoders, networks
-from byol_jax.runtime import devices
+from byol_jax.runtime import platforms
 from tests import golden_data
 from tests.network_cases import make_network
 
@@ -173,7 +173,7 @@ def test_bfloat16_computes_in_it_and_keeps_all_else_in_float32():
     outputs, new_state = network.apply(params, state, images, is_training=True)
     return jnp.mean(jnp.square(outputs.prediction)), (outputs, new_state)
 
-  with devices.assume_platform("gpu"):  # CPUs widen inside a convolution.
+  with platforms.assume("gpu"):  # CPUs widen inside a convolution.
     program = jax.make_jaxpr(jax.grad(lambda p: loss(half, p)[0]))(params)
   assert products_of(program.jaxpr) == {"bfloat16"}
   outputs = []
@@ -222,8 +222,8 @@ def test_rematerialisation_changes_no_result():
 class _Patches(hk.Module):
   """A toy family: the mean of linear patch embeddings."""
 
-  def __init__(self, config, *, bn_config, remat):
-    del bn_config, remat
+  def __init__(self, config, *, bn_settings, remat):
+    del bn_settings, remat
     super().__init__(name="patches")
     self._channels = round(8 * config.width)
 
@@ -244,3 +244,9 @@ def test_the_registry_takes_encoders_that_are_no_resnets(monkeypatch):
   network = make_network(name="Patches", width=2.0, stem="none of a ResNet's")
   (encoder, *_) = describe.describe(network, (2, 32, 32, 3))
   assert encoder == ("patches", "2x32x32x3", "2x16", 16 * (48 + 1))
+
+
+def test_large_batches_are_described():
+  network = make_network(name="TinyResNet", stem="cifar")
+  (encoder, *_) = describe.describe(network, (50_000, 224, 224, 3))
+  assert encoder.input_shape == "50000x224x224x3"

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import PIL.Image
@@ -245,8 +246,36 @@ def deep_png(channels) -> bytes:
   return tf.io.encode_png(VALUES[..., :channels]).numpy()
 
 
-def deep_tiff(order) -> bytes:
-  """A TIFF of 16-bit colours, which Pillow cannot write."""
+def grey_profile() -> bytes:
+  """A profile of grey values that are light, without a gamma."""
+  white = struct.pack(">4s4x3i", b"XYZ ", 63190, 65536, 54061)  # D50.
+  linear = struct.pack(">4s4xI", b"curv", 0)
+  text = b"linear grey\0"
+  name = struct.pack(">4s4xI", b"desc", len(text)) + text + bytes(78)
+  tags = {b"wtpt": white, b"kTRC": linear, b"desc": name}
+  start = 128 + 4 + 12 * len(tags)
+  table, body = struct.pack(">I", len(tags)), b""
+  for tag, data in tags.items():
+    table += struct.pack(">4sII", tag, start + len(body), len(data))
+    body += data + bytes(-len(data) % 4)
+  head = struct.pack(
+    ">I4sI4s4s4s12x4s", start + len(body), b"", 0x2100000,
+    b"mntr", b"GRAY", b"XYZ ", b"acsp",
+  )  # fmt: skip
+  head = head.ljust(68, b"\0") + struct.pack(">3i", 63190, 65536, 54061)
+  return head.ljust(128, b"\0") + table + body
+
+
+def deep_tiff(order, colours=VALUES[..., :3], extra=()) -> bytes:
+  """A TIFF of 16-bit colours, which Pillow cannot write.
+
+  Args:
+    order: of bytes, < or >.
+    colours: [24, 40, channels].
+    extra: what the fourth channel means: 1 for alpha that colours are
+      multiplied by.
+  """
+  channels = colours.shape[-1]
   entries = {
     256: (3, 40),
     257: (3, 24),
@@ -254,16 +283,18 @@ def deep_tiff(order) -> bytes:
     259: (3, 1),
     262: (3, 2),
     273: (4, 8),
-    277: (3, 3),
+    277: (3, channels),
     278: (3, 24),
-    279: (4, 24 * 40 * 6),
+    279: (4, 24 * 40 * channels * 2),
   }
-  body = VALUES[..., :3].astype(f"{order}u2").tobytes()
+  if extra:
+    entries[338] = (3, *extra)
+  body = colours.astype(f"{order}u2").tobytes()
   depths = 8 + len(body)
   table = struct.pack(f"{order}H", len(entries))
   for tag, (kind, value) in entries.items():
     if value is None:
-      table += struct.pack(f"{order}HHII", tag, kind, 3, depths)
+      table += struct.pack(f"{order}HHII", tag, kind, channels, depths)
     elif kind == 3:
       table += struct.pack(f"{order}HHIHH", tag, kind, 1, value, 0)
     else:
@@ -271,9 +302,9 @@ def deep_tiff(order) -> bytes:
   head = {"<": b"II*\0", ">": b"MM\0*"}[order]
   return (
     head
-    + struct.pack(f"{order}I", depths + 6)
+    + struct.pack(f"{order}I", depths + 2 * channels)
     + body
-    + struct.pack(f"{order}3H", 16, 16, 16)
+    + struct.pack(f"{order}{channels}H", *channels * [16])
     + table
     + bytes(4)
   )
@@ -310,6 +341,34 @@ def test_12_bits_are_scaled_to_8(deep):
   alpha = (VALUES[..., 3:] >> 8) / 255
   expected = alpha * (VALUES[..., :3] >> 4) + (1 - alpha) * 255
   np.testing.assert_allclose(seen["alpha.png"], expected, atol=1)
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_colours_that_are_multiplied_by_alpha_are_divided(order):
+  bright = VALUES.astype(np.float64)
+  bright[..., :3] *= 16
+  alpha = bright[..., 3:] / 65535
+  given = np.dstack([np.round(bright[..., :3] * alpha), bright[..., 3:]])
+  # The file, the division and white round once each.
+  decoded = pixels.decode(deep_tiff(order, given, extra=(1,)), "TIFF")
+  kept = (bright[..., 3:] // 256) / 255  # As of other 16-bit images.
+  expected = kept * (bright[..., :3] // 256) + (1 - kept) * 255
+  np.testing.assert_allclose(decoded.image, expected, atol=1.5)
+
+
+def test_grey_values_of_16_bits_have_their_profile_applied():
+  chunk = b"grey\0\0" + zlib.compress(grey_profile())
+  png = insert_chunk(deep_png(1), b"iCCP", chunk)
+  grey = PIL.Image.fromarray((VALUES[..., 0] >> 4).astype(np.uint8))
+  expected = ImageCms.profileToProfile(
+    grey,
+    ImageCms.ImageCmsProfile(io.BytesIO(grey_profile())),
+    ImageCms.createProfile("sRGB"),
+    outputMode="RGB",
+  )
+  assert np.mean(np.asarray(expected)) > np.mean(np.asarray(grey)) + 30
+  decoded = pixels.decode(png, "PNG", bits=12)
+  np.testing.assert_array_equal(decoded.image, expected)
 
 
 def test_statistics_are_those_of_the_scaled_values(tmp_path):

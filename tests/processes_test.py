@@ -132,6 +132,37 @@ def test_parts_of_different_lengths_are_concatenated_in_order(monkeypatch):
   np.testing.assert_array_equal(found, np.arange(8).reshape(4, 2))
 
 
+# Process 1 gathers once and then hangs.
+_HANGING = """
+import sys, time
+import numpy as np
+from byol_jax.runtime import processes
+
+address, index = sys.argv[1], int(sys.argv[2])
+processes.initialize(address, 2, index, hang_seconds=2)
+for n in range(2):
+  print(processes.all_gather_concat(np.array([index])), flush=True)
+  if index == 1:
+    time.sleep(60)
+  time.sleep(3)  # Time between gathers does not count.
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_waits_for_one_that_hangs_ends_with_one_line():
+  waiting, hanging = command_line.start_script_pair(_HANGING)
+  done = command_line.ended(waiting)
+  assert hanging.poll() is None
+  hanging.kill()
+  hanging.communicate()
+  assert done.returncode == os.EX_TEMPFAIL, done.stderr
+  assert done.stdout.splitlines()[-1] == "[0 1]"
+  assert done.stderr == (
+    "Process 0: another process hangs: its part did not come for 2 seconds"
+    " (train.hang_seconds); run the same command again to resume.\n"
+  )
+
+
 @pytest.mark.parametrize(
   ("flags", "parts"),
   [

@@ -10,6 +10,7 @@ from matplotlib import image
 from byol_jax import config, errors
 from byol_jax.config import convert
 from byol_jax.data import eval_input
+from byol_jax.data import source as source_lib
 from byol_jax.evaluation import neighbours, protocols, retrieval, runner
 from byol_jax.evaluation import results as results_lib
 from byol_jax.evaluation.features import Features
@@ -134,7 +135,7 @@ def evaluated(run):
   """The results, and the neighbours that were written for the report."""
   results = runner.evaluate(run, settled_state(run))
   assert results == results_lib.read(run.workdir)
-  assert results_lib.is_complete(run)
+  assert results_lib.is_complete(run, protocols.selected(run).names)
   return results, np.load(run.workdir / "neighbours.npz")
 
 
@@ -157,7 +158,7 @@ def drawn(run):
 def stored(run, split):
   """The images and labels of a split in the order of its files."""
   (batch,) = eval_input.eval_batches(
-    run.source, split, eval_input.CentreCrop(8, 1.0), batch_size=99
+    run.source, split, source_lib.CentreCrop(8, 1.0), batch_size=99
   )
   return batch["image"], batch["label"]
 

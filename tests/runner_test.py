@@ -10,6 +10,7 @@ import pytest
 from byol_jax.data import split_contents
 from byol_jax.evaluation import embed, runner
 from byol_jax.evaluation.results import is_complete
+from byol_jax.runtime import checkpoints
 from byol_jax.training import restore
 from tests.eval_cases import (
   prepare,
@@ -67,12 +68,14 @@ def test_results_on_another_data_set_have_its_name(run, tmp_path):
   ours = results["cifar100/logistic/top1"]
   assert (ours["dataset"], ours["examples"]) == ("cifar100", 11)
   assert "paper" not in ours  # That is of a ResNet-50 from ImageNet.
-  assert is_complete(run)
+  assert is_complete(run, run.config.evaluation.protocols)
   run.config.evaluation.dataset = ""
-  assert not is_complete(run)
+  assert not is_complete(run, run.config.evaluation.protocols)
   run.config.evaluation.dataset = "cifar100"
   longer = run.plan._replace(total_steps=run.plan.total_steps + 1)
-  assert not is_complete(run._replace(plan=longer))
+  assert not is_complete(
+    run._replace(plan=longer), run.config.evaluation.protocols
+  )
 
 
 @pytest.mark.slow
@@ -145,7 +148,24 @@ def test_a_damaged_checkpoint_is_not_waited_for_again(run, monkeypatch):
   monkeypatch.setattr(restore, "_latest_step", lambda _: next(latest))
   monkeypatch.setattr(
     restore,
-    "restore",
+    "_read",
     lambda _: run.initial_state()._replace(step=np.int32(next(readable))),
   )
   assert [int(found.step) for found in restore.watch(run)] == [4, 6, 9]
+
+
+def test_a_lone_damaged_checkpoint_does_not_end_the_watch(run, monkeypatch):
+  run = run._replace(plan=run.plan._replace(total_steps=9))
+  latest = iter([4, 4, 9])
+  waited = []
+
+  def read(_):
+    if not waited:
+      raise checkpoints.DamagedError("No checkpoint can be read.")
+    return run.initial_state()._replace(step=np.int32(9))
+
+  monkeypatch.setattr(restore, "_latest_step", lambda _: next(latest))
+  monkeypatch.setattr(restore, "_read", read)
+  monkeypatch.setattr(restore.time, "sleep", waited.append)
+  assert [int(found.step) for found in restore.watch(run)] == [9]
+  assert len(waited) == 1

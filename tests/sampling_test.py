@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from byol_jax.augment import spec
-from byol_jax.data import sampling
+from byol_jax.augment import sampling, spec
 from tests.augment_cases import (
   GOLDEN,
   applier,
@@ -95,7 +94,9 @@ def test_amounts_of_brightness_are_uniform(placement):
 def test_every_order_of_the_colour_operations_is_as_likely():
   view = paper_view("view1")
   u = np.random.RandomState(0).rand(4800, len(spec.RANDOM_NUMBERS))
-  params = sampling.sample_params(np.float32(u), view, spec.enabled_ops(view))
+  params = sampling.augment_params(
+    tf, np.float32(u), view, spec.enabled_ops(view)
+  )
   found, counts = np.unique(params.order, axis=0, return_counts=True)
   assert len(found) == 24
   error = math.sqrt(4800 / 24 * 23 / 24)
@@ -108,7 +109,7 @@ def two_views(image, view1, view2, seed) -> tuple[np.ndarray, np.ndarray]:
   crop1, crop2, u1, u2 = two_crops(image, view1, view2, 32, seed)
   apply = applier("host", enabled)
   return tuple(
-    apply(crop[None], sampling.sample_params(u[None], view, enabled))[0]
+    apply(crop[None], sampling.augment_params(tf, u[None], view, enabled))[0]
     for crop, u, view in ((crop1, u1, view1), (crop2, u2, view2))
   )
 
@@ -131,7 +132,9 @@ def test_two_views_of_an_image_are_independent():
   crop1, crop2, u1, u2 = next(dataset.batch(1000).as_numpy_iterator())
   enabled = spec.enabled_ops(view)
   first, second = (
-    applier("host", enabled)(crops, sampling.sample_params(u, view, enabled))
+    applier("host", enabled)(
+      crops, sampling.augment_params(tf, u, view, enabled)
+    )
     for crops, u in ((crop1, u1), (crop2, u2))
   )
   correlation = np.corrcoef(first[:, 0, 0, 0], second[:, 0, 0, 0])[0, 1]

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from byol_jax.runtime import shutdown
+from tests import command_line
 
 
 @pytest.fixture(autouse=True)
@@ -33,13 +34,14 @@ def send(signum):
 def test_the_first_signal_is_remembered_and_only_a_second_ctrl_c_acts(signum):
   shutdown.stop_on_signals()
   with shutdown.GracefulShutdown() as graceful:
-    assert graceful.stop_signal(1) is None
+    assert graceful.received == 0
     send(signum)
-    assert graceful.stop_signal(2) == signum
+    assert graceful.received == signum
     send(signal.SIGTERM)  # Some queues send it twice.
-    assert graceful.stop_signal(2) == signum
+    assert graceful.stop_signal(None, is_last=False) == signum
     with pytest.raises(shutdown.Interrupted):
       send(signal.SIGINT)
+    graceful.received = 0  # It has acted.
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
@@ -127,31 +129,85 @@ def test_an_interruption_says_what_is_saved_and_how_to_resume(step, saved):
   )
 
 
-def test_a_signal_in_several_processes_goes_by_way_of_jax(monkeypatch):
-  """JAX's handler of SIGTERM sends the others the step to stop after."""
-  told = []
-  signal.signal(signal.SIGTERM, lambda *_: told.append("SIGTERM"))
-  monkeypatch.setattr(shutdown.processes, "is_multiprocess", lambda: True)
-  monkeypatch.setattr(
-    shutdown.multihost_utils,
-    "reached_preemption_sync_point",
-    lambda step: bool(told) and step == 9,
-  )
+def test_what_steps_tell_of_signals_is_read_late_and_at_the_end_in_full():
   with shutdown.GracefulShutdown() as graceful:
-    send(signal.SIGINT)
-    assert told == ["SIGTERM"]
-    assert graceful.stop_signal(8) is None
-    assert graceful.stop_signal(9) == signal.SIGTERM
+    told = [0, 0, 0, signal.SIGTERM, 0]
+    stops = [graceful.stop_signal(told[i], is_last=False) for i in range(5)]
+    assert stops == [0, 0, 0, 0, 0]
+    assert graceful.stop_signal(0, is_last=False) == signal.SIGTERM
+    assert graceful.stop_signal(signal.SIGINT, is_last=True) == signal.SIGINT
+
+
+def test_a_signal_after_the_last_step_acts_after_the_block():
+  shutdown.stop_on_signals()
+
+  def train():
+    with shutdown.GracefulShutdown() as graceful:
+      assert graceful.stop_signal(None, is_last=True) == 0
+      send(signal.SIGTERM)
+
+  with pytest.raises(shutdown.Interrupted) as info:
+    train()
+  assert info.value.signum == signal.SIGTERM
+
+
+# Trains for ten steps; the argument says after which one process 1 gets SIGTERM.
+_STEPS = """
+import signal, sys
+import numpy as np
+from byol_jax.runtime import devices, processes, shutdown
+
+address, index, at = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+shutdown.stop_on_signals()
+processes.initialize(address, 2, index)
+update = devices.pmap_update(devices.with_signals(
+    lambda state, batch, axis_name: (state + 1, {})))
+state, last = np.zeros((), np.int32), 0
+try:
+  with shutdown.GracefulShutdown() as graceful:
+    for step in range(1, 11):
+      batch = {"signal": devices.local_signals(graceful.received)}
+      state, row = update(state, batch)
+      stop = graceful.stop_signal(row["signal"], is_last=step == 10)
+      last = int(state)
+      if step == at and index == 1:
+        signal.raise_signal(signal.SIGTERM)
+      if stop:
+        raise shutdown.Interrupted(stop, step)
+  print("finished after", last, flush=True)
+except shutdown.Interrupted as interrupted:
+  print("stopped after", last, flush=True)
+shutdown.ignore_signals()
+processes.exit_process(0)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("at", "said"),
+  [
+    (3, ["stopped after 6"] * 2),
+    (9, ["stopped after 10"] * 2),
+    (10, ["finished after 10", "stopped after 10"]),
+  ],
+)
+def test_no_signal_to_one_of_several_processes_is_lost(at, said):
+  """The last one acts in its own process, as it does in an evaluation."""
+  pair = command_line.start_script_pair(_STEPS, str(at))
+  done = [command_line.ended(process) for process in pair]
+  assert [d.returncode for d in done] == [0, 0], done[1].stderr
+  found = [d.stdout.strip().splitlines()[-1] for d in done]
+  assert found == said
 
 
 def test_another_thread_leaves_the_handlers_alone():
   def work():
     with shutdown.GracefulShutdown() as graceful:
-      found.append(graceful.stop_signal(1))
+      found.append(graceful.stop_signal(None, is_last=False))
       found.append(signal.getsignal(signal.SIGTERM))
 
   found = []
   thread = threading.Thread(target=work)
   thread.start()
   thread.join()
-  assert found == [None, signal.getsignal(signal.SIGTERM)]
+  assert found == [0, signal.getsignal(signal.SIGTERM)]

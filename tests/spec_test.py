@@ -1,19 +1,17 @@
-"""The specification of views: its tables fit each other and the two backends."""
+"""The specification of views: its tables fit each other and the functions."""
 
 import dataclasses
 
 import pytest
 
-from byol_jax.augment import device_ops, spec
-from byol_jax.data import host_ops
+from byol_jax.augment import colours, spec
 from tests.augment_cases import plain_view
 
 VIEW_FIELDS = {field.name for field in dataclasses.fields(spec.View)}
 
 
-def test_both_placements_have_every_colour_operation():
-  assert list(host_ops.COLOUR_OPS) == list(spec.COLOUR_OPS)
-  assert list(device_ops.COLOUR_OPS) == list(spec.COLOUR_OPS)
+def test_every_colour_operation_has_its_function():
+  assert list(colours.COLOUR_OPS) == list(spec.COLOUR_OPS)
 
 
 def test_every_operation_has_its_fields():

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byol_jax.data import loading, stream
-from byol_jax.data.stream import ProcessSlice
+from byol_jax.data.source import ProcessSlice
 from tests.input_cases import (
   PAPER,
   SHARDS,

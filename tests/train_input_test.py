@@ -8,9 +8,9 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from byol_jax import errors
-from byol_jax.augment import device_ops, spec
-from byol_jax.data import crops, host_ops, loading, sampling, train_input
-from byol_jax.data.stream import ProcessSlice
+from byol_jax.augment import device_ops, sampling, spec
+from byol_jax.data import crops, host_ops, loading, train_input
+from byol_jax.data.source import ProcessSlice
 from tests.input_cases import (
   CROP_ONLY,
   OPTIONS,
@@ -63,7 +63,7 @@ def test_views_are_two_views_of_seed_and_position(source):
     for j in (0, 1):
       crop, numbers = crops_and_numbers[j], crops_and_numbers[2 + j]
       view = PAPER[f"view{j + 1}"]
-      params = sampling.sample_params(numbers[None], view, enabled)
+      params = sampling.augment_params(tf, numbers[None], view, enabled)
       (expected,) = apply(crop[None], params)
       np.testing.assert_allclose(batch[f"view{j + 1}"][i], expected, atol=1e-6)
       for field, of_one in zip(

@@ -68,6 +68,25 @@ def test_a_run_that_has_ended_can_be_made_longer(tmp_path):
     assert saved_settings.check_length(workdir, longer, EXAMPLES) == 10
 
 
+def test_an_extension_that_saved_nothing_can_be_given_up(tmp_path):
+  workdir = with_length(tmp_path, 10, train__steps=20)
+  steps = lambda n: saved_settings.check_length(  # noqa: E731
+    workdir, changed(train__steps=n), EXAMPLES
+  )
+  with pytest.raises(errors.UserError, match="step 10 of 20"):
+    steps(10)
+  history = {"extended_at": [4, 10]}
+  saved_settings.write(workdir, changed(train__steps=20), "", history)
+  assert steps(10) is None  # As if it had never been asked for.
+  assert steps(15) == 10
+  assert steps(20) is None
+  assert steps(30) == 10
+  with pytest.raises(
+    errors.UserError, match=r"^Set --config\.train\.steps=10 or"
+  ):
+    steps(9)
+
+
 def test_the_same_length_in_other_words_is_the_same(tmp_path):
   workdir = with_length(tmp_path, 4, train__steps=10)
   same = changed(train__epochs=5)
@@ -81,14 +100,14 @@ def test_the_same_length_in_other_words_is_the_same(tmp_path):
     (
       4,
       20,
-      "train.steps=10, not 20, at step 4 of 10: continue with its length",
+      "=10 or choose .* step 4 of 10, not of 20 .*only a run that has ended",
     ),
-    (4, 4, "train.steps=10, not 4, at step 4 of 10: continue with its length"),
     (
-      10,
-      9,
-      "train.steps=10, not 9, at step 10 of 10: .* more than 10 to train",
+      4,
+      4,
+      "=10 or choose .* step 4 of 10, not of 4 .*only a run that has ended",
     ),
+    (10, 9, "=10 or more or choose .* step 10 of 10, not of 9 .*never becomes"),
   ],
 )
 def test_any_other_length_is_refused_with_what_is_possible(
@@ -97,6 +116,7 @@ def test_any_other_length_is_refused_with_what_is_possible(
   workdir = with_length(tmp_path, reached, train__steps=10)
   with pytest.raises(errors.UserError, match=expected) as info:
     saved_settings.check_length(workdir, changed(train__steps=steps), EXAMPLES)
+  assert str(info.value).startswith("Set --config.train.steps=10")
   assert "or choose another --workdir" in str(info.value)
 
 
@@ -141,7 +161,7 @@ def test_a_workdir_that_does_not_know_its_images_keeps_its_path(tmp_path):
   with_checkpoint(tmp_path)
   saved_settings.check(tmp_path, config, "abc")
   saved_settings.check_images(tmp_path, config, "abc")
-  with pytest.raises(errors.UserError, match=r"data\.root=/x, not /y;"):
+  with pytest.raises(errors.UserError, match=r"data\.root='/x', not '/y';"):
     saved_settings.check(tmp_path, changed(data__root="/y"), "abc")
 
 

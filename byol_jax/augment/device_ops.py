@@ -1,40 +1,23 @@
 """Applies sampled augmentation parameters to crops in JAX, for accelerators.
 
-`data.host_ops` does the same in TensorFlow. The operations are those of dm-pix,
-which the reference uses, except for the blur: it is two products with a banded
-matrix, which accelerators compute fast.
+`data.host_ops` does the same in TensorFlow. All images of a batch are computed
+alike, so an operation that an image does not take costs as much as one that it
+takes. Accelerators wait for memory more than they compute, so the code is written
+to be fused: colours are changed in one pass over an image that writes nothing but
+the means for contrast, and one that writes the result. The blur is two products
+with a banded matrix.
 """
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import chex
-import dm_pix
 import jax
 import jax.numpy as jnp
 
-from byol_jax.augment import spec
-
-# Each name in `spec.COLOUR_OPS`: a function of an image [S, S, 3] in [0, 1] and
-# of an amount. Results are clipped to [0, 1] afterwards.
-COLOUR_OPS: dict[str, Callable[..., chex.Array]] = {
-  "brightness": dm_pix.adjust_brightness,
-  "contrast": dm_pix.adjust_contrast,
-  "saturation": dm_pix.adjust_saturation,
-  "hue": dm_pix.adjust_hue,
-}
-
-
-def grayscale(image: chex.Array) -> chex.Array:
-  """Returns the luminance in all three channels."""
-  # dm-pix multiplies by a matrix, which accelerators would do in fewer bits.
-  with jax.default_matmul_precision("highest"):
-    return dm_pix.rgb_to_grayscale(image, keep_dims=True)
-
-
-def solarize(image: chex.Array) -> chex.Array:
-  """Inverts every value of at least one half."""
-  return dm_pix.solarize(image, 0.5)
+from byol_jax.augment import colours, spec
+from byol_jax.augment.colours import Planes
 
 
 def blur(image: chex.Array, sigma: chex.Numeric) -> chex.Array:
@@ -56,37 +39,60 @@ def blur(image: chex.Array, sigma: chex.Numeric) -> chex.Array:
 
 
 def _jitter(
-  image: chex.Array, params: spec.AugmentParams, names: tuple[str, ...]
-) -> chex.Array:
+  planes: Planes, params: spec.AugmentParams, names: tuple[str, ...]
+) -> Planes:
   """Applies the colour operations in their sampled order, clipping each."""
-  branches = [COLOUR_OPS[name] for name in names]
 
-  def apply_nth(i, image):
-    chosen = params.order[i]
-    changed = jax.lax.switch(chosen, branches, image, params.amounts[chosen])
-    return jnp.clip(changed, 0.0, 1.0)
+  def run(
+    planes: Planes, used: Sequence[str], count: Any, means: Any
+  ) -> Planes:
+    """Applies the first `count` operations, which must be among those used."""
+    for i in range(len(names)):
+      chosen = params.order[i]
+      amount = params.amounts[chosen]
+      result = planes
+      for name in used:
+        new = colours.COLOUR_OPS[name](jnp, planes, amount, lambda: means)
+        new = jax.tree.map(functools.partial(colours.clip, jnp), new)
+        is_here = (chosen == names.index(name)) & (i < count)
+        result = _choose(is_here, new, result)
+      planes = result
+    return planes
 
-  return jax.lax.fori_loop(0, len(names), apply_nth, image)
+  means = None
+  if colours.TAKES_MEANS in names:
+    place = jnp.argmax(params.order == names.index(colours.TAKES_MEANS))
+    others = [name for name in names if name != colours.TAKES_MEANS]
+    means = jax.tree.map(jnp.mean, run(planes, others, place, None))
+  return run(planes, names, len(names), means)
 
 
 def _apply_to_one(
   crop: chex.Array, params: spec.AugmentParams, enabled: spec.EnabledOps
 ) -> chex.Array:
-  image = jnp.clip(crop.astype(jnp.float32) / 255, 0.0, 1.0)
+  image = colours.clip(jnp, crop.astype(jnp.float32) / 255)
   image = jnp.broadcast_to(image, (*image.shape[:2], 3))
   if enabled.flip:
     image = jnp.where(params.flip, image[:, ::-1], image)
-  if enabled.jitter:
-    changed = _jitter(image, params, enabled.jitter)
-    image = jnp.where(params.jitter, changed, image)
-  if enabled.grayscale:
-    image = jnp.where(params.grayscale, grayscale(image), image)
+  if enabled.jitter or enabled.grayscale:
+    planes = image[..., 0], image[..., 1], image[..., 2]
+    if enabled.jitter:
+      changed = _jitter(planes, params, enabled.jitter)
+      planes = _choose(params.jitter, changed, planes)
+    if enabled.grayscale:
+      planes = _choose(params.grayscale, colours.grayscale(planes), planes)
+    image = jnp.stack(planes, axis=-1)
   if enabled.blur:
     image = jnp.where(params.blur, blur(image, params.sigma), image)
   if enabled.solarize:
-    image = jnp.where(params.solarize, solarize(image), image)
+    solarized = colours.solarize(jnp, image)
+    image = jnp.where(params.solarize, solarized, image)
   # The taps of the blur may sum to a rounding error above 1.
-  return jnp.clip(image, 0.0, 1.0)
+  return colours.clip(jnp, image)
+
+
+def _choose(condition: chex.Array, new: Planes, old: Planes) -> Planes:
+  return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
 def apply(

@@ -75,22 +75,23 @@ def _run_mode(argv: Sequence[str]) -> None:
   if options.mode not in modes.MODES:
     raise errors.unknown_name("--mode", options.mode, modes.MODES)
   if options.encoder and options.mode == "pretrain":
+    if config.model.encoder.init_from not in ("", options.encoder):
+      raise errors.UserError(
+        f"--encoder={options.encoder} and --config.model.encoder.init_from="
+        f"{config.model.encoder.init_from} name two files to start from; give one"
+        " of them."
+      )
     config.model.encoder.init_from = options.encoder
   elif options.encoder:
     config = encoder_file.config_for(config, options.encoder)
     config.model.encoder.init_from = ""  # Says where a run starts.
   config_lib.validate(config)
   _set_up_jax(config, options)
-  if options.mode != "pretrain":
-    # With several processes, `initialize` has installed JAX's handler of SIGTERM,
-    # which only a training loop asks.
-    shutdown.stop_on_signals()
   messages.say(f"Workdir: {options.workdir}")
-  if config.model.encoder.init_from:
-    settings = processes.broadcast_from_primary(
-      lambda: warm_start.open_settings(config, options.workdir)
-    )
-    config = convert.updated(config, settings)
+  settings = processes.broadcast_from_primary(
+    lambda: warm_start.open_settings(config, options.workdir)
+  )
+  config = convert.updated(config, settings)
   modes.MODES[options.mode](runs.prepare(config, options.workdir), options)
   messages.say(f"Done: {options.workdir}")
 
@@ -103,7 +104,10 @@ def _set_up_jax(config: schema.Config, options: flags.Options) -> None:
     python_logging.getLogger("matplotlib").setLevel(python_logging.ERROR)
   cpu.choose_fast_convolutions()
   processes.initialize(
-    options.coordinator, options.num_processes, options.process_id
+    options.coordinator,
+    options.num_processes,
+    options.process_id,
+    config.train.hang_seconds,
   )
   if config.train.compilation_cache:
     _keep_compiled_programs(config.train.compilation_cache)

@@ -28,7 +28,7 @@ _WORKDIR = flags.DEFINE_string(
 _MODE = flags.DEFINE_string(
   "mode",
   "pretrain",
-  "Mode: pretrain, evaluate, embed, export, report or views.",
+  "Mode: pretrain, evaluate, embed, export, arrays, report or views.",
 )
 _STEP = flags.DEFINE_integer(
   "step",

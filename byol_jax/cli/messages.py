@@ -5,8 +5,9 @@ from typing import Any
 
 import jax
 
-from byol_jax.data import loading
-from byol_jax.evaluation import embed, splits
+from byol_jax.data import source as source_lib
+from byol_jax.data.source import Source
+from byol_jax.evaluation import embed, protocols, splits
 from byol_jax.models import describe
 from byol_jax.runtime import processes
 from byol_jax.training import build, plan, saved_settings, workdir_files
@@ -24,7 +25,7 @@ def describe_data(run: Run) -> None:
   data = run.config.data
   part = ""
   if data.split or data.fraction < 1:
-    total = run.source.builder.info.splits.total_num_examples
+    total = sum(run.source.split_sizes().values())
     part = f" of {total}, {run.source.dataset.pretrain},"
   say(
     f"{run.plan.num_examples} images{part} to pretrain on,"
@@ -37,38 +38,25 @@ def describe_data(run: Run) -> None:
     say(note)
   if run.source.broken and processes.is_primary():
     path = workdir_files.write_broken_files(run.workdir, run.source.broken)
-    say(f"{len(run.source.broken)} files cannot be used; see {path}.")
+    say(f"{_num_broken(run.source)} cannot be used; see {path}.")
 
 
-def describe_splits(run: Run, *, evaluates: bool) -> None:
-  """Prints what each split is used for.
-
-  Args:
-    run: the run.
-    evaluates: whether the run evaluates its encoder when training has ended.
-  """
-  if not processes.is_primary():
-    return
-  source, used = run.source, None
-  if evaluates:
-    source = splits.open_source(run)
-    used = splits.make_splits(run, source)
-  say(splits.describe(run, source, used))
+def describe_splits(run: Run, selection: protocols.Selection) -> None:
+  """Prints what each split is used for."""
+  say(splits.describe(run, selection.source, selection.splits))
 
 
 def describe_embeddings(written: embed.Embeddings) -> None:
   """Prints where embeddings were written, and of how many images."""
   source = written.source
-  everything = loading.num_examples(source, loading.all_splits(source))
+  everything = source.num_examples(source_lib.all_splits(source))
   say(
     f"Written: {written.path} with {written.num_images} of {everything} images"
     f" ({written.split})."
   )
   if source.broken:
     path, reason = source.broken[0]
-    say(
-      f"{len(source.broken)} files cannot be used, such as {path} ({reason})."
-    )
+    say(f"{_num_broken(source)} cannot be used, such as {path} ({reason}).")
 
 
 def warn_of_other_images(run: Run) -> None:
@@ -132,6 +120,11 @@ def show_result(name: str, result: Mapping[str, Any]) -> None:
   )
   paper = f"  (paper: {result['paper']})" if "paper" in result else ""
   say(f"  {name:44}{result['value']:.4f}{interval}{paper}")
+
+
+def _num_broken(source: Source) -> str:
+  count = len(source.broken)
+  return f"{count} file{'' if count == 1 else 's'}"
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -3,9 +3,8 @@
 A mode imports `reporting` where it draws: matplotlib would delay the first step.
 """
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 from byol_jax import errors
 from byol_jax.cli import messages
@@ -13,10 +12,10 @@ from byol_jax.cli.flags import Options
 from byol_jax.evaluation import embed, protocols, results, runner
 from byol_jax.interop import encoder_file, warm_start
 from byol_jax.learning.learner import TrainState
-from byol_jax.runtime import claim, processes, shutdown
+from byol_jax.runtime import claim, processes
 from byol_jax.training import (
+  arrays,
   loop,
-  memory,
   restore,
   saved_settings,
   workdir_files,
@@ -25,47 +24,30 @@ from byol_jax.training.runs import Run
 
 
 def _pretrain(run: Run, options: Options) -> None:
-  """Trains, evaluates and draws a run, alone in its workdir."""
-  del options
-  with _claimed(run):
-    _train_and_evaluate(run)
-
-
-@contextlib.contextmanager
-def _claimed(run: Run) -> Iterator[None]:
-  """Claims the workdir by the primary process, whose refusal ends all."""
-  with contextlib.ExitStack() as held:
-
-    def hold() -> None:
-      held.enter_context(claim.Claim(run.workdir, messages.say))
-
-    processes.broadcast_from_primary(hold)
-    yield
-
-
-def _train_and_evaluate(run: Run) -> None:
   """Trains and evaluates a run, unless that is done, and draws its pictures."""
+  del options
   # Mistakes show before training, not after it.
-  memory.check_batch(run.config)
   results.check_same_encoder(run)
-  names = processes.primary_first(lambda: protocols.selected(run))
+  selection = processes.primary_first(lambda: protocols.selected(run))
+  results.check_same_folder(run, selection.source.dataset.tfds_name)
   messages.describe_data(run)
-  messages.describe_splits(run, evaluates=bool(names))
+  messages.describe_splits(run, selection)
   messages.describe_network(run)
   messages.describe_plan(run)
   start = loop.untrained
   if run.config.model.encoder.init_from:
     start = functools.partial(warm_start.start, tell=messages.say)
-  state, was_finished = loop.pretrain(run, start, messages.describe_start)
-  shutdown.stop_on_signals()
+  state, was_finished = loop.pretrain(
+    run, start, messages.describe_start, messages.say
+  )
   if was_finished and processes.broadcast_from_primary(
-    lambda: results.is_complete(run)
+    lambda: results.is_complete(run, selection.names)
   ):
     messages.say("This run was already finished.")
     for name, result in results.read(run.workdir).items():
       messages.show_result(name, result)
   else:
-    runner.evaluate(run, state, messages.show_result)
+    runner.evaluate(run, state, messages.show_result, selection=selection)
   if processes.is_primary():
     from byol_jax.reporting import report
 
@@ -79,10 +61,11 @@ def _evaluate(run: Run, options: Options) -> None:
     runner.evaluate(run, state, messages.show_result, options.encoder)
     return
   # A mistake shows before the first checkpoint.
+  selection = processes.primary_first(lambda: protocols.selected(run))
   messages.say(f"Waiting for checkpoints in {run.workdir}; Ctrl-C ends it.")
   for state in restore.watch(run):
     messages.say(f"Step {int(state.step)}:")
-    runner.evaluate(run, state, messages.show_result)
+    runner.evaluate(run, state, messages.show_result, selection=selection)
     run.config.evaluation.baselines = False  # They do not change.
 
 
@@ -99,6 +82,15 @@ def _export(run: Run, options: Options) -> None:
   if processes.is_primary():
     encoder_file.write(path, run.config, state)
   messages.say(f"Written: {path}")
+
+
+def _arrays(run: Run, options: Options) -> None:
+  """Writes all images to a file that needs neither tfds nor TensorFlow."""
+  del options
+  messages.describe_data(run)
+  if processes.is_primary():
+    path, size = arrays.write(run)
+    messages.say(f"Written: {path}, {size / 1e6:,.0f} MB")
 
 
 def _report(run: Run, options: Options) -> None:
@@ -135,6 +127,7 @@ MODES: Mapping[str, Callable[[Run, Options], None]] = {
   "evaluate": _evaluate,
   "embed": _embed,
   "export": _export,
+  "arrays": _arrays,
   "report": _report,
   "views": _views,
 }
@@ -162,8 +155,12 @@ def _load_state(run: Run, options: Options) -> TrainState:
 
 
 def _check_holds_no_run(run: Run, encoder: str) -> None:
-  """Raises `UserError` if the results of a file would replace those of a run."""
-  if workdir_files.checkpoint_steps(run.workdir):
+  """Raises `UserError` if the results of a file would replace those of a run.
+
+  A run that has begun may not have a checkpoint yet, but its claim.
+  """
+  is_claimed = (run.workdir / claim.FILE).exists()
+  if is_claimed or workdir_files.checkpoint_steps(run.workdir):
     raise errors.UserError(
       f"{run.workdir} holds a run, whose results those of {encoder} would"
       " replace; choose another --workdir, or leave --encoder out to evaluate the"

@@ -39,6 +39,29 @@ def to_json(config: schema.Config) -> dict[str, Any]:
   return json.loads(json.dumps(dataclasses.asdict(typed(config))))
 
 
+def from_json(contents: Any, default: T) -> T:
+  """Returns a section with the values that `config.json` holds for its keys.
+
+  Args:
+    contents: may lack keys, which then have their default, and hold others. The
+      values are not checked.
+    default: the section's defaults, such as `schema.Config()`.
+
+  Raises:
+    TypeError: where a section should be, there is something else.
+  """
+  if not isinstance(contents, Mapping):
+    raise TypeError(f"{contents!r} is no section")
+  values: dict[str, Any] = {}
+  for field in dataclasses.fields(default):  # type: ignore[arg-type]
+    if field.name in contents:
+      value, old = contents[field.name], getattr(default, field.name)
+      if dataclasses.is_dataclass(old):
+        value = from_json(value, old)
+      values[field.name] = tuple(value) if isinstance(value, list) else value
+  return dataclasses.replace(default, **values)  # type: ignore[type-var]
+
+
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
   """Returns nested dictionaries as one with dotted keys."""
   keys: dict[str, Any] = {}

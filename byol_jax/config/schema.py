@@ -14,19 +14,23 @@ from dataclasses import field
 from byol_jax.augment import spec
 
 Range = tuple[float, float]  # (low, high).
+# Values of data.labels that are no path of a CSV file.
+LABELS = ("folders", "none")
 
 
 @dataclasses.dataclass(slots=True)
 class DataConfig:
   """The images, and how they are read."""
 
-  # A name in `data.registry.DATASETS`; tfds:NAME for any that tfds knows; folder.
+  # A name in `data.registry.DATASETS`; tfds:NAME for any that tfds knows; folder;
+  # arrays, a file of decoded images.
   dataset: str = "imagenet2012"
   # What is pretrained on: a split expression of tfds, such as train[:10%]; empty:
   # the data set's own. Of it, the first fraction; evaluations ignore both keys.
   split: str = ""
   fraction: float = 1.0
   data_dir: str = ""  # Empty: the default of tfds, ~/tensorflow_datasets.
+  # For dataset=arrays: the path of the file, `data.array_file`.
   # For dataset=folder: its path, or that of a text file that lists images; what
   # the labels are: sub-folders (folders), those of a CSV file (its path) or none;
   # the fraction of each class held out for testing where there is no test split;
@@ -50,6 +54,9 @@ class DataConfig:
   # A split whose undecoded examples take at most this many bytes is held in
   # memory and shuffled perfectly instead. 0: never.
   cache_bytes: int = 2_000_000_000
+  # Where the images are: host, which decodes them for each batch, or device,
+  # which holds all of them decoded. Then a step needs nothing from the host.
+  placement: str = "host"
   # Shards of the split that are read and shuffled independently; 0: one per
   # process. Runs with the same number see the same batches.
   parts: int = 0
@@ -82,6 +89,9 @@ class EncoderConfig:
   # imagenet: 7x7 stride 2 and a max-pool; cifar: 3x3 stride 1, for small images;
   # auto: by the image size.
   stem: str = "imagenet"
+  # Compute the imagenet stem on blocks of 2x2 pixels, as a 4x4 convolution of
+  # stride 1: the same parameters and results, in a form that suits TPUs.
+  space_to_depth: bool = False
   pooling: str = "mean"  # Or flatten, which keeps positions.
   # Start the last scale of each residual block at 0 instead of the paper's 1;
   # more stable, slightly worse for very large networks ([C] README).
@@ -111,6 +121,12 @@ class BatchNormConfig:
 
   decay_rate: float = 0.9  # Of the running statistics. [C] configs/byol.py
   eps: float = 1e-5  # [C] configs/byol.py
+  # Devices whose images share statistics, neighbours; 0: all, as in the paper.
+  # Groups need fewer exchanges, and change the result.
+  group_size: int = 0
+  # What values are normalised in: float32, or bfloat16, which rounds them more
+  # often. Statistics are float32 anyway. No effect with train.precision=float32.
+  precision: str = "float32"
 
 
 @dataclasses.dataclass(slots=True)
@@ -165,8 +181,9 @@ class TrainConfig:
   # Steps between checks that all devices hold the same state, each of which costs
   # a pass over it; 0: at the first and the last step only. Our choice.
   check_replicas_every: int = 1000
-  # Seconds after which a process that makes no step ends a run of several
-  # processes. Our choice: longer than any wait for data or disk. 0: never.
+  # Seconds after which a process that makes no step, or waits for a part of an
+  # evaluation, ends a run of several processes; six times as many for the first
+  # step, which compiles. Our choice: longer than any wait for data or disk. 0: never.
   hang_seconds: int = 600
   # Folder of compiled programs, kept between runs; empty switches it off.
   compilation_cache: str = "~/.cache/byol_jax"
@@ -240,7 +257,8 @@ class EvaluationConfig:
   batch_size: int = 256  # Speed only: no metric depends on it.
   # Run the same protocols on raw pixels and on the untrained encoder.
   baselines: bool = True
-  # Another data set to evaluate on, named as data.dataset; for folder, its root.
+  # Another data set to evaluate on, named as data.dataset; for folder and arrays,
+  # its root.
   dataset: str = ""
   root: str = ""
   # A name in `evaluation.metrics.METRICS`; empty: the data set's own.

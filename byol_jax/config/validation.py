@@ -45,6 +45,7 @@ _NOT_NEGATIVE = (
   "data.parts",
   "data.threads",
   "data.prefetch",
+  "model.batch_norm.group_size",
   "evaluation.finetune.decay_count",
   "optimizer.base_learning_rate",
   "optimizer.weight_decay",
@@ -91,7 +92,9 @@ _INT_BITS = {"data.shuffle_bytes": 63, "data.cache_bytes": 63, "seed": 32}
 _LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
 _ONE_OF: dict[str, tuple[Any, ...]] = {
   "data.channels": (1, 3),
+  "data.placement": ("host", "device"),
   "augment.placement": ("host", "device"),
+  "model.batch_norm.precision": ("float32", "bfloat16"),
   "evaluation.linear.crops": ("random", "centre"),
 }
 _RANGES = (
@@ -124,6 +127,11 @@ def validate(config: schema.Config) -> None:
     _check_type(key, value_at(config, key), kind)
   _check_numbers(config)
   _check_data(config.data)
+  _require(
+    not config.model.encoder.space_to_depth or config.data.image_size % 2 == 0,
+    f"model.encoder.space_to_depth needs an even data.image_size, not"
+    f" {config.data.image_size}.",
+  )
   steps = config.train.steps
   _require(
     steps is None or steps > 0,
@@ -253,6 +261,7 @@ def _check_evaluation(config: schema.Config) -> None:
   )
   _check_crop("evaluation.view", evaluation.view)
   _require(
-    evaluation.dataset == "folder" or not evaluation.root,
-    f"evaluation.root={evaluation.root} needs evaluation.dataset=folder.",
+    evaluation.dataset in ("folder", "arrays") or not evaluation.root,
+    f"evaluation.root={evaluation.root} needs evaluation.dataset=folder, or"
+    " arrays.",
   )

@@ -1,12 +1,24 @@
 """Cuts random crops and centre crops out of an image and resizes them."""
 
-import math
 from collections.abc import Sequence
 
 import tensorflow as tf
 
-from byol_jax.augment import spec
-from byol_jax.data import sampling
+from byol_jax.augment import sampling, spec
+
+
+def random_numbers(seed: tf.Tensor) -> tf.Tensor:
+  """Returns all random numbers of the two views of an example, from one draw.
+
+  `augment.device_random.uniform` returns the same.
+
+  Args:
+    seed: [2] int64, the run's seed and the example's position in the stream.
+
+  Returns:
+    [2, len(RANDOM_NUMBERS)] float32 in [0, 1): one row per view.
+  """
+  return tf.random.stateless_uniform([2, len(spec.RANDOM_NUMBERS)], seed)
 
 
 def random_crops(
@@ -16,10 +28,6 @@ def random_crops(
   image_size: int,
 ) -> list[tf.Tensor]:
   """Returns random crops of an image, resized to squares.
-
-  Each crop is one draw without retries. Its width and height are limited to
-  those of the image one by one, so a crop of a very elongated image may leave
-  the specified ranges.
 
   Args:
     image: [H, W, 1 or 3] uint8.
@@ -34,25 +42,12 @@ def random_crops(
   """
   # Computes all boxes at once, because these few numbers take half the time of
   # cropping a small image.
-  height, width = tf.unstack(tf.shape(image)[:2])
-  u_area, u_aspect, u_top, u_left = tf.unstack(u, axis=1)
-  low_area, high_area = zip(*(crop.crop_area for crop in crops), strict=True)
-  low_aspect, high_aspect = zip(
-    *(map(math.log, crop.crop_aspect) for crop in crops), strict=True
+  height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
+  regions = sampling.crop_boxes(
+    tf, height, width, tf.convert_to_tensor(u), crops
   )
-  pixels = tf.cast(height * width, tf.float32)
-  area = pixels * sampling.between(
-    u_area, tf.constant(low_area), tf.constant(high_area)
-  )
-  aspect = tf.exp(
-    sampling.between(
-      u_aspect, tf.constant(low_aspect), tf.constant(high_aspect)
-    )
-  )
-  crop_width = _whole_pixels(tf.round(tf.sqrt(area * aspect)), width)
-  crop_height = _whole_pixels(tf.round(tf.sqrt(area / aspect)), height)
-  top = _integer_below(u_top, height - crop_height + 1)
-  left = _integer_below(u_left, width - crop_width + 1)
+  whole = tf.cast(tf.stack(regions, axis=1), tf.int32)
+  top, left, crop_height, crop_width = tf.unstack(whole, axis=1)
   begin = tf.stack([top, left, tf.zeros_like(top)], axis=1)
   size = tf.stack([crop_height, crop_width, -tf.ones_like(top)], axis=1)
   boxes = zip(tf.unstack(begin), tf.unstack(size), strict=True)
@@ -67,13 +62,13 @@ def two_random_crops(
   Args:
     image: [H, W, 1 or 3] uint8.
     views: specification of both views.
-    seed: see `sampling.random_numbers`.
+    seed: see `random_numbers`.
 
   Returns:
     Two crops, see `random_crops`, and two rows of random numbers, of which
-    `sampling.sample_params` makes the views' augmentation parameters.
+    `sampling.augment_params` makes the views' augmentation parameters.
   """
-  numbers = sampling.random_numbers(seed)
+  numbers = random_numbers(seed)
   crop1, crop2 = random_crops(
     image,
     sampling.crop_numbers(numbers),
@@ -118,11 +113,6 @@ def _resize(image: tf.Tensor, image_size: int) -> tf.Tensor:
   if image.shape[-1] == 3:
     return resized
   return tf.broadcast_to(resized, [*size, 3])
-
-
-def _integer_below(u: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-  """Maps random numbers from [0, 1) to integers in [0, count)."""
-  return tf.cast(u * tf.cast(count, tf.float32), tf.int32)
 
 
 def _whole_pixels(length: tf.Tensor, most: tf.Tensor) -> tf.Tensor:

@@ -1,7 +1,6 @@
 """Makes batches for evaluations: each example once, or endless random crops."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -9,36 +8,13 @@ import tensorflow as tf
 from byol_jax.augment import spec
 from byol_jax.config import schema
 from byol_jax.data import crops, diagnosis, loading, records, stream
-from byol_jax.data.stream import ProcessSlice
+from byol_jax.data.source import (
+  WHOLE_BATCH,
+  CentreCrop,
+  ProcessSlice,
+  RandomCrop,
+)
 from byol_jax.data.tensorflow_setup import without_autograph
-
-
-class CentreCrop(NamedTuple):
-  """How an image is shown to an evaluation.
-
-  Attributes:
-    image_size: side of the result, pixels.
-    fraction: side of the central square as a fraction of the short side.
-    channels: 3, or 1 for grey images.
-  """
-
-  image_size: int
-  fraction: float
-  channels: int = 3
-
-
-class RandomCrop(NamedTuple):
-  """How an image is shown to a classifier in training.
-
-  Attributes:
-    image_size: side of the result, pixels.
-    region: how the crop is drawn and how often it is flipped.
-    channels: 3, or 1 for grey images.
-  """
-
-  image_size: int
-  region: spec.Crop
-  channels: int = 3
 
 
 @without_autograph
@@ -49,7 +25,7 @@ def eval_batches(
   *,
   batch_size: int,
   indices: range | None = None,
-  process: ProcessSlice = stream.WHOLE_BATCH,
+  process: ProcessSlice = WHOLE_BATCH,
 ) -> Iterator[dict[str, np.ndarray]]:
   """Returns each example of a split once, in the order of the files.
 
@@ -102,7 +78,7 @@ def labelled_batches(
   *,
   batch_size: int,
   seed: int,
-  process: ProcessSlice = stream.WHOLE_BATCH,
+  process: ProcessSlice = WHOLE_BATCH,
 ) -> Iterator[dict[str, np.ndarray]]:
   """Returns endless shuffled batches of random crops, to train classifiers on.
 

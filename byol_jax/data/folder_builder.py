@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from byol_jax import errors
 from byol_jax.data import pixels, statistics
 from byol_jax.data.folder_inspect import BrokenFile, Image, read
-from byol_jax.data.folder_layout import UNLABELLED
+from byol_jax.data.folder_layout import TRAINED
 from byol_jax.data.folder_scan import File, valid_unicode
 from byol_jax.data.thread_map import thread_map
 
@@ -151,7 +151,7 @@ def _metadata(contents: Contents) -> tfds.core.MetadataDict:
   measured = statistics.summarize(
     [
       image.moments
-      for split in ("train", "train" + UNLABELLED)
+      for split in TRAINED
       for image in contents.splits.get(split, ())
     ],
     [image.side for image in contents.images],
@@ -162,14 +162,17 @@ def _metadata(contents: Contents) -> tfds.core.MetadataDict:
     std=measured.std,
     side=measured.side,
     bits=max(image.bits for image in contents.images),
-    fingerprint=_fingerprint(contents.images),
+    fingerprint=_fingerprint(contents.splits),
   )
 
 
-def _fingerprint(images: Sequence[Image]) -> str:
-  """Returns a checksum of the paths below the root and of the bytes of images."""
+def _fingerprint(splits: Mapping[str, Sequence[Image]]) -> str:
+  """Returns a checksum of images: paths below the root, bytes, splits, labels."""
   total = hashlib.sha256()
-  for image in sorted(images, key=lambda image: image.file.path):
-    path = os.fsencode(image.file.path)
-    total.update(hashlib.sha256(path).digest() + image.digest)
+  for split, image in sorted(
+    ((split, image) for split, images in splits.items() for image in images),
+    key=lambda found: found[1].file.path,
+  ):
+    use = repr((image.file.path, split, image.file.label))
+    total.update(hashlib.sha256(use.encode()).digest() + image.digest)
   return total.hexdigest()[:_FINGERPRINT_DIGITS]

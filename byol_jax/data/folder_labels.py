@@ -8,9 +8,11 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import PIL.Image
+
 from byol_jax import errors
 from byol_jax.data.folder_layout import Layout, class_name, split_of
-from byol_jax.data.folder_scan import File, valid_unicode
+from byol_jax.data.folder_scan import File, paths_below, valid_unicode
 
 # Names of columns in lower case, the first one that a file has counts. Our
 # choice: those of the label files that Kaggle and pandas users write.
@@ -35,8 +37,8 @@ class _Row(NamedTuple):
   split: str
 
 
-class _Table(NamedTuple):
-  """A label file.
+class Table(NamedTuple):
+  """A CSV file of labels.
 
   Attributes:
     shown: its path for messages.
@@ -53,33 +55,29 @@ class _Table(NamedTuple):
   notes: list[str]
 
 
-def label_files(layout: Layout, root: str, path: str) -> Layout:
+def label_files(layout: Layout, root: str, table: Table) -> Layout:
   """Returns the files with the labels and splits that a CSV file gives them.
 
-  The file begins with the names of its columns. A row holds the path of a file
-  relative to the root, with or without its ending, and a label; several are
-  separated by | or ;, or stand in rows of their own. If any image has several,
-  all labels are tuples. A column `split` replaces the splits of the folders.
+  If any image has several labels, all labels are tuples. A column `split`
+  replaces the splits of the folders.
 
   Args:
     layout: all files, with the splits of their folders.
     root: absolute path of the root.
-    path: path of the CSV file.
+    table: the CSV file.
 
   Returns:
     The layout with these labels, "" where the CSV file gives none.
 
   Raises:
-    UserError: if the file cannot be read, names none of the files, or
-      contradicts itself.
+    UserError: if the CSV file names none of the files, or contradicts itself.
   """
-  table = _read(path)
   labels, splits, missing = _match(table, _finder(layout.files, root))
-  shown = valid_unicode(path)
-  example = f", such as {valid_unicode(missing[0])}" if missing else ""
+  shown = table.shown
+  example = f", such as {_short(missing[0])}" if missing else ""
   if not labels:
     raise errors.UserError(
-      f"none of the {len(table.rows)} rows of {shown} names a file in"
+      f"none of the {len(table.rows)} rows of {shown} names an image in"
       f" {valid_unicode(root)}{example}; write paths relative to root."
     )
   notes = [*layout.notes, *table.notes]
@@ -87,7 +85,7 @@ def label_files(layout: Layout, root: str, path: str) -> Layout:
     notes.append(f"The splits are those of the column split of {shown}.")
   if missing:
     notes.append(
-      f"{len(missing)} rows of {shown} name no file in"
+      f"{len(missing)} rows of {shown} name no usable image in"
       f" {valid_unicode(root)}{example}."
     )
   several = sum(len(names) > 1 for names in labels.values())
@@ -113,7 +111,7 @@ def label_files(layout: Layout, root: str, path: str) -> Layout:
 
 
 def _match(
-  table: _Table, find: Callable[[str], str | None]
+  table: Table, find: Callable[[str], str | None]
 ) -> tuple[dict[str, list[str]], dict[str, str], list[str]]:
   """Returns classes and splits by the paths of files, and names without a file.
 
@@ -122,7 +120,7 @@ def _match(
   """
   if table.guessed and find(table.guessed) is not None:
     raise errors.UserError(
-      f"{table.shown} begins with a row for {valid_unicode(table.guessed)}; write"
+      f"{table.shown} begins with a row for {_short(table.guessed)}; write"
       " the names of the columns above it, such as file,label."
     )
   labels: dict[str, list[str]] = {}
@@ -139,7 +137,7 @@ def _match(
     )
     if splits.setdefault(path, row.split) != row.split:
       raise errors.UserError(
-        f"{table.shown}, line {row.line}: {valid_unicode(row.file)} is in split"
+        f"{table.shown}, line {row.line}: {_short(row.file)} is in split"
         f" {row.split} here and in {splits[path]} above; give it one split."
       )
   return labels, splits, missing
@@ -148,24 +146,40 @@ def _match(
 def _finder(files: Sequence[File], root: str) -> Callable[[str], str | None]:
   """Returns a function from a name in a CSV file to a path, None if missing."""
   exact = {valid_unicode(file.path): file.path for file in files}
+  endings = PIL.Image.registered_extensions()
   stems = collections.defaultdict(list)
   for file in files:
     stems[os.path.splitext(valid_unicode(file.path))[0]].append(file.path)
 
   def find(name: str) -> str | None:
-    name = valid_unicode(os.path.normpath(name.replace("\\", "/")))
-    if os.path.isabs(name):
-      name = os.path.relpath(name, valid_unicode(root))
-    if name in exact:
-      return exact[name]
-    # Two files whose names differ in their ending cannot be told apart.
-    return stems[name][0] if len(stems.get(name, ())) == 1 else None
+    path = os.path.normpath(name.replace("\\", "/"))
+    paths = paths_below(root, path) if os.path.isabs(path) else {path}
+    names = set(map(valid_unicode, paths))
+    if known := names & exact.keys():
+      return exact[known.pop()]
+    # An annotation may lie beside its image. Two images whose names differ in
+    # their ending cannot be told apart.
+    found = [path for stem in names for path in stems.get(stem, ())]
+    if len(found) > 1:
+      found = [x for x in found if os.path.splitext(x)[1].lower() in endings]
+    return found[0] if len(found) == 1 else None
 
   return find
 
 
-def _read(path: str) -> _Table:
-  """Reads a CSV file; raises `UserError` if it is none."""
+def read(path: str) -> Table:
+  """Reads a CSV file of labels.
+
+  The file begins with the names of its columns. A row holds the path of a file
+  relative to the root, with or without its ending, and a label; several are
+  separated by | or ;, or stand in rows of their own.
+
+  Args:
+    path: path of the CSV file.
+
+  Raises:
+    UserError: if the file cannot be read or lacks columns.
+  """
   shown = valid_unicode(path)
   lines = _read_lines(path)
   header = lines[0][1] if lines else []
@@ -174,7 +188,8 @@ def _read(path: str) -> _Table:
   free = [i for i in range(len(columns)) if i != split_at]
   if len(free) < 2:
     raise errors.UserError(
-      f"{shown} has fewer than two columns; write a header such as file,label"
+      f"{shown} begins with {_short(','.join(header))!r}, which is not the names"
+      " of a column of files and one of labels; write a header such as file,label"
       " and a row for each image."
     )
   file_at, label_at = _column(columns, _FILES), _column(columns, _LABELS)
@@ -185,7 +200,7 @@ def _read(path: str) -> _Table:
       guessed = header[file_at]
     if label_at is None:
       label_at = next(i for i in free if i != file_at)
-    names = [valid_unicode(header[i]) for i in (file_at, label_at)]
+    names = [_short(header[i]) for i in (file_at, label_at)]
     notes.append(
       f"{shown}: column {names[0]!r} is taken for files and {names[1]!r} for"
       " labels."
@@ -196,14 +211,14 @@ def _read(path: str) -> _Table:
     named = filter(str.strip, _SEPARATORS.split(cells[label_at]))
     split = "" if split_at is None else _split(shown, line, cells[split_at])
     rows.append(_Row(line, cells[file_at], list(map(class_name, named)), split))
-  return _Table(shown, guessed, rows, split_at is not None, notes)
+  return Table(shown, guessed, rows, split_at is not None, notes)
 
 
 def _split(shown: str, line: int, name: str) -> str:
   """Returns the split that a cell means: train if it is empty."""
   if name and not split_of(name):
     raise errors.UserError(
-      f"{shown}, line {line}: split {valid_unicode(name)!r} is unknown; use"
+      f"{shown}, line {line}: split {_short(name)!r} is unknown; use"
       " train, val or test."
     )
   return split_of(name) or "train"
@@ -220,11 +235,21 @@ def _read_lines(path: str) -> list[tuple[int, list[str]]]:
       (reader.line_num, row) for row in reader if any(map(str.strip, row))
     ]
   except (OSError, UnicodeDecodeError, csv.Error) as error:
-    reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-    raise errors.UserError(
-      f"{valid_unicode(path)} cannot be read as CSV in UTF-8 ({reason}); set"
-      " data.labels to a CSV file with the columns file and label."
-    ) from error
+    raise unreadable(path, error) from error
+
+
+def unreadable(path: str, error: Exception) -> errors.UserError:
+  """Returns the error to raise for a CSV file that cannot be read."""
+  reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+  return errors.UserError(
+    f"{valid_unicode(path)} cannot be read as CSV in UTF-8 ({reason}); set"
+    " data.labels to a CSV file with the columns file and label."
+  )
+
+
+def _short(text: str) -> str:
+  """Returns the start of a cell, for messages."""
+  return valid_unicode(text[:80])
 
 
 def _column(columns: Sequence[str], names: Sequence[str]) -> int | None:

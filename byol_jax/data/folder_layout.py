@@ -18,6 +18,8 @@ _SPLIT_OF = {name: split for split, names in _NAMES.items() for name in names}
 
 # Ends the name of a split whose examples have no label.
 UNLABELLED = "_unlabelled"
+# The splits that the network is trained on.
+TRAINED = ("train", "train" + UNLABELLED)
 
 
 class Layout(NamedTuple):
@@ -101,16 +103,6 @@ def set_unlabelled_apart(
     file._replace(split=file.split + UNLABELLED)
     if file.label == "" and (train_too or file.split != "train")
     else file
-    for file in files
-  ]
-
-
-def set_test_split(files: Sequence[File]) -> list[File]:
-  """Returns the files with validation as the test split if there is no other."""
-  if any(file.split == "test" for file in files):
-    return list(files)
-  return [
-    file._replace(split="test") if file.split == "validation" else file
     for file in files
   ]
 

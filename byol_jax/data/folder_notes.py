@@ -1,11 +1,9 @@
 """Tells in a few lines what the program made of a folder of images."""
 
 import os
-from collections.abc import Sequence
 
 import tensorflow_datasets as tfds
 
-from byol_jax.data.folder_inspect import BrokenFile
 from byol_jax.data.folder_layout import UNLABELLED
 from byol_jax.data.folder_listing import Listing
 from byol_jax.data.folder_scan import valid_unicode
@@ -20,9 +18,13 @@ _USES = {
 def describe(
   listing: Listing,
   info: tfds.core.DatasetInfo,
-  broken: Sequence[BrokenFile],
 ) -> list[str]:
-  """Returns what the program made of a folder, a line each."""
+  """Returns what the program made of a folder, a line each.
+
+  Args:
+    listing: the files that hold images.
+    info: describes the records of these files.
+  """
   notes = list(listing.notes)
   has_labels = "label" in info.features
   if bits := info.metadata["bits"]:
@@ -33,7 +35,7 @@ def describe(
     notes.append(_describe_splits(listing, has_labels=has_labels))
   sizes = {name: split.num_examples for name, split in info.splits.items()}
   if not has_labels:
-    notes.extend(_why_no_labels(listing, broken))
+    notes.extend(_why_no_labels(listing))
   elif listing.test_share and "test" in sizes:
     notes.append(
       f"{sizes['test']} of {sizes['test'] + sizes['train']} labelled images are"
@@ -55,17 +57,15 @@ def describe(
   return notes
 
 
-def _why_no_labels(listing: Listing, broken: Sequence[BrokenFile]) -> list[str]:
+def _why_no_labels(listing: Listing) -> list[str]:
   """Returns a line that says why wanted labels are missing, where some are."""
   if not listing.wants_labels:
     return []
-  without = {path for path, _ in broken}
-  files = [x for x in listing.files if valid_unicode(x.path) not in without]
-  if all(file.label == "" for file in files):
+  if all(file.label == "" for file in listing.files):
     return []  # There are no folders, so nobody expects labels.
   outside = [
     file
-    for file in files
+    for file in listing.files
     if file.label == "" and not file.split.endswith(UNLABELLED)
   ]
   if outside:
@@ -84,9 +84,10 @@ def _describe_splits(listing: Listing, *, has_labels: bool) -> str:
     final = {
       file.split for file in listing.files if file.path.startswith(start)
     }
-    kept = [name for name in (split, "test") if name in final]
-    use = _USES[kept[0]] if kept else "has no labels"
+    use = _USES[split] if split in final else "has no labels"
+    if split == "validation" and "test" not in listing.folders:
+      use = _USES["test"]
     if not has_labels and split != "train":
-      use = "is left out, since there are no labels"
+      use = "is read by evaluations that need no labels and by --mode=embed"
     uses.append(f"{valid_unicode(folder)}/ {use}")
   return f"Splits: {', '.join(uses)}."

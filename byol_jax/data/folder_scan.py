@@ -14,8 +14,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 class File(NamedTuple):
   """A file in a folder of images, whatever it holds.
 
-  The names and the order of the fields are part of a cache key; see
-  `image_folder.config_name`.
+  The order of the fields is part of a cache key; see `image_folder.cache_key`.
 
   Attributes:
     path: path relative to the root.
@@ -125,15 +124,35 @@ def read_list(path: str) -> tuple[str, list[File]]:
 
 
 def valid_unicode(path: str) -> str:
-  """Returns a path as one line of Unicode, which file names need not be."""
-  text = os.fsencode(path).decode(errors="replace")
+  """Returns a path as one line of Unicode, which file names need not be.
+
+  Bytes that are not UTF-8 become escapes, so that different paths stay different.
+  """
+  text = os.fsencode(path).decode(errors="backslashreplace")
   return _CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
+
+
+def paths_below(root: str, path: str) -> set[str]:
+  """Returns a path relative to a root, with and without links resolved.
+
+  Either may lead through links to the other. If the path is not below the root,
+  the results begin with two dots.
+  """
+  real = os.path.realpath(path)
+  return {
+    os.path.relpath(path, root),
+    os.path.relpath(real, root),
+    os.path.relpath(real, os.path.realpath(root)),
+  }
 
 
 def _stat(root: str, path: str) -> tuple[File, int]:
   """Returns a file and its mode; one that cannot be read counts as regular."""
+  full = os.path.join(root, path)
   try:
-    info = os.stat(os.path.join(root, path))
+    info = os.stat(full)
   except (OSError, ValueError):  # For example, a link to a missing file.
     return File(path, -1, -1), stat.S_IFREG
+  if stat.S_ISREG(info.st_mode) and not os.access(full, os.R_OK):
+    return File(path, -1, -1), info.st_mode
   return File(path, info.st_size, info.st_mtime_ns), info.st_mode

@@ -10,92 +10,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from byol_jax.augment import spec
+from byol_jax.augment import colours, spec
+from byol_jax.augment.colours import Planes
 
 # Columns of a row that are blurred by one matrix product, see `blur`.
 _BLOCK = 32
-
-Planes = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # Red, green, blue: [S, S].
-
-
-def brightness(planes: Planes, amount: tf.Tensor) -> Planes:
-  """Adds an amount to every value."""
-  red, green, blue = planes
-  return red + amount, green + amount, blue + amount
-
-
-def contrast(planes: Planes, factor: tf.Tensor) -> Planes:
-  """Scales the distance of every value from its channel's mean."""
-
-  def scale(plane):
-    mean = tf.reduce_mean(plane)
-    return (plane - mean) * factor + mean
-
-  red, green, blue = planes
-  return scale(red), scale(green), scale(blue)
-
-
-def saturation(planes: Planes, factor: tf.Tensor) -> Planes:
-  """Scales the S of HSV, to 1 at most.
-
-  At fixed hue and value, the distance of a channel from the value is
-  proportional to S, so the image need not be converted to HSV and back.
-  """
-  value, chroma = _value_and_chroma(planes)
-  factor = tf.minimum(factor, value / tf.maximum(chroma, 1e-12))
-  red, green, blue = (value - factor * (value - plane) for plane in planes)
-  return red, green, blue
-
-
-def hue(planes: Planes, amount: tf.Tensor) -> Planes:
-  """Shifts the H of HSV by an amount in turns of the colour circle."""
-  red, green, blue = planes
-  value, chroma = _value_and_chroma(planes)
-  scale = 1 / tf.maximum(chroma, 1e-12)
-  sixths = tf.where(
-    value == red,
-    (green - blue) * scale,
-    tf.where(
-      value == green, (blue - red) * scale + 2, (red - green) * scale + 4
-    ),
-  )
-  sixths += 6 * amount
-
-  def channel(offset):
-    k = sixths + offset
-    k -= 6 * tf.floor(k / 6)
-    return value - chroma * tf.clip_by_value(tf.minimum(k, 4 - k), 0.0, 1.0)
-
-  return channel(5.0), channel(3.0), channel(1.0)
-
-
-def _value_and_chroma(planes: Planes) -> tuple[tf.Tensor, tf.Tensor]:
-  """Returns the largest channel and its distance from the smallest."""
-  red, green, blue = planes
-  value = tf.maximum(tf.maximum(red, green), blue)
-  return value, value - tf.minimum(tf.minimum(red, green), blue)
-
-
-# Each name in `spec.COLOUR_OPS`: a function of the planes of an image in [0, 1]
-# and of an amount. Results are clipped to [0, 1] afterwards.
-COLOUR_OPS: dict[str, Callable[[Planes, tf.Tensor], Planes]] = {
-  "brightness": brightness,
-  "contrast": contrast,
-  "saturation": saturation,
-  "hue": hue,
-}
-
-
-def grayscale(planes: Planes) -> Planes:
-  """Returns the luminance in all three channels."""
-  red, green, blue = planes
-  luminance = 0.2989 * red + 0.5870 * green + 0.1140 * blue
-  return luminance, luminance, luminance
-
-
-def solarize(plane: tf.Tensor) -> tf.Tensor:
-  """Inverts every value of at least one half."""
-  return tf.where(plane < 0.5, plane, 1 - plane)
 
 
 def blur_taps(size: int, sigma: tf.Tensor) -> tf.Tensor:
@@ -155,8 +74,11 @@ def _jitter(
   """Applies the colour operations in their sampled order, clipping each."""
 
   def operation(name, planes, amount):
-    changed = COLOUR_OPS[name](planes, amount)
-    return tuple(tf.clip_by_value(plane, 0.0, 1.0) for plane in changed)
+    def means():
+      return tuple(tf.reduce_mean(plane) for plane in planes)
+
+    changed = colours.COLOUR_OPS[name](tf, planes, amount, means)
+    return tuple(colours.clip(tf, plane) for plane in changed)
 
   def apply_nth(i, *planes):
     # For an index such as order[i] instead of tf.gather, XLA would compile the
@@ -199,7 +121,7 @@ def apply(
       )
     if enabled.grayscale:
       planes = tf.cond(
-        params.grayscale, lambda: grayscale(planes), lambda: planes
+        params.grayscale, lambda: colours.grayscale(planes), lambda: planes
       )
     return tf.stack(planes)
 
@@ -209,7 +131,7 @@ def apply(
         params.blur, lambda: blur(plane, params.sigma), lambda: plane
       )
     if enabled.solarize:
-      plane = tf.where(params.solarize, solarize(plane), plane)
+      plane = tf.where(params.solarize, colours.solarize(tf, plane), plane)
     return plane
 
   images = tf.clip_by_value(crops / 255, 0.0, 1.0)

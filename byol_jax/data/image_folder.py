@@ -1,11 +1,10 @@
 """Opens a folder of images as a tfds data set, which it writes only once.
 
-Two passes read the files of a folder. The first decodes them to find the broken
-files, the classes and the channel statistics; the second writes the records.
+The files of a folder are read twice: once to find the broken files, the classes
+and the channel statistics, and once more to write the records.
 """
 
 import contextlib
-import glob
 import hashlib
 import os
 import re
@@ -14,25 +13,27 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import tensorflow_datasets as tfds
+from etils import epath
 
 from byol_jax import errors
 from byol_jax.config import schema
+from byol_jax.config.schema import LABELS
 from byol_jax.data import (
   folder_builder,
   folder_listing,
   folder_notes,
   folder_splits,
+  image_formats,
   tfds_store,
 )
 from byol_jax.data.folder_builder import FolderBuilder
 from byol_jax.data.folder_inspect import BrokenFile, Image, inspect_all
-from byol_jax.data.folder_listing import LABELS, Listing
-from byol_jax.data.folder_scan import File
+from byol_jax.data.folder_listing import Scan
 from byol_jax.data.registry import Statistics
 
 # The version of what records hold of an image file. Increase it to write all
 # folders again.
-_PIXELS = 2
+_PIXELS = 3
 
 
 class ImageFolder(NamedTuple):
@@ -45,7 +46,8 @@ class ImageFolder(NamedTuple):
     statistics: of the channels of the images to train on, and of the short
       sides of all images.
     notes: what the program made of the folder and its labels, a line each.
-    fingerprint: a checksum of the images and of their paths below the root.
+    fingerprint: a checksum of the images, of their paths below the root, their
+      splits and their labels.
   """
 
   builder: tfds.core.DatasetBuilder
@@ -64,9 +66,9 @@ def load(root: str, options: schema.DataConfig) -> ImageFolder:
   of each class may be held out as test.
 
   The records are in `data_dir/image_folder/<name>-<hash>/1.0.0`. The hash
-  covers labels, test_share and the path below the root, size, time, split and
-  label of every file. So a folder that changes is written again, and a folder
-  that moves is not, whatever path leads to it.
+  covers labels, test_share and the path below the root, size and time of every
+  file. So a folder that changes is written again, and a folder that moves is
+  not, whatever path leads to it.
 
   Args:
     root: path of the folder, or of a text file that lists images; see
@@ -92,38 +94,53 @@ def load(root: str, options: schema.DataConfig) -> ImageFolder:
       cannot be written.
   """
   data_dir = tfds_store.absolute_data_dir(options.data_dir)
-  listing = folder_listing.list_folder(
-    root, options, os.path.join(data_dir, FolderBuilder.name)
-  )
-  labels = options.labels if options.labels in LABELS else "file"
-  key = cache_key(labels, float(options.test_share), listing.files)
+  excluded = os.path.join(data_dir, FolderBuilder.name)
+  found = folder_listing.scan(root, options.labels, excluded)
+  key = cache_key(found, options)
   if not _records(data_dir, key):
     with _quiet():
-      contents = _inspect(listing, options)
-      name = f"{_readable_name(listing.root)}-{key}"
+      contents = _inspect(found, options)
+      name = f"{_readable_name(found.root)}-{key}"
       folder_builder.write(contents, data_dir, name)
   # Several, if two processes wrote the same images from folders of other names.
-  folder = _open(_records(data_dir, key)[0], listing)
-  infos = folder.builder.info.splits.values()
-  total = sum(info.num_examples for info in infos) + len(folder.broken)
-  _require_few_broken(listing.root, folder.broken, total, options.max_broken)
-  return folder
+  folder = _open(_records(data_dir, key)[0])
+  info = folder.builder.info
+  broken = {path for path, _ in folder.broken}
+  listing = folder_listing.arrange(found, options, broken)
+  total = sum(x.num_examples for x in info.splits.values()) + len(broken)
+  _require_few_broken(found.root, folder.broken, total, options.max_broken)
+  return folder._replace(notes=folder_notes.describe(listing, info))
 
 
-def cache_key(labels: str, test_share: float, files: Sequence[File]) -> str:
-  """Returns 16 digits of a hash of all arguments, by which records are found."""
+def cache_key(found: Scan, options: schema.DataConfig) -> str:
+  """Returns 16 digits of a hash of what records depend on; they are found by it.
+
+  Args:
+    found: the files.
+    options: `labels` and `test_share` are used.
+  """
+  labels = options.labels if options.labels in LABELS else found.label_digest
   # Records on disk are found by the hash of this text, so its form is fixed.
-  text = repr((_PIXELS, labels, test_share, [tuple(file) for file in files]))
+  text = repr(
+    (
+      _PIXELS,
+      labels,
+      float(options.test_share),
+      image_formats.optional_decoders(file.path for file in found.files),
+      [tuple(file) for file in found.files],
+    )
+  )
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _records(data_dir: str, key: str) -> list[str]:
   """Returns the folders of records that a key finds, sorted."""
-  pattern = os.path.join(
-    FolderBuilder.name, f"*-{key}", str(FolderBuilder.VERSION)
-  )
-  found = glob.glob(pattern, root_dir=data_dir, include_hidden=True)
-  return [os.path.join(data_dir, path) for path in sorted(found)]
+  folder = epath.Path(data_dir) / FolderBuilder.name  # Maybe in a bucket.
+  if not folder.exists():
+    return []
+  names = sorted(x.name for x in folder.iterdir() if x.name.endswith(f"-{key}"))
+  found = [folder / name / str(FolderBuilder.VERSION) for name in names]
+  return [str(path) for path in found if path.exists()]
 
 
 def _readable_name(root: str) -> str:
@@ -141,14 +158,24 @@ def _quiet() -> Iterator[None]:
 
 
 def _inspect(
-  listing: Listing, options: schema.DataConfig
+  found: Scan, options: schema.DataConfig
 ) -> folder_builder.Contents:
   """Decodes all files, and returns the contents of the records to write."""
-  images, broken = inspect_all(listing.root, listing.files)
-  _require_images(listing.root, images, broken)
-  _require_few_broken(
-    listing.root, broken, len(listing.files), options.max_broken
-  )
+  usable: dict[str, Image] = {}
+  broken: list[BrokenFile] = []
+  while True:
+    listing = folder_listing.arrange(found, options, {x.path for x in broken})
+    new = [file for file in listing.files if file.path not in usable]
+    if usable and not new:
+      break
+    # If a folder that means a split holds no image, others may become classes.
+    images, problems = inspect_all(found.root, new)
+    usable |= {image.file.path: image for image in images}
+    broken += problems
+    _require_images(found.root, list(usable.values()), broken)
+  total = len(usable) + len(broken)
+  images = [usable[file.path]._replace(file=file) for file in listing.files]
+  _require_few_broken(listing.root, broken, total, options.max_broken)
   files = [image.file for image in images]
   classes = folder_splits.class_names(files) if listing.wants_labels else []
   splits = folder_splits.split_images(
@@ -184,7 +211,7 @@ def _require_few_broken(
     )
 
 
-def _open(path: str, listing: Listing) -> ImageFolder:
+def _open(path: str) -> ImageFolder:
   """Opens the records in a folder; raises `UserError` if files are missing."""
   builder = tfds_store.open_folder(path)
   try:
@@ -196,7 +223,7 @@ def _open(path: str, listing: Listing) -> ImageFolder:
       Statistics(
         tuple(metadata["mean"]), tuple(metadata["std"]), metadata["side"]
       ),
-      folder_notes.describe(listing, builder.info, broken),
+      [],
       metadata["fingerprint"],
     )
   except (TypeError, ValueError, KeyError) as error:

@@ -2,8 +2,9 @@
 
 import contextlib
 import functools
+import os
 import re
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from typing import NamedTuple
 
 import PIL.Image
@@ -63,6 +64,24 @@ _FORMATS = (
     "film; extract its frames as JPEG or PNG",
   ),
 )
+
+
+# Endings of the formats that a plugin or a newer Pillow decodes.
+_OPTIONAL = {
+  "AVIF": (".avif", ".avifs"),
+  "HEIF": (".heic", ".heics", ".heif", ".heifs", ".hif"),
+  "JXL": (".jxl",),
+}
+
+
+def optional_decoders(paths: Iterable[str]) -> list[str]:
+  """Returns the decoders for files of these names that not every computer has."""
+  endings = {os.path.splitext(path)[1].lower() for path in paths}
+  return [
+    name
+    for name, own in _OPTIONAL.items()
+    if name in _decoders() and endings.intersection(own)
+  ]
 
 
 def recognise(head: bytes) -> tuple[str, str]:

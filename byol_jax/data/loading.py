@@ -1,8 +1,7 @@
 """Opens a data set by its name or as a folder of images."""
 
 import os
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -11,44 +10,15 @@ import tensorflow_datasets as tfds
 from byol_jax import errors
 from byol_jax.config import schema
 from byol_jax.data import image_folder, tfds_store
-from byol_jax.data.folder_inspect import BrokenFile
+from byol_jax.data import source as source_lib
+from byol_jax.data.folder_layout import TRAINED
 from byol_jax.data.mnist_digits import MnistDigits
 from byol_jax.data.registry import DATASETS, NOT_IN_TFDS, Dataset
 from byol_jax.data.tensorflow_setup import configure_tensorflow
+from byol_jax.data.tfds_source import Source
 
 # Stands before the name of a data set that tfds knows and `DATASETS` need not.
 _PREFIX = "tfds:"
-
-
-class Source(NamedTuple):
-  """A data set that is ready to be read.
-
-  Attributes:
-    builder: reads the records.
-    dataset: where the data set comes from and what its splits are for.
-    class_names: names of the classes by label; empty if there are no labels.
-    broken: files of a folder of images that are left out.
-    notes: what the program made of a folder of images, a line each.
-    fingerprint: a checksum of a folder of images, wherever the folder is; ""
-      for other data sets.
-  """
-
-  builder: tfds.core.DatasetBuilder
-  dataset: Dataset
-  class_names: Sequence[str]
-  broken: Sequence[BrokenFile] = ()
-  notes: Sequence[str] = ()
-  fingerprint: str = ""
-
-  @property
-  def num_classes(self) -> int:
-    """The number of classes; 0 if there are no labels."""
-    return len(self.class_names)
-
-  @property
-  def is_multi_label(self) -> bool:
-    """Whether an image may belong to more than one class."""
-    return self.dataset.metric == "map11"
 
 
 def load(name: str, data_dir: str) -> Source:
@@ -81,7 +51,7 @@ def load(name: str, data_dir: str) -> Source:
   has_prefix = name.startswith(_PREFIX)
   if not has_prefix and name not in DATASETS:
     raise errors.unknown_name(
-      "data set", name, [*DATASETS, "folder", f"{_PREFIX}NAME"]
+      "data set", name, [*DATASETS, "folder", "arrays", f"{_PREFIX}NAME"]
     )
   tfds_name = (
     name.removeprefix(_PREFIX) if has_prefix else DATASETS[name].tfds_name
@@ -124,11 +94,10 @@ def load_folder(root: str, options: schema.DataConfig) -> Source:
   folder = image_folder.load(root, options)
   info = folder.builder.info
   label = dict(info.features).get("label")
-  unlabelled = [name for name in info.splits if name == "train_unlabelled"]
   path = os.path.abspath(os.path.expanduser(root))
   dataset = _describe(folder.builder, path)._replace(
     statistics=folder.statistics,
-    pretrain="+".join(["train", *unlabelled]),
+    pretrain="+".join(name for name in TRAINED if name in info.splits),
     metric="map11" if isinstance(label, tfds.features.Sequence) else "top1",
   )
   return Source(
@@ -146,7 +115,8 @@ def select(source: Source, split: str, fraction: float) -> Source:
 
   Args:
     source: the data set.
-    split: split expression like `train[:10%]`; empty for the data set's own.
+    split: split expression like `train[:10%]`, or `all` for every split; empty
+      for the data set's own.
     fraction: of each split in the expression the first part that is taken, in
       (0, 1]. It is a random part: tfds and `image_folder` store shuffled
       examples.
@@ -155,6 +125,8 @@ def select(source: Source, split: str, fraction: float) -> Source:
     UserError: if there is no such split, or no example in it.
   """
   split = split or source.dataset.pretrain
+  if split == "all":  # By its parts, from which messages tell what is used.
+    split = source_lib.all_splits(source)
   splits = source.builder.info.splits
   try:
     size = num_examples(source, split)
@@ -189,15 +161,10 @@ def split_info(source: Source, split: str) -> tfds.core.SplitInfo:
   splits = source.builder.info.splits
   try:
     return splits[split]
-  except (KeyError, ValueError) as error:
+  # tfds has no parts of `all`.
+  except (KeyError, ValueError, NotImplementedError) as error:
     name = f"split of {source.dataset.tfds_name}"
     raise errors.unknown_name(name, split, sorted(splits)) from error
-
-
-def all_splits(source: Source) -> str:
-  """Returns the split expression of all examples."""
-  splits = source.builder.info.splits.values()
-  return "+".join(info.name for info in splits if info.num_examples)
 
 
 def num_examples(source: Source, split: str) -> int:

@@ -169,7 +169,10 @@ def _reduce(
   reduced = (colours >> (bits - 8)).astype(np.uint8)
   if has_alpha:
     reduced = np.dstack([reduced, (values[..., 3] >> 8).astype(np.uint8)])
-  return PIL.Image.fromarray(reduced), found_bits
+  shallow = PIL.Image.fromarray(reduced)
+  # A grey PNG stays grey for the sake of its colour profile.
+  is_grey = is_colour and image.mode.startswith(("I", "L"))
+  return shallow.convert("LA") if is_grey else shallow, found_bits
 
 
 def _deep_values(image: PIL.Image.Image, data: bytes) -> np.ndarray | None:
@@ -185,19 +188,35 @@ def _deep_values(image: PIL.Image.Image, data: bytes) -> np.ndarray | None:
   is_deep = _tags(image).get(_BITS_PER_SAMPLE, (8,))[0] == 16
   if not is_deep or image.mode not in ("RGB", "RGBA"):
     return None
+  return _deep_tiff(data)
+
+
+def _deep_tiff(data: bytes) -> np.ndarray:
+  """Returns the values of a 16-bit colour TIFF, [H, W, 3 or 4] uint16."""
   # Pillow only reads the higher byte of the colours of a TIFF. It reads the
   # other one if it is told the other order of bytes.
-  with PIL.Image.open(io.BytesIO(data), formats=["TIFF"]) as low:
-    tiles = []
-    for tile in low.tile:
-      args: Any = tile.args
-      mode, *rest = args
-      if not re.fullmatch("RGB[AX]?;16[LBN]", mode):
-        raise UnsupportedError("a rare form of 16-bit TIFF; save it as PNG")
-      other = mode[:-1] + ("L" if mode.endswith("B") else "B")
-      tiles.append(tile._replace(args=(other, *rest)))
-    low.tile = tiles
-    return np.asarray(image).astype(np.uint16) << 8 | np.asarray(low)
+  halves, forms = [], set()
+  for is_low in (False, True):
+    with PIL.Image.open(io.BytesIO(data), formats=["TIFF"]) as half:
+      tiles = []
+      for tile in half.tile:
+        args: Any = tile.args
+        form, *rest = args
+        forms.add(form)
+        if not re.fullmatch("RGB[AXa]?;16[LBN]", form):
+          raise UnsupportedError("a rare form of 16-bit TIFF; save it as PNG")
+        mode, order = form.replace("a", "A")[:-1], form[-1]
+        if is_low:
+          order = "L" if order == "B" else "B"
+        tiles.append(tile._replace(args=(mode + order, *rest)))
+      half.tile = tiles
+      halves.append(np.asarray(half).astype(np.uint16))
+  values = halves[0] << 8 | halves[1]
+  if any(form.startswith("RGBa") for form in forms):  # Multiplied by alpha.
+    alpha = values[..., 3:] / (2**16 - 1)
+    colours = np.round(values[..., :3] / np.maximum(alpha, 2**-16))
+    values[..., :3] = np.minimum(colours, 2**16 - 1)
+  return values
 
 
 def _tags(image: PIL.Image.Image) -> Mapping[int, Any]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import dataclasses
 import functools
 import os
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ import tensorflow as tf
 from byol_jax.config import schema
 from byol_jax.data import diagnosis, loading, records
 from byol_jax.data.records import FileSlice
+from byol_jax.data.source import ProcessSlice
 
 # Files that are read at a time, one record from each in turn.
 _INTERLEAVED_FILES = 16
@@ -25,31 +25,6 @@ _PREFETCHED_FRACTION = 1 / 4
 
 # Examples that are read into memory by one call.
 _LOADED_TOGETHER = 1024
-
-
-@dataclasses.dataclass(frozen=True)
-class ProcessSlice:
-  """The part of every batch that one of several processes makes.
-
-  Attributes:
-    index: index of the process, from 0.
-    count: number of processes.
-  """
-
-  index: int = 0
-  count: int = 1
-
-  def indices(self, batch_size: int) -> range:
-    """Returns the indices in a batch that this process makes.
-
-    The slices of all processes follow one another and make up the batch. Their
-    sizes differ by at most one.
-    """
-    first = batch_size * self.index // self.count
-    return range(first, batch_size * (self.index + 1) // self.count)
-
-
-WHOLE_BATCH = ProcessSlice()
 
 
 def part_stream(
@@ -80,8 +55,12 @@ def part_stream(
 def is_cached(
   source: loading.Source, options: schema.DataConfig, count: int
 ) -> bool:
-  """Returns whether `count` undecoded examples are to be held in memory."""
-  return records.record_size(source) * count <= options.cache_bytes
+  """Returns whether `count` undecoded examples are to be held in memory.
+
+  Images on the device have the order of those that are held in memory.
+  """
+  size = records.record_size(source) * count
+  return options.placement == "device" or size <= options.cache_bytes
 
 
 def shuffle_epochs(

@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from byol_jax import errors
-from byol_jax.augment import spec
+from byol_jax.augment import sampling, spec
 from byol_jax.config import schema
 from byol_jax.data import (
   crops,
@@ -28,10 +28,9 @@ from byol_jax.data import (
   host_ops,
   loading,
   records,
-  sampling,
   stream,
 )
-from byol_jax.data.stream import ProcessSlice
+from byol_jax.data.source import WHOLE_BATCH, ProcessSlice
 from byol_jax.data.tensorflow_setup import without_autograph
 
 # Pixels of the views that one call augments. A call has a cost that many small
@@ -49,7 +48,7 @@ def train_batches(
   batch_size: int,
   seed: int,
   start_step: int = 0,
-  process: ProcessSlice = stream.WHOLE_BATCH,
+  process: ProcessSlice = WHOLE_BATCH,
 ) -> Iterator[dict[str, Any]]:
   """Returns the endless batches of the pretraining split from a step on.
 
@@ -183,8 +182,8 @@ def _finish_on_host(views: spec.Views) -> Callable[..., dict[str, Any]]:
     return host_ops.apply(images, params, enabled)[..., : views.channels]
 
   def finish(crop1, crop2, numbers1, numbers2, label):
-    params1 = sampling.sample_params(numbers1, views.view1, enabled)
-    params2 = sampling.sample_params(numbers2, views.view2, enabled)
+    params1 = sampling.augment_params(tf, numbers1, views.view1, enabled)
+    params2 = sampling.augment_params(tf, numbers2, views.view2, enabled)
     return {
       "view1": apply(crop1, params1),
       "view2": apply(crop2, params2),
@@ -206,8 +205,8 @@ def _keep_for_device(views: spec.Views) -> Callable[..., dict[str, Any]]:
     return {
       "view1": as_bytes(crop1),
       "view2": as_bytes(crop2),
-      "params1": sampling.sample_params(numbers1, views.view1, enabled),
-      "params2": sampling.sample_params(numbers2, views.view2, enabled),
+      "params1": sampling.augment_params(tf, numbers1, views.view1, enabled),
+      "params2": sampling.augment_params(tf, numbers2, views.view2, enabled),
       "label": label,
     }
 

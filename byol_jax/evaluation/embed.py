@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from byol_jax import errors
-from byol_jax.data import loading, split_contents
+from byol_jax.data import source as source_lib
+from byol_jax.data.source import Source
 from byol_jax.evaluation import eval_model
 from byol_jax.evaluation import splits as splits_lib
 from byol_jax.evaluation.feature_cache import WRITE_REMEDY
@@ -31,7 +32,7 @@ class Embeddings(NamedTuple):
   path: pathlib.Path
   split: str
   num_images: int
-  source: loading.Source
+  source: Source
 
 
 def write(run: runs.Run, state: TrainState, split: str) -> Embeddings:
@@ -46,11 +47,11 @@ def write(run: runs.Run, state: TrainState, split: str) -> Embeddings:
     UserError: if the split is unknown or empty, or the file cannot be written.
   """
   source = processes.primary_first(lambda: splits_lib.open_source(run))
-  split = split or loading.all_splits(source)
-  count = loading.num_examples(source, split)
+  split = split or source_lib.all_splits(source)
+  count = source.num_examples(split)
   if not count:
     raise errors.UserError(f"split {split!r} is empty; choose another --split.")
-  ids = split_contents.example_ids(source, split)
+  ids = source.example_ids(split)
   features = eval_model.online(run, source, state).features(split)
   name = f"{splits_lib.file_name(source, split)}.npz"
   path = run.workdir / "embeddings" / name
@@ -64,7 +65,7 @@ def write(run: runs.Run, state: TrainState, split: str) -> Embeddings:
         ids=ids,
         embeddings=features.vectors,
         labels=features.labels,
-        split=split_contents.split_names(source, split),
+        split=source.split_names(split),
         class_names=np.array(source.class_names, np.str_),
       )
   return Embeddings(path, split, count, source)

@@ -7,7 +7,7 @@ from typing import Any
 import haiku as hk
 import numpy as np
 
-from byol_jax.data import eval_input, loading, split_contents
+from byol_jax.data.source import RandomCrop, Source
 from byol_jax.evaluation import feature_cache, features
 from byol_jax.evaluation import splits as splits_lib
 from byol_jax.evaluation.features import Features
@@ -40,7 +40,7 @@ class EvalModel:
   """
 
   run: runs.Run
-  source: loading.Source
+  source: Source
   name: str
   encode: Encode
   cache_key: dict[str, Any]
@@ -69,14 +69,14 @@ class EvalModel:
   def _load_or_compute(self, split: str) -> Features:
     data = self.run.config.data
     source = self.source
-    count = loading.num_examples(source, split)
+    count = source.num_examples(split)
     name = f"{self.name}_{splits_lib.file_name(source, split)}"
     return feature_cache.load_or_compute(
       files.scratch(self.run.workdir / "features") / name,
       {
         **self.cache_key,
-        "data": str(source.builder.data_dir),
-        "examples": split_contents.cache_key(source, split),
+        "data": source.location,
+        "examples": source.contents_key(split),
         "label": source.dataset.label if source.num_classes else None,
         "image_size": data.image_size,
         "eval_crop": data.eval_crop,
@@ -111,11 +111,10 @@ class EvalModel:
     """
     config = self.run.config
     data, region = config.data, config.evaluation.view
-    return eval_input.labelled_batches(
-      self.source,
+    return self.source.labelled_batches(
       split,
       indices,
-      eval_input.RandomCrop(data.image_size, region, data.channels),
+      RandomCrop(data.image_size, region, data.channels),
       data,
       batch_size=batch_size,
       seed=config.seed,
@@ -123,19 +122,17 @@ class EvalModel:
     )
 
 
-def online(
-  run: runs.Run, source: loading.Source, state: TrainState
-) -> EvalModel:
+def online(run: runs.Run, source: Source, state: TrainState) -> EvalModel:
   """Returns the trained online network."""
   return _network(run, source, ONLINE, state.online_params, state.online_state)
 
 
-def pixels(run: runs.Run, source: loading.Source) -> EvalModel:
+def pixels(run: runs.Run, source: Source) -> EvalModel:
   """Returns the baseline whose features are the images themselves."""
   return EvalModel(run, source, PIXELS, features.flatten, {"network": PIXELS})
 
 
-def untrained(run: runs.Run, source: loading.Source, split: str) -> EvalModel:
+def untrained(run: runs.Run, source: Source, split: str) -> EvalModel:
   """Returns the online network before training, calibrated on a split.
 
   See `features.calibrated_state` for the batch-norm statistics.
@@ -164,7 +161,7 @@ def baseline_names(run: runs.Run) -> list[str]:
 
 def _network(
   run: runs.Run,
-  source: loading.Source,
+  source: Source,
   name: str,
   params: hk.Params,
   state: hk.State,

@@ -18,7 +18,6 @@ import numpy as np
 import optax
 
 from byol_jax.config import convert
-from byol_jax.data import loading
 from byol_jax.evaluation import classifiers, features, heads
 from byol_jax.evaluation.classifiers import Classifier
 from byol_jax.evaluation.features import Features
@@ -248,7 +247,7 @@ def make_scorer(model: EvalModel) -> Callable[..., Features]:
 
   def score(state: State, split: str, indices: range | None = None) -> Features:
     if indices is None:
-      count = loading.num_examples(model.source, split)
+      count = model.source.num_examples(split)
     else:
       count = len(indices)
     batches = features.extract(

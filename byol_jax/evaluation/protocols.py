@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from byol_jax import errors
 from byol_jax.config import schema
-from byol_jax.data import loading
+from byol_jax.data.source import Source
 from byol_jax.evaluation import (
   eval_model,
   finetune,
@@ -46,6 +46,20 @@ class Protocol(NamedTuple):
   check: Callable[[schema.EvaluationConfig, Splits], None] | None = None
 
 
+class Selection(NamedTuple):
+  """What an evaluation runs, and on what.
+
+  Attributes:
+    names: of the protocols, in their configured order.
+    source: the data set to evaluate on.
+    splits: None if no protocol is configured.
+  """
+
+  names: list[str]
+  source: Source
+  splits: Splits | None
+
+
 _ANYTHING: frozenset[Need] = frozenset()
 _LABELS = frozenset({Need.LABELS, Need.TEST_SPLIT})
 _NETWORK = _LABELS | {Need.NETWORK}
@@ -67,8 +81,8 @@ def configured(run: runs.Run) -> list[str]:
   return [name.strip() for name in names.split(",") if name.strip()]
 
 
-def selected(run: runs.Run) -> list[str]:
-  """Returns the configured protocols whose needs the data set meets.
+def selected(run: runs.Run) -> Selection:
+  """Opens the data set and selects the configured protocols whose needs it meets.
 
   Raises:
     UserError: if a name is unknown, the data set meets the needs of none, a
@@ -79,7 +93,7 @@ def selected(run: runs.Run) -> list[str]:
     if name not in PROTOCOLS:
       raise errors.unknown_name("evaluation protocol", name, PROTOCOLS)
   if not names:
-    return []
+    return Selection([], run.source, None)
   source = splits_lib.open_source(run)
   splits = splits_lib.make_splits(run, source)
   missing = _missing(source, splits)
@@ -94,10 +108,10 @@ def selected(run: runs.Run) -> list[str]:
     check = PROTOCOLS[name].check
     if check is not None:
       check(run.config.evaluation, splits)
-  return usable
+  return Selection(usable, source, splits)
 
 
-def _missing(source: loading.Source, splits: Splits) -> list[Need]:
+def _missing(source: Source, splits: Splits) -> list[Need]:
   """Returns the needs that a data set does not meet."""
   met = {
     Need.LABELS: bool(source.num_classes),

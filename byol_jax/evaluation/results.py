@@ -1,9 +1,11 @@
 """The results of evaluations: `results.json` and `evaluations.jsonl`."""
 
+import contextlib
+import fcntl
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NotRequired, TypedDict, get_type_hints
 
 from byol_jax import errors
@@ -122,9 +124,26 @@ def add(workdir: pathlib.Path, new: Mapping[str, Result]) -> Results:
   Raises:
     UserError: if the file cannot be written.
   """
-  results = read(workdir) | dict(new)
-  _write(workdir / _FILE, _to_text(results))
+  with _locked(workdir):
+    results = read(workdir) | dict(new)
+    _write(workdir / _FILE, _to_text(results))
   return results
+
+
+@contextlib.contextmanager
+def _locked(workdir: pathlib.Path) -> Iterator[None]:
+  """Makes other evaluations in a workdir wait before they read what they change.
+
+  Such as one with --watch beside a training. Where a disk cannot lock folders, the
+  last to write wins.
+  """
+  with contextlib.ExitStack() as held:
+    if processes.is_primary():
+      with contextlib.suppress(OSError):
+        folder = os.open(workdir, os.O_RDONLY)
+        held.callback(os.close, folder)  # It ends the lock, as a kill does.
+        fcntl.flock(folder, fcntl.LOCK_EX)
+    yield
 
 
 def append_history(
@@ -147,8 +166,9 @@ def append_history(
     if result["network"] == NETWORKS[ONLINE] and result["step"] == step
   }
   if processes.is_primary():
-    rows = [*writers.read_undamaged(path), {"step": step, **values}]
-    _write(path, "".join(json.dumps(row) + "\n" for row in rows))
+    with _locked(workdir):
+      rows = [*writers.read_undamaged(path), {"step": step, **values}]
+      _write(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _write(path: pathlib.Path, text: str) -> None:
@@ -173,9 +193,9 @@ def full_name(
 
 
 def _other_dataset(run: runs.Run) -> str:
-  """Returns the name of `evaluation.dataset`; of the root for a folder."""
+  """Returns the name of `evaluation.dataset`; of the root for a folder or a file."""
   options = run.config.evaluation
-  if options.dataset != "folder":
+  if options.dataset not in ("folder", "arrays"):
     return options.dataset
   return os.path.basename(os.path.abspath(os.path.expanduser(options.root)))
 
@@ -221,12 +241,46 @@ def check_same_encoder(run: runs.Run, encoder: str = "") -> None:
   processes.broadcast_from_primary(check)
 
 
-def is_complete(run: runs.Run) -> bool:
+def check_same_folder(run: runs.Run, dataset: str) -> None:
+  """Raises `UserError` if the workdir has results of another folder of that name.
+
+  Results of two folders with the same last name have the same names. A folder that
+  has moved is no other, nor is another path to it.
+
+  Args:
+    run: the run in the workdir.
+    dataset: `tfds_name` of the data set to evaluate on, a path if it is a folder.
+  """
+  prefix = f"{_other_dataset(run)}/"
+
+  def check() -> None:
+    if run.config.evaluation.dataset != "folder":
+      return
+    for name, result in read(run.workdir).items():
+      other = result["dataset"]
+      if (
+        name.startswith(prefix)
+        and os.path.exists(other)
+        and not os.path.samefile(other, dataset)
+      ):
+        raise errors.UserError(
+          f"{run.workdir} has results of {other}, such as {name}, which those of"
+          f" {dataset} would replace; rename one of the folders."
+        )
+
+  processes.broadcast_from_primary(check)
+
+
+def is_complete(run: runs.Run, names: Iterable[str]) -> bool:
   """Returns whether `results.json` holds everything that `runner.evaluate` writes.
 
   Results of the trained encoder count if they are from the run's last step.
+
+  Args:
+    run: the run in the workdir.
+    names: of the protocols, from `protocols.selected`.
   """
-  results, names = read(run.workdir), protocols.selected(run)
+  results = read(run.workdir)
 
   def has(model_name: str, protocol: str) -> bool:
     prefix = full_name(run, model_name, protocol, "")

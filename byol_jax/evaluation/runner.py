@@ -5,7 +5,7 @@ from typing import cast
 
 from absl import logging
 
-from byol_jax.data import loading
+from byol_jax.data.source import Source
 from byol_jax.evaluation import eval_model, protocols, results
 from byol_jax.evaluation import splits as splits_lib
 from byol_jax.evaluation.eval_model import EvalModel
@@ -22,6 +22,7 @@ def evaluate(
   state: TrainState,
   on_result: Callable[[str, Result], None] = lambda name, result: None,
   encoder: str = "",
+  selection: protocols.Selection | None = None,
 ) -> Results:
   """Runs the configured protocols and writes `results.json`.
 
@@ -35,29 +36,27 @@ def evaluate(
     on_result: a function that is called with each result as soon as it is known;
       all of them may take hours.
     encoder: the file that the state comes from, if it is not from this run.
+    selection: from `protocols.selected`, which is called if it is None.
 
   Returns:
     The contents of `results.json`, by names such as `knn/top1`, `linear/top1`,
     `baseline/pixels_linear_top1`.
 
   Raises:
-    UserError: as `results.check_same_encoder` and `protocols.selected`, or if
-      the results cannot be written.
+    UserError: as `results.check_same_encoder`, `results.check_same_folder` and
+      `protocols.selected`, or if the results cannot be written.
   """
   results.check_same_encoder(run, encoder)
   # The primary process prepares the data set for all.
-  names = processes.primary_first(lambda: protocols.selected(run))
+  selection = selection or processes.primary_first(
+    lambda: protocols.selected(run)
+  )
+  names, source, splits = selection
+  results.check_same_folder(run, source.dataset.tfds_name)
   found = results.read(run.workdir)
-  if not names:
+  if splits is None:
     return found
-  source = splits_lib.open_source(run)
-  if dropped := set(protocols.configured(run)) - set(names):
-    logging.warning(
-      "%s has no labels or no test split; not run: %s.",
-      source.dataset.tfds_name,
-      ", ".join(sorted(dropped)),
-    )
-  splits = splits_lib.make_splits(run, source)
+  _warn_of_dropped(run, selection)
   if processes.is_primary():
     workdir_files.add_class_names(
       run.workdir, source.dataset.tfds_name, source.class_names
@@ -79,8 +78,18 @@ def evaluate(
   return found
 
 
+def _warn_of_dropped(run: runs.Run, selection: protocols.Selection) -> None:
+  """Logs the configured protocols that the data set does not allow."""
+  if dropped := set(protocols.configured(run)) - set(selection.names):
+    logging.warning(
+      "%s has no labels or no test split; not run: %s.",
+      selection.source.dataset.tfds_name,
+      ", ".join(sorted(dropped)),
+    )
+
+
 def _models(
-  run: runs.Run, source: loading.Source, state: TrainState, split: str
+  run: runs.Run, source: Source, state: TrainState, split: str
 ) -> Iterator[EvalModel]:
   """Yields the trained encoder, then its baselines."""
   yield eval_model.online(run, source, state)
@@ -104,7 +113,7 @@ def _run(
       "dataset": source.dataset.tfds_name,
       "train_split": splits.train,
       "split": splits.evaluated,
-      "examples": loading.num_examples(source, splits.evaluated),
+      "examples": source.num_examples(splits.evaluated),
       "step": step,
       "network": results.NETWORKS[model.name],
     }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from byol_jax import errors
-from byol_jax.data import loading, split_contents
+from byol_jax.data.source import Source
 from byol_jax.evaluation.metrics import METRICS
 from byol_jax.training import data_streams, runs
 
@@ -47,7 +47,7 @@ class Splits(NamedTuple):
     return self.test or self.train
 
 
-def open_source(run: runs.Run) -> loading.Source:
+def open_source(run: runs.Run) -> Source:
   """Opens the data set to evaluate on: the run's own or the configured one.
 
   Raises:
@@ -59,12 +59,11 @@ def open_source(run: runs.Run) -> loading.Source:
     source = data_streams.open_source(run.config, options.dataset, options.root)
   if options.metric:
     _check_metric(options.metric, source)
-    described = source.dataset._replace(metric=options.metric)
-    source = source._replace(dataset=described)
+    source = source.with_metric(options.metric)
   return source
 
 
-def _check_metric(metric: str, source: loading.Source) -> None:
+def _check_metric(metric: str, source: Source) -> None:
   """Raises `UserError` if a metric is unknown or does not fit a data set."""
   if metric not in METRICS:
     raise errors.unknown_name("evaluation.metric", metric, METRICS)
@@ -77,7 +76,7 @@ def _check_metric(metric: str, source: loading.Source) -> None:
     )
 
 
-def make_splits(run: runs.Run, source: loading.Source) -> Splits:
+def make_splits(run: runs.Run, source: Source) -> Splits:
   """Returns the examples to fit to, to validate on and to test on.
 
   Hyper-parameters are chosen on the data set's validation split, else on the
@@ -97,11 +96,11 @@ def make_splits(run: runs.Run, source: loading.Source) -> Splits:
   if dataset.validation and not options.train_split:
     # tfds keeps the order of a sum: the validation split comes last.
     train = f"{train}+{dataset.validation}"
-    end = size + loading.num_examples(source, dataset.validation)
+    end = size + source.num_examples(dataset.validation)
     fit, validation = range(size), range(size, end)
   else:
     fit, validation = hold_out(size, options.holdout)
-  shared = split_contents.num_shared(source, train, test) if test else 0
+  shared = source.num_shared(train, test) if test else 0
   if shared:
     raise errors.UserError(
       f"{shared} examples of the test split {test!r} are also in the train"
@@ -111,9 +110,7 @@ def make_splits(run: runs.Run, source: loading.Source) -> Splits:
   return Splits(train, fit, validation, test)
 
 
-def describe(
-  run: runs.Run, source: loading.Source, splits: Splits | None
-) -> str:
+def describe(run: runs.Run, source: Source, splits: Splits | None) -> str:
   """Returns a line with the size of each split and what it is used for.
 
   Args:
@@ -137,18 +134,18 @@ def describe(
   named = {
     part.split("[")[0].strip()
     for of, split, _ in uses
-    if of.builder is run.source.builder
+    if of.location == run.source.location
     for part in split.split("+")
   }
-  for name in run.source.builder.info.splits:
+  for name in run.source.split_sizes():
     if name not in named:
       uses.append((run.source, name, "not used"))
 
   joined: dict[str, str] = {}
   for of, split, use in uses:
-    is_other = of.builder is not run.source.builder
+    is_other = of.location != run.source.location
     place = f"{of.dataset.tfds_name} " if is_other else ""
-    what = f"{place}{split} ({loading.num_examples(of, split)} images)"
+    what = f"{place}{split} ({of.num_examples(split)} images)"
     joined[what] = f"{joined[what]}, {use}" if what in joined else use
   return "; ".join(f"{what}: {use}" for what, use in joined.items()) + "."
 
@@ -167,9 +164,9 @@ def hold_out(size: int, fraction: float) -> tuple[range, range]:
   return range(start), range(start, size)
 
 
-def _size(source: loading.Source, split: str, at_least: int) -> int:
+def _size(source: Source, split: str, at_least: int) -> int:
   """Returns the size of a split; raises `UserError` if it is too small."""
-  count = loading.num_examples(source, split)
+  count = source.num_examples(split)
   if count < at_least:
     raise errors.UserError(
       f"split {split!r} of {source.dataset.tfds_name} has {count} examples and"
@@ -179,13 +176,13 @@ def _size(source: loading.Source, split: str, at_least: int) -> int:
   return count
 
 
-def file_name(source: loading.Source, split: str) -> str:
+def file_name(source: Source, split: str) -> str:
   """Returns a readable name for the files of a split, unique to that split."""
   name = source.dataset.tfds_name
   if os.path.isabs(name):  # A folder of images, which may lie elsewhere later.
     name = os.path.basename(name)
   readable = re.sub(r"\W+", "_", f"{name}_{split}")
-  exact = f"{source.builder.data_dir} {split}".encode()
+  exact = f"{source.location} {split}".encode()
   return f"{readable.strip('_')}_{zlib.crc32(exact):08x}"
 
 

@@ -9,6 +9,7 @@ a CRC-32 of each array and of themselves; earlier versions wrote none.
 import contextlib
 import json
 import pathlib
+import stat
 import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -37,7 +38,7 @@ _MOST_HEADER_BYTES = 5_000_000
 _TYPES = {"F32": "float32", "I32": "int32"}  # Those of an encoder's arrays.
 
 
-class _Header(NamedTuple):
+class Header(NamedTuple):
   """What a file says about its arrays.
 
   Attributes:
@@ -125,6 +126,21 @@ def config_for(
     return convert.updated(config, _read_header(file, path).settings)
 
 
+def read(
+  path: str | pathlib.Path, config: schema.Config
+) -> tuple[Header, Variables]:
+  """Returns what a file says about its encoder, and the encoder's variables.
+
+  Raises:
+    UserError: if `write` did not make the file, it is damaged, or its arrays are
+      not those of the encoder that `config` describes.
+  """
+  with _opened(path) as file:
+    header = _read_header(file, path)
+    encoder = build.build_encoder(config)
+    return header, _read_variables(file, header, encoder, config, path)
+
+
 def restore(
   path: str | pathlib.Path, config: schema.Config, num_classes: int
 ) -> TrainState:
@@ -138,10 +154,7 @@ def restore(
   Raises:
     UserError: if `write` did not make the file, or it is damaged.
   """
-  with _opened(path) as file:
-    header = _read_header(file, path)
-    encoder = build.build_encoder(config)
-    variables = _read_variables(file, header, encoder, config, path)
+  header, variables = read(path, config)
   whole = _shapes(build.build_network(config, num_classes), config)
   params, state = (
     {
@@ -189,6 +202,9 @@ def _opened(path: str | pathlib.Path) -> Iterator[Any]:
   """Opens a file without reading its arrays."""
   try:
     with files.on_disk(path) as local:
+      # Opening a pipe would wait for another program.
+      if not stat.S_ISREG(local.stat().st_mode):
+        raise _refusal(path, "it is no regular file")
       with local.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
       if size > _MOST_HEADER_BYTES:
@@ -202,7 +218,7 @@ def _opened(path: str | pathlib.Path) -> Iterator[Any]:
     raise _refusal(path, error) from error
 
 
-def _read_header(file: Any, path: str | pathlib.Path) -> _Header:
+def _read_header(file: Any, path: str | pathlib.Path) -> Header:
   """Returns the checked metadata of a file."""
   metadata = file.metadata() or {}
   if metadata.get("format") != _FORMAT:
@@ -225,7 +241,7 @@ def _read_header(file: Any, path: str | pathlib.Path) -> _Header:
     int(step) > np.iinfo(np.int32).max
   ):
     raise _refusal(path, f"step={step} must be a number from 0 to 2**31 - 1")
-  return _Header(settings, int(step), checksums)
+  return Header(settings, int(step), checksums)
 
 
 def _parsed(
@@ -251,7 +267,7 @@ def _shapes(network: hk.TransformedWithState, config: schema.Config) -> Any:
 
 def _read_variables(
   file: Any,
-  header: _Header,
+  header: Header,
   encoder: hk.TransformedWithState,
   config: schema.Config,
   path: str | pathlib.Path,
@@ -290,7 +306,7 @@ def _read_variables(
 
 
 def _read_array(
-  file: Any, name: str, header: _Header, path: str | pathlib.Path
+  file: Any, name: str, header: Header, path: str | pathlib.Path
 ) -> np.ndarray:
   array = file.get_tensor(name)
   if header.checksums and header.checksums[name] != zlib.crc32(array):

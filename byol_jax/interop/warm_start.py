@@ -1,5 +1,6 @@
 """Begins pretraining with a trained encoder instead of random weights."""
 
+import contextlib
 import dataclasses
 import hashlib
 import pathlib
@@ -10,7 +11,7 @@ import jax
 import numpy as np
 
 from byol_jax import errors
-from byol_jax.config import convert, presets, schema
+from byol_jax.config import convert, schema
 from byol_jax.interop import encoder_file
 from byol_jax.models import networks
 from byol_jax.runtime import files
@@ -20,9 +21,11 @@ from byol_jax.training.runs import Run
 # The settings that decide which arrays an encoder has, and what they compute.
 _ARCHITECTURE = (
   "data.channels",
+  "model.batch_norm.eps",
   *(
     f"model.encoder.{field.name}"
     for field in dataclasses.fields(schema.EncoderConfig)
+    if field.name != "space_to_depth"  # Another way to the same numbers.
   ),
 )
 # Those that a configuration may leave open, and the values that say so.
@@ -31,6 +34,7 @@ _OPEN = {
   "data.mean": (),
   "data.std": (),
 }
+_INIT_FROM = "model.encoder.init_from"
 
 
 def open_settings(
@@ -39,17 +43,19 @@ def open_settings(
   """Returns the settings that a configuration leaves to its encoder file.
 
   These are the stem and the normalisation. A run that holds a checkpoint has
-  them already, and no longer needs the file.
+  them already, and no longer needs the file. It also keeps the name of the file:
+  the configuration may give another path to it, one where it no longer is, or none.
 
   Args:
-    config: names the file in `model.encoder.init_from`.
+    config: names the file in `model.encoder.init_from`, if it names one.
     workdir: of the run.
 
   Returns:
-    Values by key.
+    Values by key; {} for a run that starts from no file.
 
   Raises:
-    UserError: if the file cannot be read, or holds another architecture.
+    UserError: if a new run cannot read the file, or it holds another architecture;
+      or if an earlier part of the run started from another file.
   """
   path = config.model.encoder.init_from
   are_open = [
@@ -58,16 +64,43 @@ def open_settings(
     if convert.value_at(config, key) == is_open
   ]
   if begun := saved_settings.of_run(workdir):
-    return {key: begun[key] for key in are_open}
+    if not begun[_INIT_FROM]:
+      return {}
+    _check_same_file(path, workdir, begun[_INIT_FROM])
+    return {key: begun[key] for key in (*are_open, _INIT_FROM)}
+  if not path:
+    return {}
   theirs = encoder_file.config_for(config, path)
   for key in _ARCHITECTURE:
     value, wanted = (convert.value_at(c, key) for c in (config, theirs))
     if value != wanted and key not in are_open:
       raise errors.UserError(
-        f"{key}={value} does not fit the encoder in {path}, which has {wanted};"
-        f" set --config.{key}={wanted}, or leave model.encoder.init_from empty."
+        f"{key}={value!r} does not fit the encoder in {path!r}, which has"
+        f" {wanted!r}; set --config.{key}={wanted}, or --config.{_INIT_FROM}= to"
+        " start from random weights."
       )
   return {key: convert.value_at(theirs, key) for key in are_open}
+
+
+def _check_same_file(path: str, workdir: pathlib.Path, theirs: str) -> None:
+  """Raises `UserError` if a run started from other contents than a file has now."""
+  started_from = saved_settings.read_history(workdir).get("started_from", {})
+  expected, found = started_from.get("sha256"), _sha256(path)
+  if expected and found and found != expected:
+    raise errors.UserError(
+      f"{workdir} holds a run that started from {theirs!r}, and {path!r} holds"
+      f" another encoder; leave out --config.{_INIT_FROM}={path} or choose another"
+      " --workdir."
+    )
+
+
+def _sha256(path: str) -> str:
+  """Returns the checksum of a file; "" if there is none that can be read."""
+  with contextlib.suppress(OSError), files.on_disk(path) as local:
+    if local.is_file():  # Opening a pipe would wait.
+      with local.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+  return ""
 
 
 def start(run: Run, tell: Callable[[str], None]) -> loop.Start:
@@ -85,31 +118,28 @@ def start(run: Run, tell: Callable[[str], None]) -> loop.Start:
     UserError: if the file cannot be read, or its arrays do not fit.
   """
   path = run.config.model.encoder.init_from
-  loaded = encoder_file.restore(path, run.config, run.num_classes)
+  header, (params, statistics) = encoder_file.read(path, run.config)
   new = jax.device_get(run.initial_state())
   state = new._replace(
-    online_params=_with_encoder(new.online_params, loaded.online_params),
-    online_state=_with_encoder(new.online_state, loaded.online_state),
-    target_params=_with_encoder(new.target_params, loaded.online_params),
-    target_state=_with_encoder(new.target_state, loaded.online_state),
+    online_params=_with_encoder(new.online_params, params),
+    online_state=_with_encoder(new.online_state, statistics),
+    target_params=_with_encoder(new.target_params, params),
+    target_state=_with_encoder(new.target_state, statistics),
   )
   taken, made = _counts(new.online_params, new.online_state)
   tell(
-    f"Encoder from {path}, step {int(loaded.step)}: all its {taken} arrays are"
+    f"Encoder from {path}, step {header.step}: all its {taken} arrays are"
     f" taken; {made} arrays of the heads and the optimizer's state are new."
   )
-  theirs = encoder_file.config_for(presets.default_config(), path).data
+  mean, std = (header.settings[key] for key in ("data.mean", "data.std"))
   ours = run.config.data
-  if (ours.mean, ours.std) != (theirs.mean, theirs.std):
+  if (ours.mean, ours.std) != (mean, std):
     tell(
-      f"Note: {path} was trained with data.mean={theirs.mean} and"
-      f" data.std={theirs.std}, not {ours.mean} and {ours.std}; leave both keys at"
+      f"Note: {path} was trained with data.mean={mean} and data.std={std}, not {ours.mean} and {ours.std}; leave both keys at"
       " () to keep them."
     )
-  with files.on_disk(path) as local, local.open("rb") as file:
-    digest = hashlib.file_digest(file, "sha256").hexdigest()
   return loop.Start(
-    state, {"file": path, "step": int(loaded.step), "sha256": digest}
+    state, {"file": path, "step": header.step, "sha256": _sha256(path)}
   )
 
 

@@ -168,12 +168,16 @@ def _accumulate(
   """
   labelled = labelled_fraction(batch["label"], axis_name)
 
+  def views_of(part):
+    with jax.named_scope("augment"):
+      return augment(part)
+
   def add(carry, part):
     total, online_state, target_state = carry
     now = state._replace(online_state=online_state, target_state=target_state)
     grads, (online_state, target_state, metrics) = jax.grad(
       lambda params: loss_fn(
-        network, params, now, augment(part), labelled, axis_name
+        network, params, now, views_of(part), labelled, axis_name
       ),
       has_aux=True,
     )(state.online_params)
@@ -204,6 +208,7 @@ def make_learner(
   tau: Schedule,
   *,
   microbatches: int = 1,
+  draw: Callable[..., Batch] = lambda batch, step, axis_name: batch,
   augment: Callable[[Batch], Batch] = lambda batch: batch,
 ) -> Learner:
   """Returns the pure functions that train BYOL (Grill et al. 2020, alg. 1).
@@ -216,8 +221,8 @@ def make_learner(
     microbatches: parts in which `update` processes a batch, to need less memory.
       Gradients are averaged, and optimizer and target take one step per batch;
       batch norm sees one part at a time (paper, batch ablation).
-    augment: makes the views of a part from its crops, where the data layer
-      leaves augmentations to the device.
+    draw: makes the batch from images on the device, by (batch, step, axis_name).
+    augment: makes the views of a part from its crops, if the data layer does not.
 
   Returns:
     `init` and `update`. With `axis_name`, `update` averages gradients, metrics
@@ -229,19 +234,23 @@ def make_learner(
   def update(
     state: TrainState, batch: Batch, axis_name: str | None = None
   ) -> tuple[TrainState, Metrics]:
+    with jax.named_scope("draw_batch"):  # Scopes are for profiles.
+      batch = draw(batch, state.step, axis_name)
     grads, online_state, target_state, metrics = _accumulate(
       network, state, batch, microbatches, augment, axis_name
     )
     grads, metrics = devices.mean_over_devices((grads, metrics), axis_name)
-    updates, opt_state = optimizer.update(
-      grads, state.opt_state, state.online_params
-    )
-    online_params = optax.apply_updates(state.online_params, updates)
+    with jax.named_scope("optimizer"):
+      updates, opt_state = optimizer.update(
+        grads, state.opt_state, state.online_params
+      )
+      online_params = optax.apply_updates(state.online_params, updates)
     metrics["tau"] = tau(state.step)
     metrics["learning_rate"] = learning_rate(state.step)
-    target_params = update_target(
-      state.target_params, online_params, metrics["tau"]
-    )
+    with jax.named_scope("target_average"):
+      target_params = update_target(
+        state.target_params, online_params, metrics["tau"]
+      )
     return TrainState(
       step=state.step + 1,
       online_params=online_params,

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import haiku as hk
@@ -10,7 +10,26 @@ import jax
 import jax.numpy as jnp
 
 from byol_jax.models.cpu_convolution import at_least_float32
-from byol_jax.runtime import devices
+from byol_jax.runtime import devices, platforms
+
+
+class Settings(NamedTuple):
+  """How statistics are made and used.
+
+  Attributes:
+    decay_rate: of the running statistics.
+    eps: added to variances.
+    axis_name: devices that share statistics; None for each by itself.
+    group_size: neighbouring devices of the axis that share statistics; 0 for all.
+    in_own_type: whether values are normalised in the type of the input instead of
+      float32. Statistics, and sums of the derivative, are float32 anyway.
+  """
+
+  decay_rate: float
+  eps: float
+  axis_name: str | None = None
+  group_size: int = 0
+  in_own_type: bool = False
 
 
 class BatchNorm(hk.Module):
@@ -22,27 +41,23 @@ class BatchNorm(hk.Module):
 
   def __init__(
     self,
-    decay_rate: float,
-    eps: float,
-    axis_name: str | None,
+    settings: Settings,
     scale_init: Any = None,
     name: str | None = None,
   ):
     """Builds the layer.
 
     Args:
-      decay_rate: of the running statistics.
-      eps: added to variances.
-      axis_name: devices that share statistics; None for each by itself.
+      settings: how statistics are made and used.
       scale_init: initialiser of the scale; by default ones.
       name: of the module.
     """
     super().__init__(name=name)
-    self._eps = eps
-    self._axis_name = axis_name
+    self._settings = settings
     self._scale_init = scale_init or jnp.ones
-    self._mean_ema = hk.ExponentialMovingAverage(decay_rate, name="mean_ema")
-    self._var_ema = hk.ExponentialMovingAverage(decay_rate, name="var_ema")
+    rate = settings.decay_rate
+    self._mean_ema = hk.ExponentialMovingAverage(rate, name="mean_ema")
+    self._var_ema = hk.ExponentialMovingAverage(rate, name="var_ema")
 
   def __call__(self, x: chex.Array, is_training: bool) -> chex.Array:
     """Normalises [V, B, ..., C] by batch statistics, or by running ones."""
@@ -53,17 +68,17 @@ class BatchNorm(hk.Module):
     if is_training:
       rows = x.reshape(x.shape[0], -1, x.shape[-1])
       y, means, variances = _normalise(
-        self._eps,
-        self._axis_name,
-        rows,
-        scale.reshape(1, -1),
-        offset.reshape(1, -1),
+        self._settings, rows, scale.reshape(1, -1), offset.reshape(1, -1)
       )
+      if self._settings.group_size:  # All devices hold the same state.
+        means, variances = devices.mean_over_devices(
+          (means, variances), self._settings.axis_name
+        )
       for mean, var in zip(means, variances, strict=True):
         self._mean_ema(mean.reshape(shape))
         self._var_ema(var.reshape(shape))
       return y.reshape(x.shape)
-    inv = scale * jax.lax.rsqrt(self._var_ema.average + self._eps)
+    inv = scale * jax.lax.rsqrt(self._var_ema.average + self._settings.eps)
     centred = at_least_float32(x) - self._mean_ema.average[None]
     return (centred * inv[None] + offset[None]).astype(x.dtype)
 
@@ -73,9 +88,9 @@ def _column_sums(
 ) -> chex.Array:
   """Sums terms over the rows, in float32 at least.
 
-  The rows are added slice to slice before the rest is summed: XLA's CPU backend
-  does that at the speed of memory and without storing the terms, which it does
-  not achieve with a sum over all rows.
+  On CPUs the rows are added slice to slice before the rest is summed: XLA does that
+  at the speed of memory and without storing the terms, which it does not achieve
+  with a sum over all rows.
 
   Args:
     terms: maps parts of the arrays, [V, n, C] each, to S arrays of the same shape.
@@ -84,8 +99,9 @@ def _column_sums(
   Returns:
     [S, V, C].
   """
-  rows = arrays[0].shape[1]
-  parts = next(k for k in (8, 7, 6, 5, 4, 3, 2, 1) if rows % k == 0)
+  rows, parts = arrays[0].shape[1], 1
+  if platforms.takes_cpu_form("column sums"):
+    parts = next(k for k in (8, 7, 6, 5, 4, 3, 2, 1) if rows % k == 0)
   n = rows // parts
   sums = [
     terms(
@@ -101,8 +117,8 @@ def _column_sums(
   )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _normalise(eps, axis_name, x, scale, offset):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _normalise(settings, x, scale, offset):
   """Returns [V, N, C] normalised per view, and the means and variances used.
 
   Scale and offset are [1, C].
@@ -111,32 +127,35 @@ def _normalise(eps, axis_name, x, scale, offset):
   differentiating the forward pass needs four. It treats mean and variance, which
   only feed the running statistics, as constants.
   """
-  return _normalise_forward(eps, axis_name, x, scale, offset)[0]
+  return _normalise_forward(settings, x, scale, offset)[0]
 
 
-def _normalise_forward(eps, axis_name, x, scale, offset):
-  means = _column_sums(lambda x: (x, jnp.square(x)), x) / x.shape[1]
-  mean, mean_of_squares = devices.mean_over_devices(means, axis_name)
+def _normalise_forward(settings, x, scale, offset):
+  sums = _column_sums(lambda x: (x, jnp.square(x)), x)
+  mean, mean_of_squares = _mean_over_group(settings, sums / x.shape[1])
   var = mean_of_squares - jnp.square(mean)
-  inv = jax.lax.rsqrt(var + eps)
-  y = (at_least_float32(x) - mean[:, None]) * (scale * inv)[:, None]
-  y = y + offset[None]
+  inv = jax.lax.rsqrt(var + settings.eps)
+  dtype = _type_to_compute_in(settings, x)
+  factor = (scale * inv).astype(dtype)
+  y = (x.astype(dtype) - mean.astype(dtype)[:, None]) * factor[:, None]
+  y = y + offset.astype(dtype)[None]
   return (y.astype(x.dtype), mean, var), (x, scale, mean, inv)
 
 
-def _normalise_backward(eps, axis_name, residuals, cotangents):
-  del eps
+def _normalise_backward(settings, residuals, cotangents):
   x, scale, mean, inv = residuals
   dy, _, _ = cotangents
   mean = mean[:, None]
   totals = _column_sums(lambda dy, x: (dy, dy * (x - mean)), dy, x)
   d_offset, d_scale = totals[0], totals[1] * inv
   means = jnp.stack([d_offset, d_scale]) / x.shape[1]
-  mean_dy, slope = devices.mean_over_devices(means, axis_name)[:, :, None]
+  mean_dy, slope = _mean_over_group(settings, means)[:, :, None]
   inv = inv[:, None]
-  centred = at_least_float32(x) - mean
-  dx = at_least_float32(dy) - mean_dy - centred * (inv * slope)
-  dx = dx * (scale[None] * inv)
+  dtype = _type_to_compute_in(settings, x)
+  centred = x.astype(dtype) - mean.astype(dtype)
+  dx = dy.astype(dtype) - mean_dy.astype(dtype)
+  dx = dx - centred * (inv * slope).astype(dtype)
+  dx = dx * (scale[None] * inv).astype(dtype)
   return (
     dx.astype(x.dtype),
     jnp.sum(d_scale, axis=0, keepdims=True),
@@ -145,3 +164,13 @@ def _normalise_backward(eps, axis_name, residuals, cotangents):
 
 
 _normalise.defvjp(_normalise_forward, _normalise_backward)
+
+
+def _mean_over_group(settings, values):
+  return devices.mean_over_devices(
+    values, settings.axis_name, settings.group_size
+  )
+
+
+def _type_to_compute_in(settings, x):
+  return x.dtype if settings.in_own_type else at_least_float32(x).dtype

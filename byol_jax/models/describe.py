@@ -35,7 +35,9 @@ def describe(
     network: from `networks.make_network`.
     image_shape: of a batch of views, [B, H, W, C].
   """
-  images = jax.ShapeDtypeStruct(tuple(image_shape), jnp.float32)
+  batch_size, *of_one = image_shape
+  # A single image is traced, since some counts of a large batch exceed int32.
+  images = jax.ShapeDtypeStruct((1, *of_one), jnp.float32)
 
   def init_and_apply(images):
     variables = network.init(jax.random.key(0), images, is_training=True)
@@ -55,10 +57,10 @@ def describe(
     "classifier": (outputs.embedding, outputs.logits),
   }
   return [
-    Part(part, _text(before), _text(after), sizes[part])
+    Part(part, _text(batch_size, before), _text(batch_size, after), sizes[part])
     for part, (before, after) in shapes.items()
   ]
 
 
-def _text(array: Any) -> str:
-  return "x".join(map(str, array.shape))
+def _text(batch_size: int, array: Any) -> str:
+  return "x".join(map(str, (batch_size, *array.shape[1:])))

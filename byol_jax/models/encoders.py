@@ -6,14 +6,15 @@ parameters begin with its own name.
 """
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import chex
 
 from byol_jax import errors
 from byol_jax.config import schema
 from byol_jax.models import resnet
+from byol_jax.models.batch_norm import Settings
 
 
 class Builder(Protocol):
@@ -23,7 +24,7 @@ class Builder(Protocol):
     self,
     config: schema.EncoderConfig,
     *,
-    bn_config: Mapping[str, Any],
+    bn_settings: Settings,
     remat: bool,
   ) -> Callable[[chex.Array, bool], tuple[chex.Array, chex.Array]]:
     """Returns the module.
@@ -33,7 +34,7 @@ class Builder(Protocol):
 
     Args:
       config: the options of the encoder.
-      bn_config: keyword arguments of every `BatchNorm`.
+      bn_settings: how every batch norm works.
       remat: whether to compute parts again for their gradient.
     """
 

@@ -1,13 +1,10 @@
 """The projector and the predictor."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import chex
 import haiku as hk
 import jax
 
-from byol_jax.models.batch_norm import BatchNorm
+from byol_jax.models.batch_norm import BatchNorm, Settings
 
 
 class MLP(hk.Module):
@@ -22,19 +19,19 @@ class MLP(hk.Module):
     num_layers: int,
     hidden_size: int,
     output_size: int,
-    bn_config: Mapping[str, Any],
+    bn_settings: Settings,
     name: str,
   ):
     super().__init__(name=name)
     self._num_layers = num_layers
     self._hidden_size = hidden_size
     self._output_size = output_size
-    self._bn_config = bn_config
+    self._bn_settings = bn_settings
 
   def __call__(self, x: chex.Array, is_training: bool) -> chex.Array:
     """Maps [V, B, D] to [V, B, output_size]."""
     for _ in range(self._num_layers - 1):
       x = hk.Linear(self._hidden_size)(x)
-      x = BatchNorm(**self._bn_config)(x, is_training)
+      x = BatchNorm(self._bn_settings)(x, is_training)
       x = jax.nn.relu(x)
     return hk.Linear(self._output_size, with_bias=False)(x)

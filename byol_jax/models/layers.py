@@ -10,11 +10,29 @@ from byol_jax.models import convolution
 class Conv2D(hk.Module):
   """`hk.Conv2D` with SAME padding and without bias, for any leading axes."""
 
-  def __init__(self, channels: int, kernel: int, stride: int, name: str):
+  def __init__(
+    self,
+    channels: int,
+    kernel: int,
+    stride: int,
+    name: str,
+    *,
+    on_blocks: bool = False,
+  ):
+    """Builds the layer.
+
+    Args:
+      channels: of the result.
+      kernel: rows and columns.
+      stride: in both directions.
+      name: of the module.
+      on_blocks: whether to compute by `convolution.conv_on_blocks`.
+    """
     super().__init__(name=name)
     self._channels = channels
     self._kernel = kernel
     self._stride = stride
+    self._on_blocks = on_blocks
 
   def __call__(self, x: chex.Array) -> chex.Array:
     """Convolves [..., H, W, C] to [..., h, w, D]."""
@@ -23,4 +41,6 @@ class Conv2D(hk.Module):
     w = hk.get_parameter(
       "w", shape, x.dtype, hk.initializers.TruncatedNormal(stddev)
     )
+    if self._on_blocks:
+      return convolution.conv_on_blocks(x, w)
     return convolution.conv(x, w, self._stride)

@@ -14,6 +14,7 @@ import jmp
 from byol_jax import errors
 from byol_jax.config import schema
 from byol_jax.models import encoders, layers
+from byol_jax.models.batch_norm import Settings
 from byol_jax.models.heads import MLP
 
 # The type that convolutions and linear layers compute in; None: the type of the
@@ -133,20 +134,20 @@ def _apply_parts(
 ) -> Outputs:
   """Builds the parts of the network and applies them to [V, B, H, W, C]."""
   model = config.model
-  bn_config = _bn_config(config, axis_name)
+  bn_settings = _bn_settings(config, axis_name)
   size = model.projector.output_size
   projector = MLP(
     model.projector.layers,
     model.projector.hidden_size,
     size,
-    bn_config,
+    bn_settings,
     "projector",
   )
   predictor = MLP(
     model.predictor.layers,
     model.predictor.hidden_size,
     size,
-    bn_config,
+    bn_settings,
     "predictor",
   )
   classifier = hk.Linear(config.num_classes, name="classifier")
@@ -169,7 +170,7 @@ def _encode(
   """Builds the encoder and applies it to [V, B, H, W, C]."""
   encoder = encoders.find(config.model.encoder).build(
     config.model.encoder,
-    bn_config=_bn_config(config, axis_name),
+    bn_settings=_bn_settings(config, axis_name),
     remat=config.remat,
   )
   images = (images - _per_channel(config.mean)) / _per_channel(config.std)
@@ -178,12 +179,15 @@ def _encode(
   return Encoded(embedding, feature_map)
 
 
-def _bn_config(config: NetworkConfig, axis_name: str | None) -> dict[str, Any]:
-  """Returns the keyword arguments of every `BatchNorm`."""
-  return dict(
-    decay_rate=config.model.batch_norm.decay_rate,
-    eps=config.model.batch_norm.eps,
+def _bn_settings(config: NetworkConfig, axis_name: str | None) -> Settings:
+  """Returns how every batch norm works."""
+  section = config.model.batch_norm
+  return Settings(
+    decay_rate=section.decay_rate,
+    eps=section.eps,
     axis_name=axis_name,
+    group_size=section.group_size,
+    in_own_type=section.precision == "bfloat16",
   )
 
 

@@ -7,7 +7,7 @@ last scale of a bottleneck block at zero, which the paper did not.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import chex
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from byol_jax import errors
 from byol_jax.config import schema
 from byol_jax.models import layers
-from byol_jax.models.batch_norm import BatchNorm
+from byol_jax.models.batch_norm import BatchNorm, Settings
 
 
 class Architecture(NamedTuple):
@@ -63,7 +63,7 @@ class _Block(hk.Module):
     bottleneck: bool,
     project: bool,
     last_scale_init: Any,
-    bn_config: Mapping[str, Any],
+    bn_settings: Settings,
     name: str,
   ):
     super().__init__(name=name)
@@ -82,7 +82,7 @@ class _Block(hk.Module):
     for i, (size, kernel, conv_stride) in enumerate(convs):
       is_last = i == len(convs) - 1
       norm = BatchNorm(
-        **bn_config,
+        bn_settings,
         scale_init=last_scale_init if is_last else None,
         name=f"batchnorm_{i}",
       )
@@ -94,10 +94,10 @@ class _Block(hk.Module):
 class _BlockV1(_Block):
   """Convolution, batch norm, ReLU; the last ReLU follows the addition."""
 
-  def __init__(self, *, bn_config: Mapping[str, Any], **kwargs):
-    super().__init__(bn_config=bn_config, **kwargs)
+  def __init__(self, *, bn_settings: Settings, **kwargs):
+    super().__init__(bn_settings=bn_settings, **kwargs)
     if self.shortcut_conv is not None:
-      self.shortcut_norm = BatchNorm(**bn_config, name="shortcut_batchnorm")
+      self.shortcut_norm = BatchNorm(bn_settings, name="shortcut_batchnorm")
 
   def __call__(self, x: chex.Array, is_training: bool) -> chex.Array:
     shortcut = x
@@ -164,7 +164,7 @@ class ResNet(hk.Module):
     self,
     architecture: Architecture,
     config: schema.EncoderConfig,
-    bn_config: Mapping[str, Any],
+    bn_settings: Settings,
     remat: bool,
   ):
     """Builds the layers of a configuration that `check` has passed.
@@ -172,7 +172,7 @@ class ResNet(hk.Module):
     Args:
       architecture: its depth and width.
       config: width multiplier, version, stem, pooling, initial scales.
-      bn_config: keyword arguments of every `BatchNorm`.
+      bn_settings: how every batch norm works.
       remat: whether to keep each block's input only and compute the block again
         for its gradient, which takes less memory and a third more work.
     """
@@ -182,10 +182,14 @@ class ResNet(hk.Module):
     self.pool = _POOLINGS[config.pooling]
     scale_init = jnp.zeros if config.zero_init_last_scale else None
     self.initial_conv = layers.Conv2D(
-      scaled(_STEM_CHANNELS, config.width), kernel, stride, "initial_conv"
+      scaled(_STEM_CHANNELS, config.width),
+      kernel,
+      stride,
+      "initial_conv",
+      on_blocks=config.space_to_depth and config.stem == "imagenet",
     )
     if config.version == "v1":
-      self.initial_norm = BatchNorm(**bn_config, name="initial_batchnorm")
+      self.initial_norm = BatchNorm(bn_settings, name="initial_batchnorm")
     self.groups = [
       _BlockGroup(
         _BLOCKS[config.version],
@@ -194,14 +198,14 @@ class ResNet(hk.Module):
         channels=scaled(architecture.channels[i], config.width),
         bottleneck=architecture.bottleneck,
         last_scale_init=scale_init,
-        bn_config=bn_config,
+        bn_settings=bn_settings,
         remat=remat,
         name=f"block_group_{i}",
       )
       for i in range(4)
     ]
     if config.version == "v2":
-      self.final_norm = BatchNorm(**bn_config, name="final_batchnorm")
+      self.final_norm = BatchNorm(bn_settings, name="final_batchnorm")
 
   def __call__(
     self, images: chex.Array, is_training: bool

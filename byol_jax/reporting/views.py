@@ -10,7 +10,6 @@ import numpy as np
 from matplotlib import figure
 
 from byol_jax.augment import device_ops
-from byol_jax.data import train_input
 from byol_jax.reporting import style
 from byol_jax.training import build, runs
 
@@ -20,8 +19,7 @@ _SHOWN_IMAGES = 4
 def write(run: runs.Run) -> pathlib.Path:
   """Draws `figures/views.png`, the first step's first views, and returns it."""
   views = build.make_views(run.config)
-  originals, batch = train_input.first_views(
-    run.source,
+  originals, batch = run.source.first_views(
     views,
     run.config.data,
     count=_SHOWN_IMAGES,

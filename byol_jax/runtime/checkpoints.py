@@ -29,6 +29,10 @@ from byol_jax.runtime import checkpoint_storage, files, uncaught
 _CHECKSUMS = "checksums"  # Of all leaves, in the custom metadata of orbax.
 
 
+class DamagedError(errors.UserError):
+  """None of the checkpoints that were asked for can be read."""
+
+
 class Checkpoints:
   """Saves and restores the latest checkpoints of a run.
 
@@ -67,6 +71,15 @@ class Checkpoints:
     self._wait()
     return self._manager.latest_step()
 
+  def set_aside_above(self, step: int) -> None:
+    """Lets the next `save` rename all checkpoints above a step.
+
+    They could not be read, as training goes on from this step. Under their own
+    names they would stop the same steps from being saved again.
+    """
+    steps = self._manager.all_steps()
+    self._damaged.update(other for other in steps if other > step)
+
   def save(self, step: int, tree: Any) -> None:
     """Starts to write `tree` in the background.
 
@@ -103,8 +116,9 @@ class Checkpoints:
       step: None for the latest checkpoint that can be read.
 
     Raises:
-      UserError: there is no such checkpoint, none can be read, or its leaves
-        differ from those of `template`.
+      DamagedError: none can be read.
+      UserError: there is no such checkpoint, or its leaves differ from those of
+        `template`.
     """
     self._wait()
     steps = sorted(self._manager.all_steps(), reverse=True)
@@ -120,6 +134,8 @@ class Checkpoints:
         self._fetch(candidate)
         try:
           leaves = self._read(candidate)
+        except (errors.UserError, MemoryError):
+          raise
         # The error depends on which part is damaged.
         except Exception as error:
           logging.warning(
@@ -131,10 +147,16 @@ class Checkpoints:
           self._damaged.add(candidate)
         else:
           return self._like_template(template, leaves, candidate)
-    raise errors.UserError(
-      f"No checkpoint in {self._directory} can be read (tried "
-      f"{', '.join(map(str, candidates))}); put back a copy, or remove the "
-      "directory to start again from step 0."
+    tried = ", ".join(map(str, candidates))
+    others = ", ".join(str(x) for x in reversed(steps) if x not in candidates)
+    remedy = (
+      f"use one of the steps {others}"
+      if others
+      else "move the directory away to start again from step 0"
+    )
+    raise DamagedError(
+      f"No checkpoint in {self._directory} can be read (tried {tried}); put back a"
+      f" copy, or {remedy}."
     )
 
   def close(self) -> None:
@@ -217,10 +239,7 @@ class Checkpoints:
     )
 
   def _start_writing(self) -> None:
-    """Opens the directory for writing and renames damaged checkpoints.
-
-    Under their own names they would stop the same steps from being saved again.
-    """
+    """Opens the directory for writing and renames damaged checkpoints."""
     self._manager.close()
     for step in self._damaged:
       folder = self._storage.folder / str(step)

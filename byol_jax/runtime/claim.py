@@ -39,8 +39,7 @@ class Owner(NamedTuple):
 
   Attributes:
     host: its name.
-    machine: the boot of the host and the namespace of the process id, which
-      means something within these only; "" where the system does not tell.
+    machine: `files.machine()`, within which the process id means something.
     pid: process id.
     started: when the process started, in clock ticks since the boot: another
       process may get the same id. "" where the system does not tell.
@@ -57,11 +56,12 @@ class Owner(NamedTuple):
 
 
 class Claim:
-  """Holds a workdir while a `with` block of the main thread runs.
+  """Holds a workdir while a `with` block runs.
 
-  `UserError` is raised in the main thread, wherever it is, once another process
-  has taken the claim over or the workdir is gone. Another host takes it over
-  only from an owner that gave no sign of life, such as a frozen one.
+  `UserError` is raised once another process has taken the claim over or the workdir
+  is gone: wherever the block is in the main thread, which a signal interrupts, and
+  at the end of the block in any other. Another host takes it over only from an
+  owner that gave no sign of life, such as a frozen one.
 
   Args:
     workdir: made if it is missing.
@@ -88,15 +88,18 @@ class Claim:
       while not self._make():
         self._remove_if_dead()
     _remove_leftovers(self._path.parent)
-    # A process that was frozen looks at once whether it still owns the workdir.
-    self._former = signal.signal(signal.SIGCONT, self._raise_if_lost)
+    self._is_main = threading.current_thread() is threading.main_thread()
+    if self._is_main:  # Only there may Python set a handler.
+      # A process that was frozen looks at once whether it still owns the workdir.
+      self._former = signal.signal(signal.SIGCONT, self._raise_if_lost)
     threading.Thread(target=self._show_life, daemon=True).start()
     return self
 
   def __exit__(self, kind: type[BaseException] | None, *unused) -> None:
     with self._changing, contextlib.suppress(OSError):
       self._released.set()
-      signal.signal(signal.SIGCONT, self._former)
+      if self._is_main:
+        signal.signal(signal.SIGCONT, self._former)
       if kind is None and (loss := self._loss()):
         raise errors.UserError(f"{loss}.")
       if _read(self._path).owner == self._owner:
@@ -222,14 +225,12 @@ def _read(path: pathlib.Path) -> _Found:
 def _this_process() -> Owner:
   """Returns what a claim says of this process."""
   try:
-    boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    machine = f"{boot} {os.readlink('/proc/self/ns/pid')}"
     started = _stat(os.getpid())[1]
   except OSError:  # Not Linux.
-    machine = started = ""
+    started = ""
   return Owner(
     host=socket.gethostname(),
-    machine=machine,
+    machine=files.machine(),
     pid=os.getpid(),
     started=started,
     since=f"{datetime.datetime.now():%Y-%m-%d %H:%M:%S}",
@@ -238,10 +239,10 @@ def _this_process() -> Owner:
 
 
 def _remove_leftovers(workdir: pathlib.Path) -> None:
-  """Removes what killed programs of this host left unfinished in a workdir.
+  """Removes what killed programs of this machine left unfinished.
 
-  Those that still run keep their files, and so do those of other hosts, which may
-  still run.
+  Those that still run keep their files, and so do those of other machines, which
+  may still run.
   """
   prefix = files.temporary_prefix()
   for level in ("", "*/"):

@@ -4,7 +4,7 @@ The state is the same on all devices and each computes its part of the batch.
 The rest of the code sees functions of a state and a batch, and an axis name.
 
 JAX develops `pmap` no further and recommends `jax.jit` of `jax.shard_map`. Only
-this module would change: `_sharding` already names a mesh of the axis `AXIS`;
+this module would change: `sharding` already names a mesh of the axis `AXIS`;
 `pmap_update` would become `jax.jit(jax.shard_map(...), donate_argnums=0)` with
 the specs `P()` for the state and `P(AXIS)` for the batch, `pmap_examples` and
 the checksums likewise, and `prefetch` would keep the batch's own leading axis.
@@ -12,8 +12,6 @@ With several processes, arrays would span all devices instead of the local ones.
 """
 
 import collections
-import contextlib
-import contextvars
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -25,6 +23,7 @@ import numpy as np
 from jax import flatten_util
 
 from byol_jax import errors
+from byol_jax.runtime import platforms
 
 AXIS = "devices"
 
@@ -50,7 +49,18 @@ def check_batch_size(batch_size: int, microbatches: int) -> None:
     )
 
 
-def pmap_update(update: Callable[..., Any]) -> Callable[..., Any]:
+def check_group_size(group_size: int) -> None:
+  """Raises `UserError` unless groups of devices share the devices evenly."""
+  devices = jax.device_count()
+  if group_size and devices % group_size:
+    known = [n for n in range(1, devices + 1) if devices % n == 0]
+    raise errors.UserError(
+      f"model.batch_norm.group_size={group_size} must divide the {devices}"
+      f" devices; choose one of {', '.join(map(str, known))}, or 0 for all."
+    )
+
+
+def pmap_update(update: Callable[..., Any]) -> Any:
   """Runs `update` on all devices of all processes.
 
   Args:
@@ -76,48 +86,35 @@ def pmap_update(update: Callable[..., Any]) -> Callable[..., Any]:
   )
 
 
-_assumed_platform: contextvars.ContextVar[str | None] = contextvars.ContextVar(
-  "assumed_platform", default=None
-)
-
-
-def platform() -> str:
-  """Returns the platform that functions are traced for: cpu, gpu or tpu.
-
-  Code that computes the same in another way on CPUs asks here.
-  """
-  return _assumed_platform.get() or jax.default_backend()
-
-
-@contextlib.contextmanager
-def assume_platform(name: str) -> Iterator[None]:
-  """Traces functions in its block for another platform, to look at them."""
-  token = _assumed_platform.set(name)
-  try:
-    yield
-  finally:
-    _assumed_platform.reset(token)
-
-
 def mean_over_devices(
-  tree: chex.ArrayTree, axis_name: str | None
+  tree: chex.ArrayTree, axis_name: str | None, group_size: int = 0
 ) -> chex.ArrayTree:
   """Returns the means of a tree's leaves over an axis of devices.
 
-  On CPUs an average between processes takes some milliseconds per array
-  (docs/scaling.md), so all leaves go as one there. Compilers for accelerators
+  On CPUs all leaves go as one array (docs/scaling.md). Compilers for accelerators
   bundle leaves themselves and send some while they compute others.
 
   Args:
     tree: floating-point arrays.
     axis_name: None returns the tree as it is.
+    group_size: devices that share a mean, neighbours; 0 for all of them.
   """
   if axis_name is None:
     return tree
-  if platform() != "cpu":
-    return jax.lax.pmean(tree, axis_name)
+  groups = None
+  if group_size:
+    devices = range(jax.lax.axis_size(axis_name))
+    groups = [
+      list(devices[i : i + group_size])
+      for i in range(0, len(devices), group_size)
+    ]
+  mean = functools.partial(
+    jax.lax.pmean, axis_name=axis_name, axis_index_groups=groups
+  )
+  if not platforms.takes_cpu_form("flat all-reduce"):
+    return mean(tree)
   flat, unflatten = flatten_util.ravel_pytree(tree)
-  return unflatten(jax.lax.pmean(flat, axis_name))
+  return unflatten(mean(flat))
 
 
 def pmap_examples(
@@ -154,9 +151,10 @@ def pmap_examples(
   return run
 
 
-def _sharding(
+def sharding(
   devices: Sequence[jax.Device], *axes: str
 ) -> jax.sharding.NamedSharding:
+  """Returns how devices share arrays: split along `axes`, or all of it on each."""
   mesh = jax.sharding.Mesh(np.asarray(devices), (AXIS,))
   return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
 
@@ -166,7 +164,13 @@ def replicate(state: chex.ArrayTree) -> chex.ArrayTree:
 
   A state with another sharding would make the first update compile once more.
   """
-  return jax.device_put(state, _sharding(jax.local_devices()))
+  return jax.device_put(state, sharding(jax.local_devices()))
+
+
+def memory_limit() -> int | None:
+  """Returns the bytes that a local device can hold; None where JAX cannot tell."""
+  stats = jax.local_devices()[0].memory_stats() or {}
+  return stats.get("bytes_limit")
 
 
 def differing_devices(state: chex.ArrayTree) -> list[int]:
@@ -207,6 +211,32 @@ def _checksums(state: chex.ArrayTree, unused_dummy: chex.Array) -> jax.Array:
   return jax.lax.all_gather(checksum(sums), AXIS)
 
 
+def with_signals(update: Callable[..., Any]) -> Callable[..., Any]:
+  """Makes an update tell all processes of a signal that one has received.
+
+  Args:
+    update: as for `pmap_update`; returns a state and a dict of metrics.
+
+  Returns:
+    A function of `(state, batch, axis_name)`. The batch also holds `signal`,
+    as `local_signals` makes it; so do the metrics, [] int32, where it is the
+    largest number of all devices.
+  """
+
+  def run(state: Any, batch: dict[str, Any], axis_name: str) -> Any:
+    examples = {name: batch[name] for name in batch if name != "signal"}
+    state, metrics = update(state, examples, axis_name=axis_name)
+    largest = jax.lax.pmax(jnp.max(batch["signal"]), axis_name)
+    return state, {**metrics, "signal": largest}
+
+  return run
+
+
+def local_signals(number: int) -> np.ndarray:
+  """Returns a signal's number, 0 for none, for the devices of this process."""
+  return np.full((jax.local_device_count(), 1), number, np.int32)
+
+
 def prefetch(
   batches: Iterable[dict[str, Any]], size: int = 2
 ) -> Iterator[dict[str, Any]]:
@@ -220,11 +250,11 @@ def prefetch(
     The batches as [local devices, B / local devices, ...].
   """
   devices = jax.local_devices()
-  sharding = _sharding(devices, AXIS)
+  by_device = sharding(devices, AXIS)
 
   def place(array: np.ndarray) -> jax.Array:
     return jax.device_put(
-      array.reshape(len(devices), -1, *array.shape[1:]), sharding
+      array.reshape(len(devices), -1, *array.shape[1:]), by_device
     )
 
   queue: collections.deque[dict[str, Any]] = collections.deque()

@@ -7,6 +7,7 @@ program sees paths, some methods of which a `BucketPath` shares with `pathlib.Pa
 import atexit
 import contextlib
 import functools
+import hashlib
 import json
 import os
 import pathlib
@@ -105,8 +106,25 @@ def temporary_path(path: pathlib.Path) -> pathlib.Path:
 
 
 def temporary_prefix() -> str:
-  """Returns what stands before the process id in these names, on this host."""
-  return f".{socket.gethostname()}."
+  """Returns what stands before the process id in these names, on this machine.
+
+  Containers may share a host name, but not the namespace of their process ids.
+  """
+  digest = hashlib.sha256(machine().encode()).hexdigest()[:8]
+  return f".{socket.gethostname()}-{digest}."
+
+
+def machine() -> str:
+  """Returns where the id of this process means something.
+
+  That is the boot of the host and the namespace of the process id; "" where the
+  system does not tell.
+  """
+  try:
+    boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+  except OSError:  # Not Linux.
+    return ""
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:

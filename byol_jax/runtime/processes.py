@@ -4,6 +4,7 @@ The primary process, that of index 0, alone writes to the workdir, which the
 others need not see. With one process every function here is trivial.
 """
 
+import contextlib
 import importlib.util
 import ipaddress
 import os
@@ -11,7 +12,7 @@ import pathlib
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn, TypeVar
 
 import jax
@@ -43,8 +44,15 @@ _SHUTDOWN_SECONDS = 20
 _COUNT_VARIABLES = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 
 
+# The longest wait for the other processes in `all_gather_concat`; 0: no limit.
+_hang_seconds = 0.0
+
+
 def initialize(
-  coordinator_address: str, num_processes: int | None, process_id: int | None
+  coordinator_address: str,
+  num_processes: int | None,
+  process_id: int | None,
+  hang_seconds: float = 0,
 ) -> None:
   """Connects the processes of a run, if there are several.
 
@@ -57,15 +65,22 @@ def initialize(
       to find it automatically.
     num_processes: None to find it automatically.
     process_id: index of this process, from 0; None likewise.
+    hang_seconds: after this long in `all_gather_concat` this process ends, since
+      another one hangs; 0: never.
 
   Raises:
     UserError: only some of the arguments are given, or they are contradictory,
       or the connection fails.
   """
+  global _hang_seconds
+  _hang_seconds = hang_seconds
   is_given = _check_flags(coordinator_address, num_processes, process_id)
   if not (is_given or _are_launched()):
     return
   cpu.raise_collective_timeout()
+  # Its handler of SIGTERM would name a step at which all stop, which never comes
+  # if training ends before. `devices.with_signals` tells the processes instead.
+  jax.config.update("jax_enable_preemption_service", False)
   try:
     jax.distributed.initialize(
       coordinator_address or None,
@@ -230,6 +245,9 @@ def barrier() -> None:
 def all_gather_concat(part: np.ndarray) -> np.ndarray:
   """Concatenates the arrays of all processes, in the order of their indices.
 
+  All call it at about the same time: a process that waits for longer than
+  `train.hang_seconds` ends.
+
   Args:
     part: [n, ...]; n may differ between processes.
 
@@ -238,10 +256,35 @@ def all_gather_concat(part: np.ndarray) -> np.ndarray:
   """
   if not is_multiprocess():
     return part
-  counts = multihost_utils.process_allgather(np.array(len(part)))
-  fill = np.zeros((max(counts) - len(part), *part.shape[1:]), part.dtype)
-  parts = multihost_utils.process_allgather(np.concatenate([part, fill]))
+  with _limited_wait():
+    counts = multihost_utils.process_allgather(np.array(len(part)))
+    fill = np.zeros((max(counts) - len(part), *part.shape[1:]), part.dtype)
+    parts = multihost_utils.process_allgather(np.concatenate([part, fill]))
   return np.concatenate([x[:n] for x, n in zip(parts, counts, strict=True)])
+
+
+@contextlib.contextmanager
+def _limited_wait() -> Iterator[None]:
+  """Ends this process if its block takes longer than `_hang_seconds`."""
+
+  def give_up() -> None:
+    sys.stderr.write(
+      f"Process {jax.process_index()}: another process hangs: its part did not"
+      f" come for {_hang_seconds} seconds (train.hang_seconds); run the same"
+      " command again to resume.\n"
+    )
+    exit_process(EXIT_RESUMABLE, alone=True)
+
+  if not _hang_seconds:
+    yield
+    return
+  timer = threading.Timer(_hang_seconds, give_up)
+  timer.daemon = True
+  timer.start()
+  try:
+    yield
+  finally:
+    timer.cancel()
 
 
 def exit_process(code: int, *, alone: bool = False) -> NoReturn:

@@ -1,19 +1,21 @@
 """Stops on Ctrl-C or SIGTERM, which queues send, without losing work."""
 
 import functools
-import os
 import signal
 import sys
 import threading
 from typing import Any
 
-from jax.experimental import multihost_utils
+import jax
 
 from byol_jax import errors
-from byol_jax.runtime import processes, uncaught
+from byol_jax.runtime import uncaught
 
 # Our choice: longer than most endings, which the repetition then never sees.
 _AGAIN_SECONDS = 5
+# Steps before the latest whose signals are not read yet, as reading waits for the
+# device. Our choice: what `meter` leaves in flight, so that nothing else waits.
+_LATE_STEPS = 2
 
 
 class Interrupted(BaseException):  # `except Exception` must not catch it.
@@ -89,20 +91,21 @@ class GracefulShutdown:
   """Remembers SIGTERM and SIGINT, so that a training loop can save first.
 
   A context manager. Queues may send SIGTERM twice, so only a second Ctrl-C has
-  its former effect, for people in a hurry. In a run of several processes a
-  signal to one of them stops all after the same step. JAX tells them about it:
-  its handler of SIGTERM is installed since `processes.initialize`, and ignores
-  a second one. SIGINT is therefore sent on as SIGTERM.
+  its former effect, for people in a hurry. A signal that came too late for the
+  last step has its former effect after the block.
 
   In a thread other than the main one, where Python handles no signals, the
   handlers stay as they are.
+
+  Attributes:
+    received: the number of the signal that this process has received, or 0.
   """
 
+  received = 0
+
   def __enter__(self) -> "GracefulShutdown":
-    self._received: int | None = None
+    self._told: list[jax.Array] = []
     handlers = {signal.SIGINT: self._remember, signal.SIGTERM: self._remember}
-    if processes.is_multiprocess():
-      handlers = {signal.SIGINT: self._send_sigterm}
     if threading.current_thread() is not threading.main_thread():
       handlers = {}
     self._former = {
@@ -111,30 +114,30 @@ class GracefulShutdown:
     }
     return self
 
-  def stop_signal(self, step: int) -> int | None:
-    """Returns the signal to stop for after a step, None without one.
+  def stop_signal(self, told: jax.Array | None, *, is_last: bool) -> int:
+    """Returns the signal to stop for after a step, 0 without one.
 
     Args:
-      step: just done. All processes must call this for every step.
-
-    Returns:
-      The same in all processes: SIGTERM there, whichever one of them received.
+      told: with several processes, the number of the signal that the step told all
+        of them (`devices.with_signals`), so that they stop after the same one.
+        None with one process.
+      is_last: whether no step follows.
     """
-    if processes.is_multiprocess():
-      stops = multihost_utils.reached_preemption_sync_point(step)
-      return signal.SIGTERM if stops else None
-    return self._received
+    if told is None:
+      return self.received
+    self._told.append(told)
+    stop = 0
+    while not stop and len(self._told) > (0 if is_last else _LATE_STEPS):
+      stop = int(self._told.pop(0))
+    return stop
 
   def _remember(self, signum: int, frame: Any) -> None:
     del frame
-    self._received = self._received or signum
+    self.received = self.received or signum
     signal.signal(signal.SIGINT, self._former[signal.SIGINT])
 
-  def _send_sigterm(self, signum: int, frame: Any) -> None:
-    del signum, frame
-    os.kill(os.getpid(), signal.SIGTERM)
-    signal.signal(signal.SIGINT, self._former[signal.SIGINT])
-
-  def __exit__(self, *exc_info) -> None:
+  def __exit__(self, kind: type[BaseException] | None, *unused) -> None:
     for signum, handler in self._former.items():
       signal.signal(signum, handler)
+    if kind is None and self.received:
+      signal.raise_signal(self.received)

@@ -4,7 +4,7 @@ import functools
 
 import haiku as hk
 
-from byol_jax.augment import device_ops, spec
+from byol_jax.augment import device_batches, device_ops, spec
 from byol_jax.config import schema
 from byol_jax.learning import optimizers, schedules, target
 from byol_jax.learning.learner import Learner, make_learner
@@ -44,12 +44,13 @@ def _network_config(
 
 def make_views(config: schema.Config) -> spec.Views:
   """Returns the specification of the two views of an image."""
+  on_device = "device" in (config.augment.placement, config.data.placement)
   return spec.Views(
     view1=config.augment.view1,
     view2=config.augment.view2,
     image_size=config.data.image_size,
     channels=config.data.channels,
-    placement=config.augment.placement,
+    placement="device" if on_device else "host",
   )
 
 
@@ -77,12 +78,19 @@ def build_learner(
     num_classes: outputs of the online classifier.
 
   Returns:
-    Its `init` and `update`, which takes batches as the data layer makes them.
+    Its `init` and `update`, which takes batches as the data layer makes them, or
+    all images with `data.placement=device`.
 
   Raises:
     UserError: if the encoder, optimizer, schedule or precision is unknown.
   """
   learning_rate, tau = make_schedules(config, plan)
+  draw = None
+  if config.data.placement == "device":
+    stream = device_batches.Stream(
+      make_views(config), config.seed, plan.num_examples, plan.batch_size
+    )
+    draw = functools.partial(device_batches.draw, stream)
   return make_learner(
     build_network(config, num_classes),
     optimizers.make_optimizer(learning_rate, config.optimizer),
@@ -90,4 +98,5 @@ def build_learner(
     tau,
     microbatches=plan.microbatches,
     augment=functools.partial(device_ops.apply_to_batch, make_views(config)),
+    **({"draw": draw} if draw else {}),
   )

@@ -1,35 +1,45 @@
 """The data layer's streams, as a configuration asks for them."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
 from byol_jax.config import schema
-from byol_jax.data import eval_input, loading, train_input
-from byol_jax.data.stream import WHOLE_BATCH, ProcessSlice
+from byol_jax.data import array_source
+from byol_jax.data.source import (
+  WHOLE_BATCH,
+  CentreCrop,
+  ProcessSlice,
+  Source,
+)
 from byol_jax.runtime import devices
-from byol_jax.training import build
+from byol_jax.training import build, residence
 
 
 def open_source(
   config: schema.Config, dataset: str = "", root: str = ""
-) -> loading.Source:
+) -> Source:
   """Opens a data set; see `loading` for errors.
 
   Args:
     config: says where data sets are stored and how folders are read.
     dataset: the data set's name; by default the one that is trained on, in the
       part that is.
-    root: for `folder`, the folder of images.
+    root: for `folder`, the folder of images; for `arrays`, the file.
   """
   data = config.data
   if not dataset:
     source = open_source(config, data.dataset, data.root)
     if not data.split and data.fraction == 1:
       return source
-    return loading.select(source, data.split, data.fraction)
+    return source.select(data.split, data.fraction)
+  if dataset == "arrays":
+    return array_source.load(root)
+  from byol_jax.data import loading  # Not every machine has TensorFlow.
+
   if dataset != "folder":
     return loading.load(dataset, data.data_dir)
   return loading.load_folder(root, data)
@@ -41,12 +51,25 @@ def this_process() -> ProcessSlice:
 
 
 def train_batches(
-  config: schema.Config, source: loading.Source, start_step: int
+  config: schema.Config,
+  source: Source,
+  start_step: int,
+  tell: Callable[[str], None] = lambda line: None,
 ) -> Iterator[dict[str, Any]]:
-  """Yields the training batches from a step on, on the devices ahead of use."""
+  """Yields what the updates from a step on take, on the devices ahead of use.
+
+  With `data.placement=device` that is all images at each step.
+
+  Args:
+    config: a resolved configuration.
+    source: the data set.
+    start_step: the first batch to return.
+    tell: prints a line for people.
+  """
+  if config.data.placement == "device":
+    return itertools.repeat(residence.place(config, source, tell))
   return devices.prefetch(
-    train_input.train_batches(
-      source,
+    source.train_batches(
       build.make_views(config),
       config.data,
       batch_size=config.train.batch_size,
@@ -59,7 +82,7 @@ def train_batches(
 
 def eval_batches(
   config: schema.Config,
-  source: loading.Source,
+  source: Source,
   split: str,
   batch_size: int | None = None,
   indices: range | None = None,
@@ -78,10 +101,9 @@ def eval_batches(
       otherwise each process reads all of them.
   """
   data = config.data
-  return eval_input.eval_batches(
-    source,
+  return source.eval_batches(
     split,
-    eval_input.CentreCrop(data.image_size, data.eval_crop, data.channels),
+    CentreCrop(data.image_size, data.eval_crop, data.channels),
     batch_size=batch_size or config.evaluation.batch_size,
     indices=indices,
     process=this_process() if spread else WHOLE_BATCH,

@@ -10,7 +10,14 @@ import numpy as np
 
 from byol_jax import errors
 from byol_jax.learning.learner import TrainState
-from byol_jax.runtime import checkpoints, devices, processes, shutdown, writers
+from byol_jax.runtime import (
+  checkpoints,
+  claim,
+  devices,
+  processes,
+  shutdown,
+  writers,
+)
 from byol_jax.runtime.meter import DivergedError, Meter
 from byol_jax.runtime.watchdog import Watchdog
 from byol_jax.training import (
@@ -21,10 +28,10 @@ from byol_jax.training import (
 )
 from byol_jax.training.runs import Run
 
-# The largest parameter of a healthy run. Our choice: float32 steps by more than 1
-# above it, so that nothing of the size of an initial parameter (at most 1) is left
-# or can be learned. Scales and biases stay near 1, and weights before a batch norm
-# grow only until weight decay holds them.
+# The largest parameter of a healthy run. Our choice: the float32 numbers above it
+# are at least 2 apart, so a parameter can no longer change by less than that, while
+# initial parameters are at most 1. In a healthy run scales and biases stay near 1,
+# and weight decay bounds the weights before a batch norm.
 _LARGEST_PARAMETER = 2.0**24
 
 # Advice for a run that waits for its data, by `augment.placement`.
@@ -58,14 +65,19 @@ def pretrain(
   run: Run,
   start: Callable[[Run], Start] = untrained,
   on_start: Callable[[Run, int], None] = lambda run, step: None,
+  tell: Callable[[str], None] = lambda line: None,
 ) -> tuple[TrainState, bool]:
   """Trains to the end of the plan, from the latest checkpoint if there is one.
+
+  Meanwhile the workdir belongs to this training, see `claim.Claim`.
 
   Args:
     run: from `runs.prepare`.
     start: begins a new run, called in the primary process only.
     on_start: is called with the run and the step to train on from, unless that is
       the last one.
+    tell: prints a line for people, such as one about another training in the
+      workdir.
 
   Returns:
     The final state, which is also the last checkpoint, and whether an earlier
@@ -73,26 +85,41 @@ def pretrain(
 
   Raises:
     shutdown.Interrupted: on SIGTERM or Ctrl-C, after saving.
-    UserError: if the loss is not finite, devices disagree, or a file cannot be
-      written.
+    UserError: if another training uses the workdir, the loss is not finite,
+      devices disagree, or a file cannot be written.
   """
-  state = processes.broadcast_from_primary(lambda: _starting_state(run, start))
-  first = int(state.step)
-  if first == run.plan.total_steps:
-    return state, True
-  on_start(run, first)
-  state = devices.replicate(state)
-  stream = data_streams.train_batches(run.config, run.source, first)
-  with _Saver(run) as saver, _open_meter(run, first) as meter:
-    try:
-      return _train(run, state, stream, saver, meter), False
-    except DivergedError as error:
-      raise errors.UserError(
-        f"{error}; the earlier checkpoints in"
-        f" {workdir_files.checkpoint_folder(run.workdir)} are kept: lower"
-        " optimizer.base_learning_rate, or raise optimizer.warmup_epochs or"
-        " optimizer.weight_decay, in another --workdir."
-      ) from error
+  with _claimed(run, tell):
+    state = processes.broadcast_from_primary(
+      lambda: _starting_state(run, start)
+    )
+    first = int(state.step)
+    if first == run.plan.total_steps:
+      return state, True
+    on_start(run, first)
+    state = devices.replicate(state)
+    stream = data_streams.train_batches(run.config, run.source, first, tell)
+    with _Saver(run, first) as saver, _open_meter(run, first) as meter:
+      try:
+        return _train(run, state, stream, saver, meter), False
+      except DivergedError as error:
+        raise errors.UserError(
+          f"{error}; the earlier checkpoints in"
+          f" {workdir_files.checkpoint_folder(run.workdir)} are kept: lower"
+          " optimizer.base_learning_rate, or raise optimizer.warmup_epochs or"
+          " optimizer.weight_decay, in another --workdir."
+        ) from error
+
+
+@contextlib.contextmanager
+def _claimed(run: Run, tell: Callable[[str], None]) -> Iterator[None]:
+  """Claims the workdir by the primary process, whose refusal ends all."""
+  with contextlib.ExitStack() as held:
+
+    def hold() -> None:
+      held.enter_context(claim.Claim(run.workdir, tell))
+
+    processes.broadcast_from_primary(hold)
+    yield
 
 
 def _starting_state(run: Run, start: Callable[[Run], Start]) -> TrainState:
@@ -111,16 +138,18 @@ def _starting_state(run: Run, start: Callable[[Run], Start]) -> TrainState:
     else:
       state = saved.restore(shapes)
       history = saved_settings.read_history(run.workdir)
-  if run.extends:
-    history["extended_at"] = [*history.get("extended_at", ()), run.extends]
-  saved_settings.write(run.workdir, run.config, source.fingerprint, history)
-  workdir_files.add_class_names(
-    run.workdir, source.dataset.tfds_name, source.class_names
-  )
   if int(state.step) < run.plan.total_steps:
     workdir_files.check_space(
       run.workdir, state, run.config.checkpoint, run.plan.total_steps
     )
+  # An earlier attempt to train longer may have stopped before it saved a step.
+  ends = {*history.pop("extended_at", ()), run.extends} - {None}
+  if earlier := sorted(ends - {run.plan.total_steps}):
+    history["extended_at"] = earlier
+  saved_settings.write(run.workdir, run.config, source.fingerprint, history)
+  workdir_files.add_class_names(
+    run.workdir, source.dataset.tfds_name, source.class_names
+  )
   return state
 
 
@@ -156,7 +185,10 @@ def _train(
 ) -> TrainState:
   """Makes all steps that are left and returns the last state."""
   first_step, last_step = int(state.step) + 1, run.plan.total_steps
-  update = devices.pmap_update(run.learner.update)
+  learn = run.learner.update
+  if several := processes.is_multiprocess():
+    learn = devices.with_signals(learn)
+  update = devices.pmap_update(learn)
   check_every = run.config.train.check_replicas_every
   with (
     shutdown.GracefulShutdown() as stop_request,
@@ -166,7 +198,11 @@ def _train(
       asked_at = time.monotonic()
       batch = next(stream)
       meter.add_data_wait(time.monotonic() - asked_at)
+      if several:
+        signals = devices.local_signals(stop_request.received)
+        batch = {**batch, "signal": signals}
       state, row = update(state, batch)
+      told = row.pop("signal", None)
       meter.add(step, row)
       watchdog.alive()
 
@@ -174,26 +210,33 @@ def _train(
       due = check_every and step % check_every == 0
       if due or step in (first_step, last_step):
         _check_replicas(state, step)
-      stop = stop_request.stop_signal(step)
+      stop = stop_request.stop_signal(told, is_last=step == last_step)
       if stop or step == last_step or saver.is_due(step):
         meter.drain()
         check_parameters(state, step)
         saver.save(step, state)
-      if stop:
+      if stop or step == last_step:
         saver.close()
         processes.barrier()  # No process leaves while the primary is still saving.
+      if stop:
         raise shutdown.Interrupted(stop, step)
   return state
 
 
 class _Saver:
-  """Writes checkpoints from the primary process when they are due."""
+  """Writes checkpoints from the primary process when they are due.
 
-  def __init__(self, run: Run):
+  Args:
+    run: the run.
+    first: the step that training goes on from.
+  """
+
+  def __init__(self, run: Run, first: int):
     self._settings = run.config.checkpoint
     self._checkpoints: checkpoints.Checkpoints | None = None
     if processes.is_primary():
       self._checkpoints = run.open_checkpoints()
+      self._checkpoints.set_aside_above(first)
     self._saved_at = time.monotonic()
 
   def __enter__(self) -> "_Saver":

@@ -3,6 +3,8 @@
 import math
 from typing import NamedTuple
 
+import jax
+
 from byol_jax import errors
 from byol_jax.config import schema
 from byol_jax.learning import schedules, target
@@ -27,6 +29,7 @@ class Plan(NamedTuple):
     num_examples: images in an epoch.
     batch_size: images per update, over all devices and micro-batches.
     microbatches: parts in which an update processes its batch.
+    norm_groups: groups of devices with batch-norm statistics of their own.
     total_steps: updates in the whole run.
     warmup_steps: updates until the learning rate peaks.
     peak_learning_rate: scaled with the batch.
@@ -36,6 +39,7 @@ class Plan(NamedTuple):
   num_examples: int
   batch_size: int
   microbatches: int
+  norm_groups: int
   total_steps: int
   warmup_steps: int
   peak_learning_rate: float
@@ -43,8 +47,8 @@ class Plan(NamedTuple):
 
   @property
   def group_size(self) -> int:
-    """Images of a view that share batch-norm statistics, over all devices."""
-    return self.batch_size // self.microbatches
+    """Images of a view that share batch-norm statistics."""
+    return self.batch_size // self.microbatches // self.norm_groups
 
   @property
   def half_life(self) -> float:
@@ -72,6 +76,7 @@ def make_plan(config: schema.Config, num_examples: int) -> Plan:
     tau = target.scaled_tau(ema.base, train.batch_size / ema.base_batch_size)
   total_steps = train.steps or max(epochs_in_steps, 1)
   warmup_epochs = config.optimizer.warmup_epochs
+  of_group = config.model.batch_norm.group_size
   warmup_steps = int(warmup_epochs * num_examples) // train.batch_size
   for setting, steps in (
     (f"train.epochs={train.epochs}", total_steps),
@@ -85,6 +90,7 @@ def make_plan(config: schema.Config, num_examples: int) -> Plan:
     num_examples=num_examples,
     batch_size=train.batch_size,
     microbatches=train.microbatches,
+    norm_groups=jax.device_count() // of_group if of_group else 1,
     total_steps=total_steps,
     warmup_steps=warmup_steps,
     peak_learning_rate=schedules.peak_learning_rate(
@@ -113,9 +119,10 @@ def describe(plan: Plan, ema_schedule: str) -> list[str]:
     )
   if plan.group_size < _SMALL_GROUP:
     known = ", ".join(f"{v} at {k}" for k, v in _TOP1_BY_GROUP.items())
+    grouped = " or model.batch_norm.group_size" if plan.norm_groups > 1 else ""
     lines.append(
       f"Note: batch norm sees only {plan.group_size} images at once. The paper's"
-      f" top-1 for each number of images was {known}: raise train.batch_size or lower"
-      " train.microbatches."
+      f" top-1 for each number of images was {known}: raise train.batch_size{grouped}"
+      " or lower train.microbatches."
     )
   return lines

@@ -2,8 +2,9 @@
 
 import jax
 
+from byol_jax import errors
 from byol_jax.config import convert, schema
-from byol_jax.data import loading, measure
+from byol_jax.data.source import Source
 
 # Images with a short side of up to the first number are viewed at the second,
 # sizes that the field trains at. Larger images are viewed at the paper's 224.
@@ -16,7 +17,7 @@ _CIFAR_STEM_UP_TO = 64
 
 
 def resolved(
-  config: schema.Config, source: loading.Source, parts: int | None
+  config: schema.Config, source: Source, parts: int | None
 ) -> schema.Config:
   """Returns the configuration with no value left open.
 
@@ -24,13 +25,22 @@ def resolved(
     config: may leave image size, mean, std, stem and `data.parts` open.
     source: the data set that decides image size, mean and std.
     parts: `data.parts` of the run so far; None for a new run, which takes one
-      part per process.
+      part per process, or one with `data.placement=device`.
+
+  Raises:
+    UserError: if the parts of the run so far do not suit its settings now.
   """
   config = convert.typed(config)
   data, encoder = config.data, config.model.encoder
-  data.parts = data.parts or parts or jax.process_count()
+  on_device = data.placement == "device"
+  data.parts = data.parts or parts or (1 if on_device else jax.process_count())
+  if on_device and data.parts > 1:
+    raise errors.UserError(
+      f"data.parts={data.parts} must be 1 with data.placement=device; set"
+      " --config.data.placement=host, or start another run in another workdir."
+    )
   if not (data.image_size and data.mean and data.std):
-    own = source.dataset.statistics or measure.measure_statistics(source)
+    own = source.dataset.statistics or source.measure()
     data.image_size = data.image_size or _image_size(own.side)
     data.mean = data.mean or _per_channel(own.mean, data.channels)
     data.std = data.std or _per_channel(own.std, data.channels)

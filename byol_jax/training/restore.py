@@ -7,7 +7,8 @@ import jax
 
 from byol_jax import errors
 from byol_jax.learning.learner import TrainState
-from byol_jax.runtime import processes
+from byol_jax.runtime import checkpoints, processes
+from byol_jax.training import workdir_files
 from byol_jax.training.runs import Run
 
 _POLL_SECONDS = 5.0
@@ -23,16 +24,7 @@ def restore(run: Run, step: int | None = None) -> TrainState:
   Raises:
     UserError: if there is no such checkpoint, or it cannot be read.
   """
-
-  def read() -> TrainState:
-    with run.open_checkpoints() as saved:
-      if saved.latest_step() is None:
-        raise errors.UserError(
-          f"{run.workdir} holds no checkpoint yet; pretrain first."
-        )
-      return saved.restore(jax.eval_shape(run.initial_state), step)
-
-  return processes.broadcast_from_primary(read)
+  return processes.broadcast_from_primary(lambda: _read(run, step))
 
 
 def watch(run: Run) -> Iterator[TrainState]:
@@ -42,23 +34,37 @@ def watch(run: Run) -> Iterator[TrainState]:
   written while the caller is busy, and damaged ones, are skipped.
   """
   seen, step = -1, -1
-  while seen < run.plan.total_steps:
+  while step < run.plan.total_steps:
     latest = processes.broadcast_from_primary(lambda: _latest_step(run))
-    if latest <= seen:
+    if latest == seen:
       time.sleep(_POLL_SECONDS)
       continue
-    state = restore(
-      run
-    )  # The step just seen may be deleted by now, or damaged.
-    found = int(state.step)
-    seen = max(latest, found)
-    if found > step:
-      step = found
+    seen = latest
+    # The step just seen may be deleted or damaged by now.
+    state = processes.broadcast_from_primary(lambda: _read_if_possible(run))
+    if state and int(state.step) > step:
+      step = int(state.step)
       yield state
 
 
 def _latest_step(run: Run) -> int:
   """Returns the step of the latest checkpoint, -1 without one."""
+  return max(workdir_files.checkpoint_steps(run.workdir), default=-1)
+
+
+def _read(run: Run, step: int | None = None) -> TrainState:
+  """Reads a checkpoint in this process; see `restore`."""
   with run.open_checkpoints() as saved:
-    step = saved.latest_step()
-  return -1 if step is None else step
+    if saved.latest_step() is None:
+      raise errors.UserError(
+        f"{run.workdir} holds no checkpoint yet; pretrain first."
+      )
+    return saved.restore(jax.eval_shape(run.initial_state), step)
+
+
+def _read_if_possible(run: Run) -> TrainState | None:
+  """Reads the latest checkpoint; returns None if all are damaged."""
+  try:
+    return _read(run)
+  except checkpoints.DamagedError:
+    return None

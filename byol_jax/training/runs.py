@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from byol_jax.config import schema
-from byol_jax.data import loading
+from byol_jax.data.source import Source
 from byol_jax.learning.learner import Learner, TrainState
 from byol_jax.runtime import checkpoints, devices, processes
 from byol_jax.training import (
@@ -35,7 +35,7 @@ class Run(NamedTuple):
 
   config: schema.Config
   workdir: pathlib.Path
-  source: loading.Source
+  source: Source
   plan: Plan
   learner: Learner
   extends: int | None = None
@@ -80,13 +80,14 @@ def prepare(config: schema.Config, workdir: pathlib.Path) -> Run:
       unless its run has ended and this one is longer.
   """
   devices.check_batch_size(config.train.batch_size, config.train.microbatches)
+  devices.check_group_size(config.model.batch_norm.group_size)
   source = processes.primary_first(lambda: data_streams.open_source(config))
   # A run that resumes with more or fewer processes sees the same batches.
   parts = processes.broadcast_from_primary(
     lambda: saved_settings.of_run(workdir).get("data.parts")
   )
   config = resolve.resolved(config, source, parts)
-  num_examples = loading.num_examples(source, source.dataset.pretrain)
+  num_examples = source.num_examples(source.dataset.pretrain)
   plan = make_plan(config, num_examples)
 
   def check_workdir() -> int | None:
@@ -104,6 +105,6 @@ def prepare(config: schema.Config, workdir: pathlib.Path) -> Run:
   )
 
 
-def _num_outputs(source: loading.Source) -> int:
+def _num_outputs(source: Source) -> int:
   """Returns at least 1: without labels the classifier exists but does not learn."""
   return max(source.num_classes, 1)

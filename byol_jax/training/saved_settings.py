@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from byol_jax import errors
-from byol_jax.config import convert, schema
+from byol_jax.config import convert, schema, validation
 from byol_jax.runtime import files
 from byol_jax.training import plan, workdir_files
 
 _FILE = "config.json"
 # Its section that is no setting.
 _HISTORY = "history"
-# In it beside the settings: `loading.Source.fingerprint`.
+# In it beside the settings: `data.source.Source.fingerprint`.
 _FINGERPRINT = "data.fingerprint"
 _LENGTH_KEYS = ("train.steps", "train.epochs")
 
@@ -66,14 +66,32 @@ def _contents(workdir: pathlib.Path) -> dict[str, Any]:
     return {}
   try:
     contents = files.read_json(path)
-    if not contents:
-      raise files.DamagedError("it holds no settings")
+    _check_contents(contents)
   except files.DamagedError as error:
     raise errors.UserError(
       f"{path} is damaged: {error}; put back a copy, or move it away to go on"
       " with the settings of this command."
     ) from error
   return contents
+
+
+def _check_contents(contents: Mapping[str, Any]) -> None:
+  """Raises `files.DamagedError` for what `write` never wrote."""
+  if not contents:
+    raise files.DamagedError("it holds no settings")
+  try:
+    validation.validate(convert.from_json(contents, schema.Config()))
+  except (TypeError, errors.UserError) as error:
+    raise files.DamagedError(str(error).rstrip(".")) from error
+  history = contents.get(_HISTORY, {})
+  is_history = (
+    isinstance(history, dict)
+    and isinstance(history.get("started_from", {}), dict)
+    and isinstance(history.get("extended_at", []), list)
+    and all(type(step) is int for step in history.get("extended_at", []))
+  )
+  if not is_history:
+    raise files.DamagedError(f"{_HISTORY}={history!r} is no history")
 
 
 def of_run(workdir: pathlib.Path) -> dict[str, Any]:
@@ -86,7 +104,8 @@ def differences(
 ) -> list[str]:
   """Returns the keys in which two runs differ and that parameters depend on.
 
-  The values of `data.root` are the same if the images are, wherever they lie.
+  The values of `data.root` are the same if the images are, wherever they lie, and
+  so are the paths of CSV files in `data.labels`.
   The paths are compared only if a run of an earlier version did not store the
   fingerprint of its images.
 
@@ -100,7 +119,11 @@ def differences(
   knows_images = theirs.get(_FINGERPRINT) and ours.get(_FINGERPRINT)
 
   def differs(key: str) -> bool:
-    if key == "data.root" and knows_images:
+    values = theirs.get(key), ours.get(key)
+    is_path = key == "data.root" or (
+      key == "data.labels" and not any(x in schema.LABELS for x in values)
+    )
+    if knows_images and is_path:
       key = _FINGERPRINT
     return theirs.get(key) != ours.get(key)
 
@@ -124,14 +147,14 @@ def check(
 ) -> None:
   """Raises `UserError` if the checkpoints were written with other settings.
 
-  `check_length` compares those that decide the length. That images of a folder
-  have changed is left to `check_images`, as only training must not go on with
-  others.
+  Two differences are not checked here. `check_length` compares the length, which
+  may grow. `check_images` compares the images of a folder, which training calls:
+  a run may be evaluated when its images have changed, but not trained on others.
 
   Args:
     workdir: may hold no checkpoint.
     config: the resolved configuration.
-    fingerprint: of the data set, from `loading.Source`.
+    fingerprint: of the data set, from `data.source.Source`.
   """
   theirs = of_run(workdir)
   if not theirs:
@@ -143,8 +166,8 @@ def check(
     )
     if not has_other_rule:
       raise errors.UserError(
-        f"{workdir} holds a run with {key}={theirs[key]}, not {ours[key]};"
-        " continue with its settings or choose another --workdir."
+        f"{workdir} holds a run with {key}={theirs[key]!r}, not {ours[key]!r};"
+        f" set --config.{key}={theirs[key]} or choose another --workdir."
       )
 
 
@@ -153,7 +176,7 @@ def has_other_images(workdir: pathlib.Path, fingerprint: str) -> bool:
 
   Args:
     workdir: may hold no checkpoint; those of earlier versions do not tell.
-    fingerprint: of the images as they are now, from `loading.Source`.
+    fingerprint: of the images as they are now, from `data.source.Source`.
   """
   return of_run(workdir).get(_FINGERPRINT, fingerprint) != fingerprint
 
@@ -197,20 +220,24 @@ def check_length(
   if old == new:
     return None
   reached = max(workdir_files.checkpoint_steps(workdir))
-  if reached >= old and new > reached:
-    return old
-  remedy = (
-    f"a run of {new} steps would be shorter; ask for more than {reached} to train on"
-    if reached >= old
-    else "continue with its length, as only a run that has ended can be trained on"
-  )
+  # A run that was to be longer may have stopped before it saved a further step.
+  has_ended = reached >= old or theirs.get(f"{_HISTORY}.extended_at", [])[
+    -1:
+  ] == [reached]
+  if has_ended and new >= reached:
+    return reached if new > reached else None
   key = next(
     k for k in _LENGTH_KEYS if theirs[k] != convert.value_at(config, k)
   )
+  remedy, rule = (
+    (f"{reached} or more", "a run never becomes shorter")
+    if has_ended
+    else (f"{old}", "only a run that has ended can be trained longer")
+  )
   raise errors.UserError(
-    f"{workdir} holds a run with {key}={theirs[key]}, not"
-    f" {convert.value_at(config, key)}, at step {reached} of {old}: {remedy}, or"
-    " choose another --workdir."
+    f"Set --config.train.steps={remedy} or choose another --workdir: {workdir}"
+    f" holds a run at step {reached} of {old}, not of {new}"
+    f" ({key}={convert.value_at(config, key)!r}), and {rule}."
   )
 
 
@@ -225,7 +252,7 @@ def write(
   Args:
     workdir: is created.
     config: the resolved configuration.
-    fingerprint: of the data set, from `loading.Source`; "" is not written.
+    fingerprint: of the data set, from `data.source.Source`; "" is not written.
     history: see `read_history`.
 
   Raises:

@@ -43,15 +43,17 @@ def add_class_names(
     names: by label; nothing is written without classes.
 
   Raises:
-    UserError: if the file cannot be written.
+    UserError: if the file cannot be read or written.
   """
   if not names:
     return
   path = workdir / _CLASSES_FILE
+  known: dict[str, Any] = {}
   try:
-    known = json.loads(path.read_text()) if path.exists() else {}
-  except ValueError:  # It is damaged, and other names are written again.
-    known = {}
+    if path.exists():
+      known = files.read_json(path)
+  except files.DamagedError as error:  # Other names are written again.
+    files.set_aside(path, error, "")
   write_json(path, known | {dataset: list(names)})
 
 

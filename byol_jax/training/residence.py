@@ -1,0 +1,88 @@
+"""Puts the images of a run on its devices."""
+
+import os
+from collections.abc import Callable
+
+import chex
+import jax
+import numpy as np
+
+from byol_jax import errors
+from byol_jax.config import schema
+from byol_jax.data.source import Source
+from byol_jax.runtime import devices, processes, tables
+
+# Of the memory of a device, what images may take. Our choice: activations take
+# most of the rest.
+_SHARE = 0.3
+
+
+def place(
+  config: schema.Config,
+  source: Source,
+  tell: Callable[[str], None],
+) -> chex.ArrayTree:
+  """Decodes the images of a run and moves them to the local devices.
+
+  Each device holds all images if they fit, and else a part of them.
+
+  Args:
+    config: a resolved configuration.
+    source: the data set.
+    tell: prints a line for people.
+
+  Returns:
+    What `augment.device_batches.draw` takes, with a leading axis of local
+    devices.
+
+  Raises:
+    UserError: if the images do not fit, or a file cannot be read.
+  """
+  split = source.dataset.pretrain
+  count = source.num_examples(split)
+  if count < config.train.batch_size:
+    raise errors.UserError(
+      f"train.batch_size={config.train.batch_size} is larger than the {count}"
+      f" examples of split {split!r} of {source.dataset.tfds_name}; lower it to"
+      f" {count} or less."
+    )
+  images = source.decode(split, config.data.channels)
+  size = images.pixels.nbytes
+  # The same in all processes, so that they place the images alike.
+  room = processes.broadcast_from_primary(
+    lambda: int(_SHARE * _device_memory())
+  )
+  replicated = size <= room
+  of_each = size if replicated else -(-size // jax.device_count())
+  _, height, width, channels = images.pixels.shape
+  what = f"{count:,} images of up to {height}x{width}x{channels}"
+  if of_each > room:
+    raise errors.UserError(
+      f"data.placement=device does not fit: {what} take {of_each / 1e9:,.1f} GB on"
+      f" each of {jax.device_count()} devices, which have {room / 1e9:,.1f} GB for"
+      " images; set data.placement=host, or augment.placement=device."
+    )
+  tell(
+    f"{what} are on the devices; they take {of_each / 1e6:,.0f} MB of each"
+    + ("." if replicated else ", which holds a part of them.")
+  )
+  table = images._asdict()
+  if not replicated:
+    table = jax.tree.map(_own_rows, table)
+  return tables.place(table, replicated=replicated)
+
+
+def _own_rows(array: np.ndarray) -> np.ndarray:
+  """Returns the rows of the local devices; the last ones may be repeated."""
+  of_each = -(-len(array) // jax.device_count())
+  first = jax.process_index() * jax.local_device_count() * of_each
+  rows = first + np.arange(jax.local_device_count() * of_each)
+  return array[np.minimum(rows, len(array) - 1)]
+
+
+def _device_memory() -> int:
+  """Returns the memory of a device, bytes; devices on CPUs share the machine's."""
+  if limit := devices.memory_limit():
+    return limit
+  memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+  return memory // jax.local_device_count()
