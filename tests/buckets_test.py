@@ -1,29 +1,37 @@
 """Workdirs in buckets, on servers of this machine that stand for S3 and Google's."""
 
 import http.server
+import importlib
 import json
 import pathlib
 import signal
 import sys
+import tempfile
 import threading
 import time
 
 import numpy as np
 import pytest
-from fsspec import registry
+import safetensors.numpy
 
 from byol_jax import errors
 from byol_jax.cli import flags
+from byol_jax.config import schema
+from byol_jax.evaluation import embed, protocols, runner
+from byol_jax.interop import encoder_file
+from byol_jax.reporting import report
 from byol_jax.runtime import (
   buckets,
   checkpoint_storage,
   checkpoints,
   claim,
   files,
+  growing,
   writers,
 )
+from byol_jax.training import arrays
 from tests import buckets as servers
-from tests import command_line
+from tests import command_line, eval_cases
 
 SCHEMES = ("gs", "s3")
 
@@ -216,18 +224,20 @@ def test_a_bucket_that_cannot_be_reached_damages_no_checkpoint(
   folder = workdir / "checkpoints"
   save(folder, 1, 2)
 
-  def fail(*unused):
-    raise OSError("no network")
+  def fail(path, *unused):
+    raise buckets.BucketError(path, "no network")
 
   with checkpoints.Checkpoints(folder, keep=3) as saved:
     with monkeypatch.context() as patch:
       patch.setattr(buckets.BucketPath, "download", fail)
-      with pytest.raises(errors.UserError, match="no network; run the same"):
+      with pytest.raises(
+        errors.UserError, match=r"no network; .* run the same"
+      ):
         saved.restore(leaves_of(0))
     with monkeypatch.context() as patch:
       patch.setattr(buckets.BucketPath, "upload", fail)
       saved.save(3, leaves_of(3))
-      with pytest.raises(errors.UserError, match=r"Cannot write.*no network"):
+      with pytest.raises(errors.UserError, match=r"^\S+/3/\S+ cannot .*no net"):
         saved.latest_step()
       saved._storage._stored = None
   assert sorted(checkpoint_storage.steps(folder)) == [1, 2]
@@ -242,7 +252,7 @@ def test_logs_are_in_the_bucket_when_they_are_flushed(workdir, monkeypatch):
   log.flush()
   board.flush()
   assert [row["step"] for row in writers.read_jsonl(path)] == [1]
-  monkeypatch.setattr(files, "_UPLOAD_SECONDS", 0.0)
+  monkeypatch.setattr(growing, "_UPLOAD_SECONDS", 0.0)
   log.write(2, {"train/loss": 1.0})
   assert [row["step"] for row in writers.read_jsonl(path)] == [1, 2]
   log.close()
@@ -256,11 +266,83 @@ def test_logs_are_in_the_bucket_when_they_are_flushed(workdir, monkeypatch):
   assert events.read_bytes()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["s3"], indirect=True)
+def test_every_mode_writes_to_a_bucket_what_it_writes_to_a_disk(
+  workdir, tmp_path
+):
+  cfg = eval_cases.small_config(tmp_path)
+  cfg.evaluation.protocols = ("knn", "retrieval")
+  cfg.evaluation.baselines = False
+  on_disk = eval_cases.prepare(tmp_path, cfg)
+  state = eval_cases.settled_state(on_disk)
+  for run in (on_disk, on_disk._replace(workdir=workdir)):
+    encoder = run.workdir / "encoder" / "encoder.safetensors"
+    encoder_file.write(encoder, run.config, state)
+    loaded = encoder_file.restore(str(encoder), run.config, run.num_classes)
+    selection = protocols.selected(run)
+    runner.evaluate(run, loaded, lambda *unused: None, selection=selection)
+    embed.write(run, state, "test")
+    arrays.write(run)
+    report.write(run)
+
+  copy = tmp_path / "copy"
+  found, wanted = (
+    {str(path.relative_to(folder)): path for path in paths}
+    for folder, paths in (
+      (copy, downloaded(workdir, copy)),
+      (on_disk.workdir, on_disk.workdir.rglob("*.*")),
+    )
+  )
+  wanted = {k: v for k, v in wanted.items() if not k.startswith("features/")}
+  assert found.keys() == wanted.keys()
+  assert "figures/neighbours.png" in found
+  for name, path in found.items():
+    if name.endswith((".npz", ".safetensors")):  # Their bytes differ.
+      np.testing.assert_equal(*map(arrays_of, (path, wanted[name])))
+    else:
+      assert path.read_bytes() == wanted[name].read_bytes(), name
+
+
+def arrays_of(path: pathlib.Path) -> dict:
+  """Returns the arrays of a file by name."""
+  if path.suffix == ".npz":
+    return dict(np.load(path))
+  return safetensors.numpy.load_file(path)
+
+
+def downloaded(workdir, target: pathlib.Path) -> list[pathlib.Path]:
+  """Copies all objects of a workdir to a folder; returns the copies."""
+  copies = []
+  for path in workdir.find():
+    copies.append(target / path.relative_to(workdir))
+    copies[-1].parent.mkdir(parents=True, exist_ok=True)
+    path.download(copies[-1])
+  return copies
+
+
+def test_what_killed_programs_left_in_the_temporary_folder_is_removed(
+  workdir, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+  ours = files.temporary_folder()
+  died = tmp_path / f"{files.temporary_prefix()}{2**22 + 1}.x"
+  died.mkdir()
+  (died / "features").write_text("large")
+  (tmp_path / "other").mkdir()
+  with claim.Claim(workdir, print):
+    pass
+  assert {*tmp_path.iterdir()} == {
+    pathlib.Path(ours.name),
+    tmp_path / "other",
+  }
+
+
 def test_a_missing_bucket_is_named_in_one_line(scheme):
   path = files.to_path(f"{scheme}://missing/run")
   with (
     pytest.raises(
-      errors.UserError, match=r"^Cannot write .*bucket does not exist"
+      errors.UserError, match=r"^\w+://missing/run/\S+ .*bucket does not exist"
     ),
     claim.Claim(path, print),
   ):
@@ -279,10 +361,11 @@ def test_a_bucket_that_forbids_is_named_in_one_line(name, refusing):
 
 @pytest.mark.parametrize("name", SCHEMES)
 def test_a_missing_library_is_named_with_its_extra(name, monkeypatch):
+  registered = importlib.import_module("fsspec.registry")._registry
   for module in ("gcsfs", "s3fs"):
     monkeypatch.setitem(sys.modules, module, None)
   for loaded in ("gs", "gcs", "s3"):
-    monkeypatch.delitem(registry._registry, loaded, raising=False)
+    monkeypatch.delitem(registered, loaded, raising=False)
   monkeypatch.setattr(buckets, "_filesystem", buckets._filesystem.__wrapped__)
   extra = {"gs": "gcs", "s3": "s3"}[name]
   with pytest.raises(errors.UserError, match=rf"byol_jax\[{extra}\]"):
@@ -299,13 +382,17 @@ def test_an_unknown_scheme_lists_the_known_ones():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["gs"], indirect=True)
 def test_a_killed_run_goes_on_on_another_machine(workdir, tmp_path, digits_dir):
   """Another home and temporary folder: nothing but the bucket is left of it."""
+  # As in the home folder of the user.
+  cache = pathlib.Path(schema.Config().train.compilation_cache).expanduser()
   arguments = (
+    f"--config.train.compilation_cache={cache}",
     "--config.evaluation.protocols=('knn',)",
     "--config.evaluation.baselines=False",
   )
-  shape = {"steps": 60, "checkpoint_every": 3}
+  shape = {"steps": 40, "checkpoint_every": 3}
 
   def started(name: str):
     for folder in ("home", "tmp"):
@@ -332,7 +419,8 @@ def test_a_killed_run_goes_on_on_another_machine(workdir, tmp_path, digits_dir):
   second = command_line.ended(started("second"))
   assert second.returncode == 0, second.stderr
   assert "Resuming at step" in second.stdout
-  assert not [*(tmp_path / "second" / "tmp").glob("byol_jax*")]
+  left = (tmp_path / "second" / "tmp").iterdir()
+  assert not [x for x in left if x.name.startswith(files.temporary_prefix())]
 
   whole = tmp_path / "whole"
   done = command_line.run(
@@ -340,12 +428,9 @@ def test_a_killed_run_goes_on_on_another_machine(workdir, tmp_path, digits_dir):
   )
   assert done.returncode == 0, done.stderr
   copy = tmp_path / "copy"
-  for path in workdir.find():
-    target = copy / path.relative_to(workdir)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    path.download(target)
+  downloaded(workdir, copy)
   np.testing.assert_equal(
-    command_line.saved_leaves(copy, 60), command_line.saved_leaves(whole, 60)
+    command_line.saved_leaves(copy, 40), command_line.saved_leaves(whole, 40)
   )
   ours, theirs = (
     [(row["step"], row["train/loss"]) for row in writers.read_jsonl(path)]

@@ -139,16 +139,13 @@ def _checked_workdir(path: pathlib.Path) -> pathlib.Path:
   try:
     str(path).encode()
     path.exists()
+  except errors.UserError:
+    raise
   except (OSError, UnicodeEncodeError) as error:
     given = f"--workdir={ascii(str(path))[1:-1][:100]}"
     reason = getattr(error, "strerror", None) or error
     if isinstance(error, UnicodeEncodeError):
       reason = "it is not UTF-8"
-    if files.is_in_bucket(path):
-      raise errors.UserError(
-        f"{given} cannot be read: {reason}; check its name, your credentials and"
-        " the network."
-      ) from error
     raise errors.UserError(
       f"{given} cannot be a folder: {reason}; choose another."
     ) from error

@@ -1,7 +1,8 @@
 """Paths in buckets of object storage, with what a workdir needs of `pathlib`.
 
 Objects are written whole or not at all, and have no folders: a folder exists as long
-as the name of an object begins with it. Any failure is an `OSError` of one line.
+as the name of an object begins with it. A missing object raises `FileNotFoundError`, one
+that may not be there `FileExistsError`, and any other failure `BucketError`.
 """
 
 import contextlib
@@ -19,6 +20,21 @@ from byol_jax import errors
 EXTRAS = {"gs": "gcs", "s3": "s3"}
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/]*)")
+
+
+class BucketError(errors.UserError, OSError):
+  """An object cannot be read or written, after the library has tried several times.
+
+  Attributes:
+    strerror: what the library says, in one line.
+  """
+
+  def __init__(self, path: object, reason: str):
+    super().__init__(
+      f"{path} cannot be used: {reason}; check its name, your credentials and the"
+      " network, and run the same command again."
+    )
+    self.strerror = reason
 
 
 class BucketPath(pathlib.PurePosixPath):
@@ -45,10 +61,9 @@ class BucketPath(pathlib.PurePosixPath):
   def glob(self, pattern: str) -> Iterator["BucketPath"]:
     """Yields what matches, in any order."""
     path = f"{glob.escape(str(self))}/{pattern}"
-    with _os_errors():
+    with self._errors():
       names = self._filesystem.glob(path)
-    scheme = self.parts[0]
-    return (type(self)(f"{scheme}//{name}") for name in names)
+    return map(self._named, names)
 
   def read_bytes(self) -> bytes:
     """Returns the contents of the object."""
@@ -60,8 +75,8 @@ class BucketPath(pathlib.PurePosixPath):
 
   def write_bytes(self, data: bytes) -> None:
     """Writes the object, or another version of it, at once."""
-    with _no_bucket():
-      self._call("pipe_file", data)
+    with self._errors(writes=True):
+      self._filesystem.pipe_file(str(self), data)
 
   def write_text(self, text: str) -> None:
     """Writes the object as UTF-8."""
@@ -69,8 +84,8 @@ class BucketPath(pathlib.PurePosixPath):
 
   def create(self, data: bytes) -> None:
     """Writes the object; `FileExistsError` if there is one, also made meanwhile."""
-    with _no_bucket():
-      self._call("pipe_file", data, mode="create")
+    with self._errors(writes=True):
+      self._filesystem.pipe_file(str(self), data, mode="create")
 
   def modified(self) -> float:
     """Returns when the object was written, in seconds by the bucket's clock."""
@@ -83,28 +98,46 @@ class BucketPath(pathlib.PurePosixPath):
 
   def upload(self, local: pathlib.Path) -> None:
     """Copies a file of the disk to the object, at once."""
-    with _no_bucket(), _os_errors():
+    with self._errors(writes=True):
       self._filesystem.put_file(str(local), str(self))
 
   def download(self, local: pathlib.Path) -> None:
     """Copies the object to a file of the disk."""
-    with _os_errors():
+    with self._errors():
       self._filesystem.get_file(str(self), str(local))
 
   def find(self) -> list["BucketPath"]:
     """Returns all objects below this path, sorted."""
-    scheme = self.parts[0]
-    names = sorted(self._call("find"))
-    return [type(self)(f"{scheme}//{name}") for name in names]
+    return [self._named(name) for name in sorted(self._call("find"))]
 
   @property
   def _filesystem(self) -> Any:
     return _filesystem(self.parts[0].rstrip(":"))
 
-  def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+  def _named(self, name: str) -> "BucketPath":
+    """Returns the path of an object by the name that `fsspec` gives it."""
+    return type(self)(f"{self.parts[0]}//{name}")
+
+  def _call(self, method: str) -> Any:
     """Calls a method of the file system with this path."""
-    with _os_errors():
-      return getattr(self._filesystem, method)(str(self), *args, **kwargs)
+    with self._errors():
+      return getattr(self._filesystem, method)(str(self))
+
+  @contextlib.contextmanager
+  def _errors(self, *, writes: bool = False) -> Iterator[None]:
+    """Raises what the module says; nothing is missing for a write but the bucket."""
+    try:
+      yield
+    except (errors.UserError, FileExistsError):
+      raise
+    except FileNotFoundError as error:
+      if writes:
+        raise BucketError(self, "the bucket does not exist") from error
+      raise
+    # Each library has classes of its own, for example for missing credentials.
+    except Exception as error:
+      text = " ".join(str(error).split()) or type(error).__name__
+      raise BucketError(self, text[:300].rstrip(".")) from error
 
 
 def is_bucket(text: str) -> bool:
@@ -128,12 +161,12 @@ def is_bucket(text: str) -> bool:
 
 @functools.cache
 def _filesystem(scheme: str) -> Any:
-  import fsspec  # Only buckets need it.
-
   # They log what they also raise, with tracebacks.
   for library in ("gcsfs", "s3fs", "botocore", "aiobotocore", "google"):
     logging.getLogger(library).setLevel(logging.CRITICAL)
   try:
+    import fsspec  # Only buckets need it.
+
     # Other programs write to the bucket, too, so that listings may not be kept.
     return fsspec.filesystem(scheme, use_listings_cache=False)
   except ImportError as error:
@@ -141,25 +174,3 @@ def _filesystem(scheme: str) -> Any:
       f"{scheme}:// needs a library ({str(error).splitlines()[0]}): pip install"
       f" 'byol_jax[{EXTRAS[scheme]}]'."
     ) from error
-
-
-@contextlib.contextmanager
-def _no_bucket() -> Iterator[None]:
-  """Says what it means if an object cannot be found that is to be written."""
-  try:
-    yield
-  except FileNotFoundError as error:
-    raise OSError("the bucket does not exist") from error
-
-
-@contextlib.contextmanager
-def _os_errors() -> Iterator[None]:
-  """Raises every failure as an `OSError` whose message is one line."""
-  try:
-    yield
-  except (errors.UserError, FileNotFoundError, FileExistsError):
-    raise
-  # Each library has classes of its own, for example for missing credentials.
-  except Exception as error:
-    text = " ".join(str(error).split()) or type(error).__name__
-    raise OSError(text[:300]) from error

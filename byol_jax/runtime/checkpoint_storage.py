@@ -9,11 +9,10 @@ import concurrent.futures
 import contextlib
 import pathlib
 import shutil
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from byol_jax.runtime import buckets
+from byol_jax.runtime import buckets, files
 
 # The file that orbax writes into each checkpoint, which is copied last and removed
 # first: a checkpoint of a bucket is complete if it has one.
@@ -23,9 +22,15 @@ _MARK = "_CHECKPOINT_METADATA"
 def steps(directory: pathlib.Path) -> list[int]:
   """Returns the steps of the complete checkpoints in a directory, in any order."""
   if isinstance(directory, buckets.BucketPath):
-    names = (path.parent.name for path in directory.glob(f"*/{_MARK}"))
-  else:
-    names = (path.name for path in directory.glob("*"))
+    return _steps(directory)
+  return _numbers(path.name for path in directory.glob("*"))
+
+
+def _steps(directory: buckets.BucketPath) -> list[int]:
+  return _numbers(path.parent.name for path in directory.glob(f"*/{_MARK}"))
+
+
+def _numbers(names: Iterable[str]) -> list[int]:
   return [int(name) for name in names if name.isdigit()]
 
 
@@ -40,13 +45,13 @@ class Storage(Protocol):
   folder: pathlib.Path
 
   def fetch(self, step: int) -> None:
-    """Fills the folder of a checkpoint; raises `OSError` if it cannot be read."""
+    """Fills the folder of a checkpoint; raises `BucketError` if it cannot be read."""
 
   def store(self, wait: Callable[[], None]) -> None:
     """Begins to make the directory like `folder`, after `wait` in a thread."""
 
   def wait(self) -> None:
-    """Waits for `store`; raises its error, an `OSError`."""
+    """Waits for `store`; raises its error, such as a `BucketError`."""
 
   def close(self) -> None:
     """Removes what is temporary."""
@@ -83,13 +88,11 @@ class _Bucket:
 
   def __init__(self, directory: buckets.BucketPath):
     self._directory = directory
-    self._temporary = tempfile.TemporaryDirectory(
-      prefix="byol_jax-checkpoints-"
-    )
+    self._temporary = files.temporary_folder()
     self._thread = concurrent.futures.ThreadPoolExecutor(1)
     self._stored: concurrent.futures.Future[None] | None = None
     self.folder = pathlib.Path(self._temporary.name)
-    for step in steps(self._directory):
+    for step in _steps(self._directory):
       (self.folder / str(step)).mkdir()
 
   def fetch(self, step: int) -> None:

@@ -131,7 +131,7 @@ class Checkpoints:
     candidates = steps if step is None else [step]
     with self._hide_abandoned_reads():
       for candidate in candidates:
-        self._fetch(candidate)
+        self._storage.fetch(candidate)
         try:
           leaves = self._read(candidate)
         except (errors.UserError, MemoryError):
@@ -177,16 +177,6 @@ class Checkpoints:
     with self._write_errors():
       self._storage.wait()
       self._manager.wait_until_finished()
-
-  def _fetch(self, step: int) -> None:
-    """Brings a checkpoint to the disk; not to reach it is no damage of it."""
-    try:
-      self._storage.fetch(step)
-    except OSError as error:
-      raise errors.UserError(
-        f"Cannot read checkpoint {step} in {self._directory}: {_cause(error)};"
-        " run the same command again."
-      ) from error
 
   def _read(self, step: int) -> dict[str, np.ndarray]:
     """Returns leaves by path; raises any error if they differ from those saved."""
@@ -288,6 +278,8 @@ class Checkpoints:
   def _write_errors(self) -> Iterator[None]:
     try:
       yield
+    except errors.UserError:  # Of a bucket.
+      raise
     except (OSError, ValueError) as error:  # ValueError: tensorstore's.
       raise errors.UserError(
         f"Cannot write checkpoints to {self._directory}: {_cause(error)}; "

@@ -14,10 +14,11 @@ import pathlib
 import shutil
 import signal
 import socket
+import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from byol_jax import errors
@@ -87,7 +88,8 @@ class Claim:
       self._folder = files.identity(self._path.parent)
       while not self._make():
         self._remove_if_dead()
-    _remove_leftovers(self._path.parent)
+    _remove_leftovers(self._path.parent, ("", "*/"))
+    _remove_leftovers(pathlib.Path(tempfile.gettempdir()), ("",))
     self._is_main = threading.current_thread() is threading.main_thread()
     if self._is_main:  # Only there may Python set a handler.
       # A process that was frozen looks at once whether it still owns the workdir.
@@ -238,22 +240,27 @@ def _this_process() -> Owner:
   )
 
 
-def _remove_leftovers(workdir: pathlib.Path) -> None:
+def _remove_leftovers(folder: pathlib.Path, levels: Iterable[str]) -> None:
   """Removes what killed programs of this machine left unfinished.
 
   Those that still run keep their files, and so do those of other machines, which
   may still run.
+
+  Args:
+    folder: a workdir or the system's temporary folder.
+    levels: the patterns of what stands before the names.
   """
   prefix = files.temporary_prefix()
-  for level in ("", "*/"):
-    for path in workdir.glob(f"{level}{glob.escape(prefix)}*"):
+  for level in levels:
+    for path in folder.glob(f"{level}{glob.escape(prefix)}*"):
       pid = path.name.removeprefix(prefix).partition(".")[0]
       if not pid.isdigit() or _exists(int(pid)):
         continue
       if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
       else:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # It belongs to another user.
+          path.unlink()
 
 
 def _exists(pid: int) -> bool:

@@ -1,7 +1,8 @@
 """Writes files so that neither a full disk nor a kill does harm; finds damage.
 
-Only this module and `buckets` know that a workdir may be in a bucket: the rest of the
-program sees paths, some methods of which a `BucketPath` shares with `pathlib.Path`.
+Only this module, `growing`, `checkpoint_storage` and `buckets` know that a workdir may
+be in a bucket: the rest of the program sees paths, some methods of which a `BucketPath`
+shares with `pathlib.Path`.
 """
 
 import atexit
@@ -13,7 +14,6 @@ import os
 import pathlib
 import socket
 import tempfile
-import time
 import uuid
 from collections.abc import Iterator
 from typing import Any, cast
@@ -22,10 +22,6 @@ from absl import logging
 
 from byol_jax import errors
 from byol_jax.runtime import buckets
-
-# Our choice: what a killed run may lose of its logs in a bucket, where each line more
-# means to write the whole object again.
-_UPLOAD_SECONDS = 30.0
 
 
 class DamagedError(Exception):
@@ -52,7 +48,7 @@ def is_in_bucket(path: pathlib.Path) -> bool:
 
 @contextlib.contextmanager
 def report_write_errors(what: object, remedy: str) -> Iterator[None]:
-  """Turns an `OSError` inside the block into a `UserError`.
+  """Turns an `OSError` inside the block into a `UserError`, unless it is one.
 
   Args:
     what: is written, for the message "Cannot write {what}: ...".
@@ -60,6 +56,8 @@ def report_write_errors(what: object, remedy: str) -> Iterator[None]:
   """
   try:
     yield
+  except errors.UserError:  # Of a bucket.
+    raise
   except OSError as error:
     reason = error.strerror or error
     raise errors.UserError(
@@ -83,7 +81,7 @@ def atomic_write(path: pathlib.Path, remedy: str) -> Iterator[pathlib.Path]:
   if isinstance(path, buckets.BucketPath):
     with (
       report_write_errors(path, remedy),
-      tempfile.TemporaryDirectory() as folder,
+      temporary_folder() as folder,
     ):
       yield pathlib.Path(folder, path.name)
       path.upload(pathlib.Path(folder, path.name))
@@ -114,6 +112,13 @@ def temporary_prefix() -> str:
   return f".{socket.gethostname()}-{digest}."
 
 
+def temporary_folder() -> tempfile.TemporaryDirectory[str]:
+  """Makes a folder in the system's temporary one, with the prefix of these names."""
+  return tempfile.TemporaryDirectory(
+    prefix=f"{temporary_prefix()}{os.getpid()}."
+  )
+
+
 def machine() -> str:
   """Returns where the id of this process means something.
 
@@ -135,12 +140,16 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     UserError: it cannot be read.
   """
   try:
-    found = json.loads(path.read_bytes())
+    data = path.read_bytes()
+  except errors.UserError:  # Of a bucket.
+    raise
   except OSError as error:
     reason = error.strerror or error
     raise errors.UserError(
       f"Cannot read {path}: {reason}; make it readable or move it away."
     ) from error
+  try:
+    found = json.loads(data)
   except (ValueError, RecursionError) as error:
     raise DamagedError("it is not JSON") from error
   if not isinstance(found, dict):
@@ -178,7 +187,7 @@ def on_disk(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   if not isinstance(found, buckets.BucketPath):
     yield found
     return
-  with tempfile.TemporaryDirectory() as folder:
+  with temporary_folder() as folder:
     copy = pathlib.Path(folder, found.name)
     found.download(copy)
     yield copy
@@ -193,7 +202,7 @@ def scratch(folder: pathlib.Path) -> pathlib.Path:
   """
   if not isinstance(folder, buckets.BucketPath):
     return folder
-  temporary = tempfile.TemporaryDirectory()
+  temporary = temporary_folder()
   atexit.register(temporary.cleanup)
   return pathlib.Path(temporary.name)
 
@@ -254,7 +263,9 @@ def read_with_time(path: pathlib.Path) -> tuple[bytes, float]:
 def clock(folder: pathlib.Path) -> float:
   """Returns the time at which the disk of a folder says a new file was made."""
   if isinstance(folder, buckets.BucketPath):
-    file = cast(buckets.BucketPath, temporary_path(folder / "clock"))
+    # A new name each time: Google limits how often an object may change.
+    file = temporary_path(folder / uuid.uuid4().hex)
+    assert isinstance(file, buckets.BucketPath)
     file.write_bytes(b"")
     try:
       return file.modified()
@@ -275,46 +286,3 @@ def identity(folder: pathlib.Path) -> int:
   if isinstance(folder, buckets.BucketPath):
     return 0
   return folder.stat().st_ino
-
-
-class Growing:
-  """A folder whose files grow while a program runs, such as its logs.
-
-  Args:
-    folder: of a workdir; it is made.
-
-  Attributes:
-    on_disk: where to write the files: the folder itself, or for a bucket a temporary
-      one, whose files `upload` copies.
-
-  Raises:
-    OSError: the folder cannot be made; also from `upload` and `close`.
-  """
-
-  def __init__(self, folder: pathlib.Path):
-    make_folder(folder)
-    self.on_disk = folder
-    self._bucket: buckets.BucketPath | None = None
-    if isinstance(folder, buckets.BucketPath):
-      self._bucket = folder
-      self._temporary = tempfile.TemporaryDirectory()
-      self.on_disk = pathlib.Path(self._temporary.name)
-    self._uploaded_at = time.monotonic()
-
-  def upload(self, *, at_once: bool = True) -> None:
-    """Copies the files to the bucket.
-
-    Args:
-      at_once: False to do it only if it was not done for 30 seconds.
-    """
-    waited = time.monotonic() - self._uploaded_at
-    if self._bucket and (at_once or waited >= _UPLOAD_SECONDS):
-      for file in self.on_disk.iterdir():
-        (self._bucket / file.name).upload(file)
-      self._uploaded_at = time.monotonic()
-
-  def close(self) -> None:
-    """Copies the files, which must be closed, for the last time."""
-    if self._bucket:
-      self.upload()
-      self._temporary.cleanup()

@@ -17,7 +17,7 @@ import tqdm
 from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2, summary_pb2
 
-from byol_jax.runtime import files
+from byol_jax.runtime import files, growing
 
 # A fraction of the time that is worth a hint: without the wait, training would
 # be a quarter faster. Our choice.
@@ -70,7 +70,7 @@ class JsonlWriter:
       kept = [row for row in rows if row["step"] <= resume_step]
       file.write_text("".join(map(_to_line, kept)))
     with files.report_write_errors(self._path, _REMEDY):
-      self._folder = files.Growing(self._path.parent)
+      self._folder = growing.Growing(self._path.parent)
       on_disk = self._folder.on_disk / self._path.name
       if on_disk != self._path:
         on_disk.write_bytes(self._path.read_bytes())
@@ -115,7 +115,7 @@ class TensorBoardWriter:
   def __init__(self, directory: str | os.PathLike, resume_step: int):
     self._directory = files.to_path(directory)
     with files.report_write_errors(self._directory, _REMEDY):
-      self._folder = files.Growing(self._directory)
+      self._folder = growing.Growing(self._directory)
       self._events = event_file_writer.EventsWriter(
         str(self._folder.on_disk / "events"),
         filename_suffix=f".{os.getpid()}",  # Two runs may start in one second.
