@@ -69,7 +69,7 @@ setup() {
 && python3 -m pip install --quiet --user uv \
 && python3 -m uv venv --quiet --clear --python=3.11 .venv \
 && python3 -m uv pip install --quiet --python=.venv/bin/python \
--r requirements.txt -e '.[tpu]'"
+-r requirements.txt -e '.[tpu,gcs]'"
 }
 
 start() { # start ARGUMENTS: starts the program, which survives the connection.
@@ -84,7 +84,7 @@ programs() { # Prints a line of each host.
     --command="cd byol_jax 2>/dev/null; \
 if pgrep -F pid -f byol_jax.main >/dev/null 2>&1; then echo program running; \
 elif [ -f exit_code ]; then echo program ended \$(cat exit_code); \
-else echo program lost; fi" 2>/dev/null
+else echo program lost; fi"
 }
 
 state() { # Prints the state of the TPU, or nothing.
@@ -92,11 +92,20 @@ state() { # Prints the state of the TPU, or nothing.
     --format='value(state)' 2>/dev/null || true
 }
 
+create_if_possible() { # Returns 75 to try again, 2 for a mistake.
+  local said # What gcloud says of an error, which is also shown.
+  { said=$(create 2>&1 >&3 | tee >(cat >&2)); } 3>&1 && return
+  # At the first try the user is there to correct a mistake. After that, anything but
+  # the user's command may be the reason.
+  ((restarted)) || grep -qi capacity <<<"$said" || return 2
+  return 75
+}
+
 follow() { # Returns 0 once the run is finished, 1 for a mistake, 75 to restart.
   local failures=0 said
   while sleep "$wait"; do
     [[ $(state) == READY ]] || return 75
-    if ! said=$(programs); then
+    if ! said=$(programs 2>/dev/null); then
       # Our choice: ten looks are more than a fault of the network should last.
       ((++failures < 10)) || return 75
     elif [[ $said != *"program running"* ]]; then
@@ -109,14 +118,14 @@ follow() { # Returns 0 once the run is finished, 1 for a mistake, 75 to restart.
   done
 }
 
-train() { # train ARGUMENTS: one try; returns as follow does.
+train() { # train ARGUMENTS: one try; returns as follow and create_if_possible do.
   case $(state) in
     READY) ;;
-    '') create || return 75 ;;
+    '') create_if_possible || return ;;
     PREEMPTED | TERMINATED | STOPPED)
       run gcloud compute tpus tpu-vm delete "$name" --zone="$zone" --quiet ||
         return 75
-      create || return 75
+      create_if_possible || return
       ;;
     *) return 75 ;; # It is being created, repaired or deleted.
   esac
@@ -212,6 +221,7 @@ case $action in
           exit
           ;;
         1) fail "the program ended with a mistake; $0 log shows it." ;;
+        2) fail "the TPU cannot be created; correct what gcloud says above." ;;
       esac
       ((restarted < restarts)) ||
         fail "the run is not finished after $restarts restarts; the same command resumes it." "$code"

@@ -239,7 +239,7 @@ DRY_RUNS = {
     "tpu-vm scp /tmp/byol_jax-pod.tar.gz pod:byol_jax.tar.gz --zone=here"
     " --worker=all",
     "uv pip install --quiet --python=.venv/bin/python -r requirements.txt -e"
-    " '.[tpu]'",
+    " '.[tpu,gcs]'",
   ],
   "run --config=a.py:300 --workdir='b c'": [START.format("b\\ c")],
   "run --config=a.py:300": [START.format("gs://mine/runs/a-300")],
@@ -278,7 +278,7 @@ case $all in
     echo "create ${{all#*--version=base}}" >>calls
     outcome=$(head -n 1 creations)
     sed -i 1d creations
-    [[ -z $outcome ]] || exit 1
+    [[ -z $outcome ]] || {{ echo "$outcome" >&2; exit 1; }}
     echo READY >state
     ;;
   *" delete "*) echo delete >>calls; rm -rf state host ;;
@@ -360,6 +360,21 @@ def test_a_tpu_is_asked_for_until_there_is_one(tpu, tmp_path):
     "-m",
   ]
   assert "[restart 3 of 100]" in done.stdout
+
+
+def test_a_tpu_that_can_never_be_created_is_asked_for_once(tpu, tmp_path):
+  mistake = "ERROR: INVALID_ARGUMENT: type v3-33\n"
+  (tmp_path / "creations").write_text(mistake)
+  done = tpu.run(*TRAIN)
+  assert done.returncode == 1
+  assert len(tpu.calls) == 1
+  assert mistake in done.stderr
+  assert done.stderr.count("Error: ") == 1
+  # After a preemption, the same command has worked before.
+  (tmp_path / "creations").write_text(f"\n{mistake}")
+  done = tpu.run(*TRAIN, codes=["preempted", 0])
+  assert done.returncode == 0, done.stderr
+  assert tpu.calls.count("create  --spot") == 3
 
 
 def test_a_program_that_already_runs_on_a_tpu_is_followed(tpu, tmp_path):
