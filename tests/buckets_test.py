@@ -206,6 +206,15 @@ def test_what_a_kill_left_of_a_checkpoint_is_replaced(workdir):
   assert not (folder / "2/default/d/rest").exists()
 
 
+def test_checkpoints_of_a_program_that_took_over_are_left_alone(workdir):
+  folder = workdir / "checkpoints"
+  save(folder, 1)
+  with checkpoints.Checkpoints(folder, keep=1) as frozen:
+    save(folder, 2, 3)
+    frozen.save(2, leaves_of(2))
+  assert sorted(checkpoint_storage.steps(folder)) == [2, 3]
+
+
 def test_a_damaged_checkpoint_is_put_aside(workdir):
   folder = workdir / "checkpoints"
   save(folder, 1, 2)

@@ -92,7 +92,10 @@ class _Bucket:
     self._thread = concurrent.futures.ThreadPoolExecutor(1)
     self._stored: concurrent.futures.Future[None] | None = None
     self.folder = pathlib.Path(self._temporary.name)
-    for step in _steps(self._directory):
+    # What is in the bucket, whole or not. A program that another one has replaced in
+    # the meantime must not remove what it does not know.
+    self._known = {path.name for path in directory.glob("*")}
+    for step in _steps(directory):
       (self.folder / str(step)).mkdir()
 
   def fetch(self, step: int) -> None:
@@ -126,10 +129,10 @@ class _Bucket:
     kept = {path.name for path in self.folder.iterdir()}
     for name in sorted(kept):
       self._copy(self.folder / name)
-    found = {path.name for path in self._directory.glob("*")}
-    for name in found - kept:
+    for name in self._known - kept:
       if name.isdigit():
         self._remove(name)
+    self._known = kept
 
   def _copy(self, folder: pathlib.Path) -> None:
     """Copies a checkpoint, unless it is in the bucket, and empties its folder."""
