@@ -3,6 +3,7 @@
 import http.server
 import importlib
 import json
+import os
 import pathlib
 import signal
 import sys
@@ -233,23 +234,34 @@ def test_a_bucket_that_cannot_be_reached_damages_no_checkpoint(
   folder = workdir / "checkpoints"
   save(folder, 1, 2)
 
-  def fail(path, *unused):
-    raise buckets.BucketError(path, "no network")
+  def failing(method):
+    def fail(path, *args, **kwargs):
+      if "default" in path.parts:
+        raise buckets.BucketError(path, "no network")
+      method(path, *args, **kwargs)
+
+    return fail
 
   with checkpoints.Checkpoints(folder, keep=3) as saved:
     with monkeypatch.context() as patch:
-      patch.setattr(buckets.BucketPath, "download", fail)
+      path = buckets.BucketPath
+      patch.setattr(path, "download", failing(path.download))
       with pytest.raises(
         errors.UserError, match=r"no network; .* run the same"
       ):
         saved.restore(leaves_of(0))
     with monkeypatch.context() as patch:
-      patch.setattr(buckets.BucketPath, "upload", fail)
+      patch.setattr(path, "upload", failing(path.upload))
       saved.save(3, leaves_of(3))
       with pytest.raises(errors.UserError, match=r"^\S+/3/\S+ cannot .*no net"):
         saved.latest_step()
       saved._storage._stored = None
   assert sorted(checkpoint_storage.steps(folder)) == [1, 2]
+  # Of what is removed, nothing is left that looks whole.
+  monkeypatch.setattr(path, "unlink", failing(path.unlink))
+  with pytest.raises(errors.UserError, match="no network"):
+    save(folder, 3, keep=2)
+  assert sorted(checkpoint_storage.steps(folder)) == [2, 3]
 
 
 def test_logs_are_in_the_bucket_when_they_are_flushed(workdir, monkeypatch):
@@ -335,7 +347,8 @@ def test_what_killed_programs_left_in_the_temporary_folder_is_removed(
 ):
   monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
   ours = files.temporary_folder()
-  died = tmp_path / f"{files.temporary_prefix()}{2**22 + 1}.x"
+  no_pid = str(2**22 + 1)  # Linux gives none above 2**22.
+  died = pathlib.Path(ours.name.replace(f".{os.getpid()}.", f".{no_pid}."))
   died.mkdir()
   (died / "features").write_text("large")
   (tmp_path / "other").mkdir()
