@@ -14,7 +14,6 @@ import pathlib
 import re
 import shutil
 import warnings
-import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -25,6 +24,7 @@ from absl import logging
 
 from byol_jax import errors
 from byol_jax.runtime import checkpoint_storage, files, uncaught
+from byol_jax.runtime import leaves as leaves_lib
 
 _CHECKSUMS = "checksums"  # Of all leaves, in the custom metadata of orbax.
 
@@ -92,7 +92,7 @@ class Checkpoints:
     """
     leaves = {
       path: np.asarray(leaf)
-      for path, leaf in _by_path(jax.device_get(tree)).items()
+      for path, leaf in leaves_lib.by_path(jax.device_get(tree)).items()
     }
     with self._write_errors():
       self._storage.wait()
@@ -102,7 +102,7 @@ class Checkpoints:
       self._manager.save(
         step,
         args=ocp.args.StandardSave(
-          leaves, custom_metadata={_CHECKSUMS: _checksums(leaves)}
+          leaves, custom_metadata={_CHECKSUMS: leaves_lib.checksums(leaves)}
         ),
       )
       self._storage.store(self._manager.wait_until_finished)
@@ -195,7 +195,7 @@ class Checkpoints:
         self._directory,
       )
       return leaves
-    found = _checksums(leaves)
+    found = leaves_lib.checksums(leaves)
     for path in sorted(expected.keys() | found):
       if expected.get(path) != found.get(path):
         raise ValueError(f"{path} differs from its checksum")
@@ -244,10 +244,10 @@ class Checkpoints:
     self, template: Any, leaves: Mapping[str, np.ndarray], step: int
   ) -> Any:
     """Returns the leaves of step `step` in the structure of `template`."""
-    expected = _by_path(template)
+    expected = leaves_lib.by_path(template)
     for path in [*expected, *leaves]:
       saved, wanted = (
-        _kind(tree[path]) if path in tree else "absent"
+        leaves_lib.kind(tree[path]) if path in tree else "absent"
         for tree in (leaves, expected)
       )
       if saved != wanted:
@@ -285,28 +285,6 @@ class Checkpoints:
         f"Cannot write checkpoints to {self._directory}: {_cause(error)}; "
         "free space there or choose another directory."
       ) from error
-
-
-def _by_path(tree: Any) -> dict[str, Any]:
-  """Returns leaves by path, such as `online_params['linear']['w']`."""
-  return {
-    jax.tree_util.keystr(path).lstrip("."): leaf
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-  }
-
-
-def _kind(leaf: Any) -> str:
-  return f"{leaf.dtype}{list(leaf.shape)}"
-
-
-def _checksums(leaves: Mapping[str, np.ndarray]) -> dict[str, str]:
-  """Returns checksums of type, shape and bytes by path, 8 hexadecimal digits."""
-
-  def checksum(leaf: np.ndarray) -> int:
-    data = np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data
-    return zlib.crc32(data, zlib.crc32(_kind(leaf).encode()))
-
-  return {path: f"{checksum(leaf):08x}" for path, leaf in leaves.items()}
 
 
 def _cause(error: Exception) -> str:
