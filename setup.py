@@ -46,15 +46,22 @@ setuptools.setup(
   extras_require={
     "cuda12": ["jax[cuda12]>=0.10"],
     "tpu": ["jax[tpu]>=0.10"],
+    # Workdirs in buckets: the file systems of fsspec.
+    "gcs": ["gcsfs>=2025.2"],
+    "s3": ["s3fs>=2025.2"],
     "formats": ["pillow-heif>=0.16", "pillow-jxl-plugin>=1.3"],  # Of photos.
     "launch": ["submitit>=1.5"],  # Sweeps as SLURM jobs.
     "test": [
+      "gcp-storage-emulator>=2026",  # Buckets without a network.
+      "gcsfs>=2025.2",
       "hypothesis>=6",
+      "moto[server]>=5",  # Buckets without a network.
       "mypy==2.4.1",  # Exact: the next release may object to today's code.
       "pillow-heif>=0.16",  # With the next, the extra `formats`.
       "pillow-jxl-plugin>=1.3",
       "pytest>=8",
       "pytest-xdist>=3.7",  # Two processes: tests mostly wait for compilation.
+      "s3fs>=2025.2",
       "ruff==0.17.6",
       "scikit-learn>=1.5",  # An independent evaluation to compare with.
       "submitit>=1.5",

@@ -240,7 +240,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
   )
   parser.add_argument("--sweep", required=True)
   parser.add_argument("--on", choices=("local", "slurm"), default="local")
-  parser.add_argument("--workdir", type=pathlib.Path)
+  parser.add_argument("--workdir")
   parser.add_argument("--dry-run", action="store_true")
   options, rest = parser.parse_known_args(argv)
   for argument in rest:
@@ -264,7 +264,13 @@ def _start(options: argparse.Namespace, rest: Sequence[str]) -> int:
   """Runs or submits the unfinished runs of a sweep; returns the exit code."""
   sweep = sweeps.load(options.sweep)
   name = pathlib.Path(options.sweep).stem
-  workdir = (options.workdir or pathlib.Path("runs/sweeps") / name).absolute()
+  workdir = files.to_path(options.workdir or f"runs/sweeps/{name}")
+  if files.is_in_bucket(workdir):
+    raise errors.UserError(
+      f"--workdir={workdir} must be on a disk, as the logs of the runs grow there;"
+      " only byol_jax.main writes to buckets."
+    )
+  workdir = workdir.absolute()
   extra = [argument for argument in rest if argument.startswith("--config.")]
   runs = [
     Run(workdir / member.name, command(sweep, member, workdir, extra))

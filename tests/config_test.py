@@ -35,6 +35,8 @@ def test_a_misspelt_key_names_the_close_one():
   [
     ("train.batch_size", 0),
     ("train.steps", 0),
+    ("data.root", "gs://bucket/images"),
+    ("evaluation.root", "s3://bucket/images.npz"),
     ("data.image_size", -1),
     ("data.eval_crop", 1.5),
     ("train.microbatches", 0),

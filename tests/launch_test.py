@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sysconfig
+import time
 
 import pytest
 
@@ -183,6 +184,21 @@ MISTAKES = {
     ["--version", "RUNTIME_VERSION"],
   ),
   "tpu, no configuration": ([*TPU, "run"], {}, ["--config", "try"]),
+  "tpu, nothing to train": ([*TPU, "train"], {}, ["--config", "try train"]),
+  "tpu, no bucket": ([*TPU, "run", CONFIG], {}, ["--bucket", "BUCKET"]),
+  "tpu, nothing to fetch from": ([*TPU, "fetch"], {}, ["--bucket", "BUCKET"]),
+  "tpu, a folder as bucket": (
+    [*TPU, "--bucket=/tmp", "log"],
+    {},
+    ["--bucket=/tmp", "gs://"],
+  ),
+  "tpu, no type to train on": (
+    [*TPU, "--bucket=gs://b", "train", CONFIG],
+    {},
+    ["--type", "ACCELERATOR_TYPE"],
+  ),
+  "tpu, restarts": ([*TPU, "log"], {"RESTARTS": "x"}, ["RESTARTS=x", "100"]),
+  "tpu, wait": ([*TPU, "log"], {"WAIT": "1m"}, ["WAIT=1m", "120"]),
   "tpu, stray argument": ([*TPU, "log", "all"], {}, ["log", "all"]),
 }
 
@@ -209,8 +225,12 @@ def test_a_tpu_needs_gcloud(machine, tmp_path):
 
 
 # A command, and a part of each line that it prints.
+START = (
+  ".venv/bin/python -m byol_jax.main --config=a.py:300 --workdir={}; echo $?"
+  " >exit_code"
+)
 DRY_RUNS = {
-  "create --spot": [
+  "--flags=--spot create": [
     "tpu-vm create pod --zone=here --accelerator-type=v3-32 --version=base"
     " --spot"
   ],
@@ -219,22 +239,21 @@ DRY_RUNS = {
     "tpu-vm scp /tmp/byol_jax-pod.tar.gz pod:byol_jax.tar.gz --zone=here"
     " --worker=all",
     "uv pip install --quiet --python=.venv/bin/python -r requirements.txt -e"
-    " '.[tpu]'",
+    " '.[tpu,gcs]'",
   ],
-  "run --config=a.py --workdir='b c'": [
-    "nohup .venv/bin/python -m byol_jax.main --config=a.py --workdir=b\\ c"
-    " >>run.log 2>&1 </dev/null &"
-  ],
+  "run --config=a.py:300 --workdir='b c'": [START.format("b\\ c")],
+  "run --config=a.py:300": [START.format("gs://mine/runs/a-300")],
   "log": ["--worker=all --command=tail -n 20 -F byol_jax/run.log"],
   "stop": ["--worker=all --command=pkill -TERM -f '[p]ython -m byol_jax.main'"],
-  "fetch": ["scp --recurse pod:byol_jax/runs . --zone=here --worker=0"],
+  "fetch": ["gcloud storage cp --recursive gs://mine/runs ."],
   "delete": ["tpu-vm delete pod --zone=here"],
 }
 
 
 @pytest.mark.parametrize("action", DRY_RUNS)
 def test_a_dry_run_prints_what_the_command_would_run(action, machine):
-  arguments = ("--type=v3-32", "--version=base", *shlex.split(action))
+  options = ("--type=v3-32", "--version=base", "--bucket=gs://mine")
+  arguments = (*options, *shlex.split(action))
   dry = machine.run(*TPU, *arguments)
   assert dry.returncode == 0, dry.stderr
   assert machine.calls == []
@@ -247,6 +266,129 @@ def test_a_dry_run_prints_what_the_command_would_run(action, machine):
     wet = machine.run(TPU[0], *TPU[2:], *arguments)
     assert wet.stdout == dry.stdout
     assert machine.calls == lines
+
+
+# A TPU of one host, which a folder stands for: commands for it run there.
+TPU_STAND_IN = """#!/usr/bin/env bash
+cd "{folder}"
+all=$*
+case $all in
+  *" describe "*) cat state ;;
+  *" create "*)
+    echo "create ${{all#*--version=base}}" >>calls
+    outcome=$(head -n 1 creations)
+    sed -i 1d creations
+    [[ -z $outcome ]] || {{ echo "$outcome" >&2; exit 1; }}
+    echo READY >state
+    ;;
+  *" delete "*) echo delete >>calls; rm -rf state host ;;
+  *" scp "*) mkdir -p host/byol_jax/.venv/bin; cp python host/byol_jax/.venv/bin ;;
+  *"uv venv"*) echo install >>calls ;;
+  *" ssh "*)
+    [[ $(cat state) == READY ]] || exit 255
+    [[ $all != *"program running"* ]] || echo >>looks
+    mkdir -p host; cd host; exec bash -c "${{all#*--command=}}" ;;
+esac
+"""
+# Ends with the first of the codes in a file, or by what a word there says.
+PROGRAM_STAND_IN = """#!/usr/bin/env bash
+echo "$*" >>"{folder}/calls"
+code=$(head -n 1 "{folder}/codes")
+sed -i 1d "{folder}/codes"
+case $code in
+  preempted) echo PREEMPTED >"{folder}/state" ;;
+  lost) kill -9 $PPID ;;
+  slow) while (($(wc -l <"{folder}/looks") < 3)); do sleep 0.02; done ;;
+  *) exit "$code" ;;
+esac
+"""
+TRAIN = (
+  *("launch/tpu_pod.sh", "--name=pod", "--zone=here", "--type=v3-32"),
+  *("--version=base", "--flags=--spot", "--bucket=gs://mine/"),
+  *("train", CONFIG, "--config.seed=3"),
+)
+STARTED = f"-m byol_jax.main {CONFIG} --config.seed=3"
+
+
+@pytest.fixture
+def tpu(machine, tmp_path):
+  machine.replace(TPU_STAND_IN, "gcloud")
+  machine.replace(PROGRAM_STAND_IN, "python")
+  machine.replace("#!/usr/bin/env bash\n", "tar")
+  machine.env |= {"WAIT": "0.1"}
+  for name in ("creations", "looks"):
+    (tmp_path / name).write_text("")
+  return machine
+
+
+@pytest.mark.parametrize(
+  ("codes", "restarts", "expected"),
+  [
+    ([0], "9", 0),
+    (["preempted", 75, "lost", 134, 0], "9", 0),
+    ([1], "9", 1),
+    ([75, 75, 75, 0], "2", 75),
+  ],
+  ids=str,
+)
+def test_a_tpu_trains_until_the_run_is_finished_or_the_user_must_act(
+  tpu, codes, restarts, expected
+):
+  done = tpu.run(*TRAIN, codes=codes, RESTARTS=restarts)
+  assert done.returncode == expected, done.stderr
+  started = f"{STARTED} --workdir=gs://mine/runs/quickstart"
+  calls = ["create  --spot"]
+  for code in codes[: int(restarts) + 1]:
+    calls += ["install", started]
+    if code == "preempted":
+      calls += ["delete", "create  --spot"]
+  assert tpu.calls == calls
+  assert (
+    done.stderr.count("Error: ") == done.stderr.count("\n") == (expected > 0)
+  )
+  assert "resumes" in done.stderr or expected != 75
+  assert "mistake" in done.stderr or expected != 1
+
+
+def test_a_tpu_is_asked_for_until_there_is_one(tpu, tmp_path):
+  (tmp_path / "creations").write_text("no capacity\n" * 3)
+  done = tpu.run(*TRAIN, codes=[0])
+  assert done.returncode == 0, done.stderr
+  assert [call.split()[0] for call in tpu.calls] == [
+    *["create"] * 4,
+    "install",
+    "-m",
+  ]
+  assert "[restart 3 of 100]" in done.stdout
+
+
+def test_a_tpu_that_can_never_be_created_is_asked_for_once(tpu, tmp_path):
+  mistake = "ERROR: INVALID_ARGUMENT: type v3-33\n"
+  (tmp_path / "creations").write_text(mistake)
+  done = tpu.run(*TRAIN)
+  assert done.returncode == 1
+  assert len(tpu.calls) == 1
+  assert mistake in done.stderr
+  assert done.stderr.count("Error: ") == 1
+  # After a preemption, the same command has worked before.
+  (tmp_path / "creations").write_text(f"\n{mistake}")
+  done = tpu.run(*TRAIN, codes=["preempted", 0])
+  assert done.returncode == 0, done.stderr
+  assert tpu.calls.count("create  --spot") == 3
+
+
+def test_a_program_that_already_runs_on_a_tpu_is_followed(tpu, tmp_path):
+  assert tpu.run(*TRAIN[:-3], "create").returncode == 0
+  assert tpu.run(*TRAIN[:-3], "setup").returncode == 0
+  first = tpu.run(*TRAIN[:-3], "run", *TRAIN[-2:], codes=["slow"])
+  assert first.returncode == 0, first.stderr
+  while (tmp_path / "codes").read_text():  # Until the program has begun.
+    time.sleep(0.02)
+  second = tpu.run(*TRAIN)
+  assert second.returncode == 0, second.stderr
+  assert "Finished" in second.stdout
+  assert (tmp_path / "host/byol_jax/exit_code").read_text() == "0\n"
+  assert tpu.calls == []  # It started nothing.
 
 
 def test_what_tells_a_tpu_to_stop_does_not_find_itself():

@@ -41,10 +41,14 @@ class Recorder:
 
   def __init__(self):
     self.rows = {}
+    self.flushed = []
     self.closed = False
 
   def write(self, step, scalars):
     self.rows[step] = dict(scalars)
+
+  def flush(self):
+    self.flushed.append(max(self.rows))
 
   def close(self):
     self.closed = True
@@ -63,6 +67,7 @@ def test_an_interval_is_written_as_means_and_the_last_schedules(monkeypatch):
   metrics.close()
   assert recorder.closed
   assert [*recorder.rows] == [2, 4, 5]
+  assert recorder.flushed == [5]
   assert recorder.rows[4]["train/loss"] == 3.5
   assert recorder.rows[4]["train/tau"] == 0.4
   assert recorder.rows[4]["train/learning_rate"] == -4

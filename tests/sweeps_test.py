@@ -171,6 +171,16 @@ def test_unknown_flags_are_named(stand_in, capsys):
   )
 
 
+def test_a_sweep_in_a_bucket_is_refused_in_one_line(stand_in, capsys):
+  code, calls = stand_in("--workdir=gs://bucket/runs")
+  assert (code, calls) == (1, [])
+  message = capsys.readouterr().err
+  assert message.startswith(
+    "Error: --workdir=gs://bucket/runs must be on a disk"
+  )
+  assert message.count("\n") == 1
+
+
 @pytest.fixture
 def finished(tmp_path):
   """A sweep's folder with results of all but one run."""

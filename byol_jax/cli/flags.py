@@ -12,6 +12,7 @@ from ml_collections import config_flags
 from byol_jax import errors
 from byol_jax.cli import overrides
 from byol_jax.config import schema
+from byol_jax.runtime import files
 
 _OVERRIDE = re.compile(r"--?config\.(?P<key>[^=]+)(=(?P<value>.*))?$", re.S)
 
@@ -21,7 +22,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
   "workdir",
   None,
-  "Folder that everything is written to; by default runs/NAME, or"
+  "Folder, or gs://... or s3://..., that everything is written to; by default runs/NAME, or"
   " runs/NAME-encoder to evaluate or embed with --encoder.",
 )
 _MODE = flags.DEFINE_string(
@@ -116,7 +117,7 @@ def read(argv: Sequence[str]) -> tuple[schema.Config, Options]:
   options = Options(
     mode=_MODE.value,
     workdir=_checked_workdir(
-      pathlib.Path(_WORKDIR.value or _default_workdir())
+      files.to_path(_WORKDIR.value or _default_workdir())
     ),
     step=_STEP.value,
     encoder=_ENCODER.value,
@@ -138,11 +139,15 @@ def _checked_workdir(path: pathlib.Path) -> pathlib.Path:
   try:
     str(path).encode()
     path.exists()
+  except errors.UserError:
+    raise
   except (OSError, UnicodeEncodeError) as error:
-    reason = getattr(error, "strerror", None) or "it is not UTF-8"
+    given = f"--workdir={ascii(str(path))[1:-1][:100]}"
+    reason = getattr(error, "strerror", None) or error
+    if isinstance(error, UnicodeEncodeError):
+      reason = "it is not UTF-8"
     raise errors.UserError(
-      f"--workdir={ascii(str(path))[1:-1][:100]} cannot be a folder: {reason};"
-      " choose another."
+      f"{given} cannot be a folder: {reason}; choose another."
     ) from error
   return path
 

@@ -100,6 +100,8 @@ _ONE_OF: dict[str, tuple[Any, ...]] = {
   "model.batch_norm.precision": ("float32", "bfloat16"),
   "evaluation.linear.crops": ("random", "centre"),
 }
+# Unlike a workdir, an encoder or `data.data_dir`, these are read from a disk only.
+_ON_DISK = ("data.root", "data.labels", "evaluation.root")
 _RANGES = (
   "evaluation.logistic.l2_range",
   "evaluation.finetune.rate_range",
@@ -128,6 +130,12 @@ def validate(config: schema.Config) -> None:
     ) from error
   for key, kind in convert.key_types(schema.Config).items():
     _check_type(key, value_at(config, key), kind)
+  for key in _ON_DISK:
+    path = value_at(config, key)
+    _require(
+      "://" not in path,
+      f"{key}={path} must be on a disk: copy it there and give that path.",
+    )
   _check_numbers(config)
   _check_data(config.data)
   _require(

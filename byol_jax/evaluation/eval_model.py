@@ -13,6 +13,7 @@ from byol_jax.evaluation import splits as splits_lib
 from byol_jax.evaluation.features import Features
 from byol_jax.learning.learner import TrainState
 from byol_jax.models.encode import Encode, make_encode
+from byol_jax.runtime import files
 from byol_jax.training import build, data_streams, runs
 
 ONLINE, PIXELS, RANDOM = "online", "pixels", "random"
@@ -71,7 +72,7 @@ class EvalModel:
     count = source.num_examples(split)
     name = f"{self.name}_{splits_lib.file_name(source, split)}"
     return feature_cache.load_or_compute(
-      self.run.workdir / "features" / name,
+      files.scratch(self.run.workdir / "features") / name,
       {
         **self.cache_key,
         "data": source.location,

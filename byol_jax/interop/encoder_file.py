@@ -8,7 +8,6 @@ a CRC-32 of each array and of themselves; earlier versions wrote none.
 
 import contextlib
 import json
-import os
 import pathlib
 import stat
 import zlib
@@ -202,18 +201,19 @@ def _refusal(path: str | pathlib.Path, reason: object) -> errors.UserError:
 def _opened(path: str | pathlib.Path) -> Iterator[Any]:
   """Opens a file without reading its arrays."""
   try:
-    # Opening a pipe would wait for another program.
-    if not stat.S_ISREG(os.stat(path).st_mode):
-      raise _refusal(path, "it is no regular file")
-    with open(path, "rb") as file:
-      size = int.from_bytes(file.read(8), "little")
-    if size > _MOST_HEADER_BYTES:
-      raise _refusal(
-        path,
-        f"its header would have {size} bytes, more than {_MOST_HEADER_BYTES}",
-      )
-    with safetensors.safe_open(path, framework="numpy") as file:
-      yield file
+    with files.on_disk(path) as local:
+      # Opening a pipe would wait for another program.
+      if not stat.S_ISREG(local.stat().st_mode):
+        raise _refusal(path, "it is no regular file")
+      with local.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+      if size > _MOST_HEADER_BYTES:
+        raise _refusal(
+          path,
+          f"its header would have {size} bytes, more than {_MOST_HEADER_BYTES}",
+        )
+      with safetensors.safe_open(local, framework="numpy") as file:
+        yield file
   except (OSError, safetensors.SafetensorError) as error:
     raise _refusal(path, error) from error
 

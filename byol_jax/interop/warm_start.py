@@ -14,6 +14,7 @@ from byol_jax import errors
 from byol_jax.config import convert, schema
 from byol_jax.interop import encoder_file
 from byol_jax.models import networks
+from byol_jax.runtime import files
 from byol_jax.training import loop, saved_settings
 from byol_jax.training.runs import Run
 
@@ -95,9 +96,9 @@ def _check_same_file(path: str, workdir: pathlib.Path, theirs: str) -> None:
 
 def _sha256(path: str) -> str:
   """Returns the checksum of a file; "" if there is none that can be read."""
-  with contextlib.suppress(OSError):
-    if pathlib.Path(path).is_file():  # Opening a pipe would wait.
-      with open(path, "rb") as file:
+  with contextlib.suppress(OSError), files.on_disk(path) as local:
+    if local.is_file():  # Opening a pipe would wait.
+      with local.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
   return ""
 

@@ -12,6 +12,7 @@ from byol_jax import errors
 from byol_jax.evaluation import retrieval
 from byol_jax.evaluation.features import same_class
 from byol_jax.reporting import style
+from byol_jax.runtime import files
 from byol_jax.training import data_streams, runs
 
 _AGREE_COLOR = "#2a8f4f"
@@ -72,7 +73,7 @@ def _found_path(run: runs.Run) -> pathlib.Path:
 def _read_found(path: pathlib.Path) -> dict[str, np.ndarray]:
   """Returns all arrays of a file, whose checksums reading verifies."""
   try:
-    with np.load(path) as found:
+    with files.on_disk(path) as file, np.load(file) as found:
       return dict(found)
   # The error depends on which byte is damaged.
   except Exception as error:

@@ -55,7 +55,7 @@ def figure_path(workdir: pathlib.Path, name: str) -> pathlib.Path:
 
 def save(fig: figure.Figure, path: str | os.PathLike) -> None:
   """Writes a figure as a PNG; raises `UserError` if it cannot be written."""
-  path = pathlib.Path(path)
+  path = files.to_path(path)
   with files.atomic_write(path, _REMEDY) as file, warnings.catch_warnings():
     # Names of classes may have letters that matplotlib's font lacks.
     warnings.filterwarnings("ignore", "Glyph .* missing from font")

@@ -14,7 +14,6 @@ import pathlib
 import re
 import shutil
 import warnings
-import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,7 +23,8 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from byol_jax import errors
-from byol_jax.runtime import uncaught
+from byol_jax.runtime import checkpoint_storage, files, uncaught
+from byol_jax.runtime import leaves as leaves_lib
 
 _CHECKSUMS = "checksums"  # Of all leaves, in the custom metadata of orbax.
 
@@ -49,7 +49,8 @@ class Checkpoints:
   def __init__(
     self, directory: str | pathlib.Path, keep: int, keep_every: int = 0
   ):
-    self._directory = pathlib.Path(directory).absolute()
+    self._directory = files.to_path(directory)
+    self._storage = checkpoint_storage.open_storage(self._directory)
     policies = ocp.checkpoint_managers
     self._preservation = policies.AnyPreservationPolicy(
       [policies.LatestN(keep)]
@@ -91,18 +92,20 @@ class Checkpoints:
     """
     leaves = {
       path: np.asarray(leaf)
-      for path, leaf in _by_path(jax.device_get(tree)).items()
+      for path, leaf in leaves_lib.by_path(jax.device_get(tree)).items()
     }
     with self._write_errors():
+      self._storage.wait()
       if self._damaged or not self._writing:
         self._start_writing()
       # Orbax copies NumPy arrays before its thread writes them.
       self._manager.save(
         step,
         args=ocp.args.StandardSave(
-          leaves, custom_metadata={_CHECKSUMS: _checksums(leaves)}
+          leaves, custom_metadata={_CHECKSUMS: leaves_lib.checksums(leaves)}
         ),
       )
+      self._storage.store(self._manager.wait_until_finished)
 
   def restore(self, template: Any, step: int | None = None) -> Any:
     """Returns the tree saved at `step`, bit for bit, as NumPy arrays.
@@ -128,6 +131,7 @@ class Checkpoints:
     candidates = steps if step is None else [step]
     with self._hide_abandoned_reads():
       for candidate in candidates:
+        self._storage.fetch(candidate)
         try:
           leaves = self._read(candidate)
         except (errors.UserError, MemoryError):
@@ -162,11 +166,16 @@ class Checkpoints:
       UserError: the last checkpoint could not be written.
     """
     with self._write_errors():
-      self._manager.close()
+      try:
+        self._storage.wait()
+        self._manager.close()
+      finally:
+        self._storage.close()
 
   def _wait(self) -> None:
     """Waits for a save in progress, whose step orbax already reports."""
     with self._write_errors():
+      self._storage.wait()
       self._manager.wait_until_finished()
 
   def _read(self, step: int) -> dict[str, np.ndarray]:
@@ -186,7 +195,7 @@ class Checkpoints:
         self._directory,
       )
       return leaves
-    found = _checksums(leaves)
+    found = leaves_lib.checksums(leaves)
     for path in sorted(expected.keys() | found):
       if expected.get(path) != found.get(path):
         raise ValueError(f"{path} differs from its checksum")
@@ -194,7 +203,7 @@ class Checkpoints:
 
   def _open(self, *, read_only: bool) -> ocp.CheckpointManager:
     if not read_only:
-      self._directory.mkdir(parents=True, exist_ok=True)
+      self._storage.folder.mkdir(parents=True, exist_ok=True)
     _quieten_orbax()
     this_process = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
@@ -203,7 +212,7 @@ class Checkpoints:
       barrier_sync_key_prefix=str(this_process),
     )
     return ocp.CheckpointManager(
-      self._directory,
+      self._storage.folder,
       # Without it, orbax guesses from one checkpoint, which may be damaged, how to
       # read them all.
       item_handlers=ocp.StandardCheckpointHandler(
@@ -223,7 +232,7 @@ class Checkpoints:
     """Opens the directory for writing and renames damaged checkpoints."""
     self._manager.close()
     for step in self._damaged:
-      folder = self._directory / str(step)
+      folder = self._storage.folder / str(step)
       renamed = folder.with_name(f"damaged-{step}")
       shutil.rmtree(renamed, ignore_errors=True)  # Left by an earlier resume.
       folder.rename(renamed)
@@ -235,10 +244,10 @@ class Checkpoints:
     self, template: Any, leaves: Mapping[str, np.ndarray], step: int
   ) -> Any:
     """Returns the leaves of step `step` in the structure of `template`."""
-    expected = _by_path(template)
+    expected = leaves_lib.by_path(template)
     for path in [*expected, *leaves]:
       saved, wanted = (
-        _kind(tree[path]) if path in tree else "absent"
+        leaves_lib.kind(tree[path]) if path in tree else "absent"
         for tree in (leaves, expected)
       )
       if saved != wanted:
@@ -269,33 +278,13 @@ class Checkpoints:
   def _write_errors(self) -> Iterator[None]:
     try:
       yield
+    except errors.UserError:  # Of a bucket.
+      raise
     except (OSError, ValueError) as error:  # ValueError: tensorstore's.
       raise errors.UserError(
         f"Cannot write checkpoints to {self._directory}: {_cause(error)}; "
         "free space there or choose another directory."
       ) from error
-
-
-def _by_path(tree: Any) -> dict[str, Any]:
-  """Returns leaves by path, such as `online_params['linear']['w']`."""
-  return {
-    jax.tree_util.keystr(path).lstrip("."): leaf
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-  }
-
-
-def _kind(leaf: Any) -> str:
-  return f"{leaf.dtype}{list(leaf.shape)}"
-
-
-def _checksums(leaves: Mapping[str, np.ndarray]) -> dict[str, str]:
-  """Returns checksums of type, shape and bytes by path, 8 hexadecimal digits."""
-
-  def checksum(leaf: np.ndarray) -> int:
-    data = np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data
-    return zlib.crc32(data, zlib.crc32(_kind(leaf).encode()))
-
-  return {path: f"{checksum(leaf):08x}" for path, leaf in leaves.items()}
 
 
 def _cause(error: Exception) -> str:

@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from byol_jax import errors
@@ -84,11 +84,12 @@ class Claim:
     with files.report_write_errors(self._path, _REMEDY):
       # A file in the place of a folder shows in the error of `_make`.
       with contextlib.suppress(FileExistsError):
-        self._path.parent.mkdir(parents=True)
-      self._folder = os.stat(self._path.parent).st_ino
+        files.make_folder(self._path.parent)
+      self._folder = files.identity(self._path.parent)
       while not self._make():
         self._remove_if_dead()
-    _remove_leftovers(self._path.parent)
+    _remove_leftovers(self._path.parent, ("", "*/"))
+    _remove_leftovers(pathlib.Path(tempfile.gettempdir()), ("",))
     self._is_main = threading.current_thread() is threading.main_thread()
     if self._is_main:  # Only there may Python set a handler.
       # A process that was frozen looks at once whether it still owns the workdir.
@@ -109,11 +110,12 @@ class Claim:
   def _make(self) -> bool:
     """Returns whether the file was made, which only one process can do."""
     try:
-      file = self._path.open("x")
+      files.create(self._path, json.dumps(self._owner._asdict()))
     except FileExistsError:
+      # A bucket's library asks again if it got no answer the first time.
+      with contextlib.suppress(FileNotFoundError):
+        return _read(self._path).owner == self._owner
       return False
-    with file:
-      json.dump(self._owner._asdict(), file)
     return True
 
   def _remove_if_dead(self) -> None:
@@ -125,18 +127,13 @@ class Claim:
           f"{self._path.parent} is in use by {_describe(found.owner)}; stop that"
           " process, wait for its end or choose another --workdir."
         )
-      aside = self._path.with_name(f".{self._owner.token}.{FILE}")
-      self._path.rename(aside)
+      if not files.remove_exactly(self._path, found.text):
+        return  # Another process was faster and lives.
     except FileNotFoundError:  # Released or removed by another process.
       return
-    if _read(aside).owner == found.owner:
-      self._say(
-        f"Note: {_describe(found.owner)}, has died; its run goes on here."
-      )
-    else:  # Another process was faster and lives: it gets its claim back.
-      with contextlib.suppress(FileExistsError):
-        os.link(aside, self._path)
-    aside.unlink()
+    self._say(
+      f"Note: {_describe(found.owner)}, has died; its run goes on here."
+    )
 
   def _lives(self, found: "_Found") -> bool:
     """Returns whether the owner of a claim lives, for which it may wait."""
@@ -145,7 +142,7 @@ class Claim:
       return _is_running(owner.pid, owner.started)
     # Another host: both times are those of the disk, as clocks may differ.
     waits = False
-    while _disk_time(self._path.parent) - found.touched < _DEAD_AFTER_SECONDS:
+    while files.clock(self._path.parent) - found.touched < _DEAD_AFTER_SECONDS:
       if not waits:
         self._say(
           f"Waiting up to {_DEAD_AFTER_SECONDS:.0f} seconds for a sign of life"
@@ -171,13 +168,13 @@ class Claim:
         elif not self._path.exists():  # Deleted by hand, but not the workdir.
           self._make()
         else:
-          os.utime(self._path)
+          files.touch(self._path)
 
   def _loss(self) -> str:
     """Returns why this process no longer owns the workdir; "" if it does."""
     workdir = self._path.parent
     try:
-      is_there = workdir.exists() and workdir.stat().st_ino == self._folder
+      is_there = workdir.exists() and files.identity(workdir) == self._folder
       owner = _read(self._path).owner if self._path.exists() else None
     except OSError:  # The disk does not answer, or it happens just now.
       return ""
@@ -200,10 +197,12 @@ class _Found(NamedTuple):
   """The contents of a claim.
 
   Attributes:
+    text: the contents as they are.
     owner: None if the contents are damaged.
-    touched: the last sign of life, in seconds, by the clock of the disk.
+    touched: the last sign of life, in seconds, by the clock of the disk or the bucket.
   """
 
+  text: bytes
   owner: Owner | None
   touched: float
 
@@ -217,20 +216,12 @@ def _describe(owner: Owner | None) -> str:
 
 def _read(path: pathlib.Path) -> _Found:
   """Returns the contents of a claim; `FileNotFoundError` without one."""
-  # A shared disk looks up the times of a file anew when it is opened.
-  with path.open("rb") as file:
-    text, touched = file.read(), os.fstat(file.fileno()).st_mtime
+  text, touched = files.read_with_time(path)
   try:
     owner = Owner(**json.loads(text))
-    return _Found(owner if isinstance(owner.pid, int) else None, touched)
+    return _Found(text, owner if isinstance(owner.pid, int) else None, touched)
   except (ValueError, TypeError):  # Damaged, or not yet written.
-    return _Found(None, touched)
-
-
-def _disk_time(folder: pathlib.Path) -> float:
-  """Returns the time at which the disk of a folder says a new file was made."""
-  with tempfile.NamedTemporaryFile(dir=folder, prefix=".") as file:
-    return os.fstat(file.fileno()).st_mtime
+    return _Found(text, None, touched)
 
 
 def _this_process() -> Owner:
@@ -249,22 +240,27 @@ def _this_process() -> Owner:
   )
 
 
-def _remove_leftovers(workdir: pathlib.Path) -> None:
+def _remove_leftovers(folder: pathlib.Path, levels: Iterable[str]) -> None:
   """Removes what killed programs of this machine left unfinished.
 
   Those that still run keep their files, and so do those of other machines, which
   may still run.
+
+  Args:
+    folder: a workdir or the system's temporary folder.
+    levels: the patterns of what stands before the names.
   """
   prefix = files.temporary_prefix()
-  for level in ("", "*/"):
-    for path in workdir.glob(f"{level}{glob.escape(prefix)}*"):
+  for level in levels:
+    for path in folder.glob(f"{level}{glob.escape(prefix)}*"):
       pid = path.name.removeprefix(prefix).partition(".")[0]
       if not pid.isdigit() or _exists(int(pid)):
         continue
       if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
       else:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # It belongs to another user.
+          path.unlink()
 
 
 def _exists(pid: int) -> bool:

@@ -71,9 +71,11 @@ class Meter:
       self._fetch()
 
   def drain(self) -> None:
-    """Waits for the metrics of all steps; raises like `add`."""
+    """Writes the metrics of all steps up to now; raises like `add`."""
     while self._in_flight:
       self._fetch()
+    for writer in self._writers:
+      writer.flush()
 
   def close(self) -> None:
     """Closes the writers."""

@@ -1,7 +1,7 @@
 """Writers of metrics: JSON lines, TensorBoard, a progress bar, a hint.
 
 A training loop holds a list of writers. Each has `write(step, scalars)`, where
-`scalars` maps flat names such as `train/loss` to numbers, and `close()`.
+`scalars` maps flat names such as `train/loss` to numbers, `flush()` and `close()`.
 """
 
 import json
@@ -17,7 +17,7 @@ import tqdm
 from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2, summary_pb2
 
-from byol_jax.runtime import files
+from byol_jax.runtime import files, growing
 
 # A fraction of the time that is worth a hint: without the wait, training would
 # be a quarter faster. Our choice.
@@ -40,6 +40,9 @@ class Writer(Protocol):
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     """Writes the scalars of a step."""
 
+  def flush(self) -> None:
+    """Writes what is buffered."""
+
   def close(self) -> None:
     """Writes what is buffered and releases files."""
 
@@ -47,7 +50,8 @@ class Writer(Protocol):
 class JsonlWriter:
   """Appends one JSON object per line, `{"step": 10, "train/loss": 1.2}`.
 
-  A line is in the file when `write` returns.
+  A line is in the file when `write` returns; in a bucket, half a minute later or when
+  `flush` returns.
 
   Args:
     path: of the file. Lines of an earlier run after `resume_step`, and a line
@@ -60,13 +64,17 @@ class JsonlWriter:
   """
 
   def __init__(self, path: str | os.PathLike, resume_step: int):
-    self._path = pathlib.Path(path)
+    self._path = files.to_path(path)
     with files.atomic_write(self._path, _REMEDY) as file:
       rows = read_undamaged(self._path)
       kept = [row for row in rows if row["step"] <= resume_step]
       file.write_text("".join(map(_to_line, kept)))
     with files.report_write_errors(self._path, _REMEDY):
-      self._file = self._path.open("a")
+      self._folder = growing.Growing(self._path.parent)
+      on_disk = self._folder.on_disk / self._path.name
+      if on_disk != self._path:
+        on_disk.write_bytes(self._path.read_bytes())
+      self._file = on_disk.open("a")
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     """Appends one line; NaN and infinities become null."""
@@ -74,11 +82,18 @@ class JsonlWriter:
     with files.report_write_errors(self._path, _REMEDY):
       self._file.write(_to_line({"step": step, **row}))
       self._file.flush()
+      self._folder.upload(at_once=False)
+
+  def flush(self) -> None:
+    """Writes all lines."""
+    with files.report_write_errors(self._path, _REMEDY):
+      self._folder.upload()
 
   def close(self) -> None:
     """Closes the file."""
     with files.report_write_errors(self._path, _REMEDY):
       self._file.close()
+      self._folder.close()
 
 
 class TensorBoardWriter:
@@ -98,11 +113,11 @@ class TensorBoardWriter:
   """
 
   def __init__(self, directory: str | os.PathLike, resume_step: int):
-    self._directory = pathlib.Path(directory)
+    self._directory = files.to_path(directory)
     with files.report_write_errors(self._directory, _REMEDY):
-      self._directory.mkdir(parents=True, exist_ok=True)
+      self._folder = growing.Growing(self._directory)
       self._events = event_file_writer.EventsWriter(
-        str(self._directory / "events"),
+        str(self._folder.on_disk / "events"),
         filename_suffix=f".{os.getpid()}",  # Two runs may start in one second.
       )
     start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
@@ -120,16 +135,23 @@ class TensorBoardWriter:
       event_pb2.Event(step=step, summary=summary_pb2.Summary(value=values))
     )
 
+  def flush(self) -> None:
+    """Writes all points."""
+    with files.report_write_errors(self._directory, _REMEDY):
+      self._folder.upload()
+
   def close(self) -> None:
     """Closes the file."""
     with files.report_write_errors(self._directory, _REMEDY):
       self._events.close()
+      self._folder.close()
 
   def _write(self, event: event_pb2.Event) -> None:
     event.wall_time = time.time()
     with files.report_write_errors(self._directory, _REMEDY):
       self._events.write_event(event)
       self._events.flush()
+      self._folder.upload(at_once=False)
 
 
 class ProgressBar:
@@ -170,6 +192,9 @@ class ProgressBar:
     self._bar.set_description_str(" | ".join(shown), refresh=False)
     self.update(step)
 
+  def flush(self) -> None:
+    """Does nothing."""
+
   def close(self) -> None:
     """Leaves the last state on the screen."""
     self._bar.close()
@@ -200,6 +225,9 @@ class DataWaitHint:
       )
       self._was_shown = True
 
+  def flush(self) -> None:
+    """Does nothing."""
+
   def close(self) -> None:
     """Does nothing."""
 
@@ -225,7 +253,7 @@ def read_jsonl(path: str | os.PathLike) -> list[dict[str, Any]]:
     One dictionary per line, with an integer `step` and numbers or None, without
     damaged lines; [] if there is no file.
   """
-  rows = map(_to_row, _lines(pathlib.Path(path)))
+  rows = map(_to_row, _lines(files.to_path(path)))
   return [row for row in rows if row is not None]
 
 

@@ -40,4 +40,5 @@ def write(run: Run) -> tuple[pathlib.Path, int]:
   path = run.workdir / "arrays.npz"
   with files.atomic_write(path, _REMEDY) as file:
     array_file.write(file, splits, about)
-  return path, path.stat().st_size
+    size = file.stat().st_size
+  return path, size

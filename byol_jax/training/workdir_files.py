@@ -3,6 +3,7 @@
 import json
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import jax
 from byol_jax import errors
 from byol_jax.config import schema
 from byol_jax.learning.learner import TrainState
-from byol_jax.runtime import files
+from byol_jax.runtime import checkpoint_storage, files
 
 METRICS_FILE = "metrics.jsonl"
 _CLASSES_FILE = "classes.json"
@@ -28,8 +29,7 @@ def checkpoint_folder(workdir: pathlib.Path) -> pathlib.Path:
 
 def checkpoint_steps(workdir: pathlib.Path) -> list[int]:
   """Returns the steps of the checkpoints that a workdir holds, in any order."""
-  names = (path.name for path in checkpoint_folder(workdir).glob("*"))
-  return [int(name) for name in names if name.isdigit()]
+  return checkpoint_storage.steps(checkpoint_folder(workdir))
 
 
 def add_class_names(
@@ -82,13 +82,24 @@ def check_space(
   """Raises `UserError` if the disk has no room for the checkpoints of a run.
 
   Args:
-    workdir: its disk is checked.
+    workdir: its disk is checked; for a bucket, that of the temporary folder, through
+      which one checkpoint at a time passes.
     state: what a checkpoint holds, after the last step made.
     settings: when the run saves, and what it keeps.
     total_steps: the last step of the run.
   """
   count = _more_checkpoints(workdir, int(state.step), settings, total_steps)
   size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+  if files.is_in_bucket(workdir):
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    if free < size:
+      raise errors.UserError(
+        f"{folder} has {free / 1e9:.1f} GB free, and each checkpoint passes through"
+        f" it and needs {size / 1e9:.1f} GB; free space, or set TMPDIR to a folder"
+        " on another disk."
+      )
+    return
   free = shutil.disk_usage(workdir).free
   if free < count * size:
     raise errors.UserError(
