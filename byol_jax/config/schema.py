@@ -92,6 +92,9 @@ class EncoderConfig:
   # Compute the imagenet stem on blocks of 2x2 pixels, as a 4x4 convolution of
   # stride 1: the same parameters and results, in a form that suits TPUs.
   space_to_depth: bool = False
+  # Where layers of stride 2 add zeros: same, most of them at the end, as TensorFlow
+  # and [C]; torch, as many on both sides, as PyTorch's ResNets.
+  padding: str = "same"
   pooling: str = "mean"  # Or flatten, which keeps positions.
   # Start the last scale of each residual block at 0 instead of the paper's 1;
   # more stable, slightly worse for very large networks ([C] README).
