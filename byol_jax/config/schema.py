@@ -302,6 +302,15 @@ class LogConfig:
 
 
 @dataclasses.dataclass(slots=True)
+class ExportConfig:
+  """What `--mode=export` writes."""
+
+  formats: tuple[str, ...] = ("haiku",)  # Names in `interop.exports.FORMATS`.
+  # Of the weights, for the card of format hub, such as cc-by-4.0; empty: unknown.
+  licence: str = ""
+
+
+@dataclasses.dataclass(slots=True)
 class Config:
   """The paper's 1000-epoch run of ResNet-50 on ImageNet."""
 
@@ -313,5 +322,6 @@ class Config:
   optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
   train: TrainConfig = field(default_factory=TrainConfig)
   evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+  export: ExportConfig = field(default_factory=ExportConfig)
   checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
   log: LogConfig = field(default_factory=LogConfig)
