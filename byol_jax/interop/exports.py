@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from byol_jax import errors
-from byol_jax.config import schema
+from byol_jax.config import convert, schema
 from byol_jax.interop import (
   encoder_arrays,
   encoder_file,
@@ -97,10 +97,11 @@ def write(
       written.
   """
   config = run.config
-  check(config)
+  names = check(config)
+  arrays = encoder_arrays.of_state(state)
   effect = None
   if (
-    {"torchvision", "timm", "hub"} & set(config.export.formats)
+    {"torchvision", "timm", "hub"} & set(names)
     and config.model.encoder.padding == "same"
     and torch_files.timm_name(config)
   ):
@@ -110,19 +111,19 @@ def write(
       f" features by {effect.mean:.1%} on average ({effect.images} images of"
       f" {effect.split}); {torch_files.MODULE_FILE} is exact."
     )
-  trained = Trained(run, state, encoder_arrays.of_state(state), effect)
+  trained = Trained(run, state, arrays, effect)
   folder = run.workdir / "encoder"
-  return [
-    FORMATS[name].write(trained, folder) for name in config.export.formats
-  ]
+  return [FORMATS[name].write(trained, folder) for name in names]
 
 
-def check(config: schema.Config) -> None:
-  """Raises `UserError` if a format is unknown or does not suit the encoder."""
-  for name in config.export.formats:
+def check(config: schema.Config) -> list[str]:
+  """Returns the formats, or raises `UserError` for an unknown or unsuitable one."""
+  names = convert.names(config.export.formats)
+  for name in names:
     if name not in FORMATS:
       raise errors.unknown_name("export.formats", name, FORMATS)
     FORMATS[name].check(config)
+  return names
 
 
 def _write_file(path: pathlib.Path, contents: bytes) -> pathlib.Path:

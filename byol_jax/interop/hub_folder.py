@@ -76,8 +76,8 @@ tags:
 
 # {encoder.name}, trained by BYOL on {_name(dataset.tfds_name)}
 
-This encoder maps an image to {card.features:,} features. It was trained without
-labels by [BYOL](https://arxiv.org/abs/2006.07733), in byol_jax
+This encoder maps an image to {card.features:,} features.
+[BYOL](https://arxiv.org/abs/2006.07733) trained it without labels, in byol_jax
 {byol_jax.__version__}.
 
 {_table(_facts(card))}
@@ -88,8 +88,7 @@ labels by [BYOL](https://arxiv.org/abs/2006.07733), in byol_jax
 
 ## Use it
 
-Run the code in this folder. `images` is an array of bytes,
-[B, {side}, {side}, {channels}].
+Run the code in this folder. `images` is an array of bytes, [B, {side}, {side}, {channels}].
 
 JAX, exactly as trained:
 
@@ -134,7 +133,7 @@ def _facts(card: Card) -> dict[str, str]:
     f" {encoder.stem} stem, {encoder.pooling} pooling",
     "parameters": f"{card.parameters:,}",
     "images": f"{side} x {side} x {data.channels}; the central"
-    f" {data.eval_crop:g} of the short side, resized bicubically",
+    f" {data.eval_crop:.1%} of the short side, resized bicubically",
     "mean, std": f"{_numbers(data.mean)}; {_numbers(data.std)}",
     "padding": encoder.padding,
     "data": f"{_name(run.source.dataset.tfds_name)},"

@@ -105,7 +105,9 @@ def padding_effect(run: Run, variables: Variables) -> PaddingEffect:
     variables: of the encoder.
   """
   other = convert.updated(run.config, {"model.encoder.padding": "torch"})
-  split = run.source.dataset.test or run.source.dataset.pretrain
+  dataset = run.source.dataset
+  has_test = run.source.split_sizes().get(dataset.test)
+  split = dataset.test if has_test else dataset.pretrain
   count = min(_IMAGES_TO_COMPARE, run.source.num_examples(split))
   batches = data_streams.eval_batches(
     run.config, run.source, split, batch_size=count, indices=range(count)
