@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import json
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from byol_jax.config import schema
@@ -90,6 +90,12 @@ def value_at(config: schema.Config, key: str) -> Any:
   for name in key.split("."):
     value = getattr(value, name)
   return value
+
+
+def names(value: Sequence[str]) -> list[str]:
+  """Returns the names in a tuple, each of which may hold several, with commas."""
+  joined = ",".join(value)  # --config.KEY=a,b gives ("a,b",).
+  return [name.strip() for name in joined.split(",") if name.strip()]
 
 
 def updated(config: schema.Config, values: Mapping[str, Any]) -> schema.Config:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from byol_jax import errors
-from byol_jax.config import schema
+from byol_jax.config import convert, schema
 from byol_jax.data.source import Source
 from byol_jax.evaluation import (
   eval_model,
@@ -76,9 +76,8 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def configured(run: runs.Run) -> list[str]:
-  """Returns the configured names, from a tuple or joined by commas."""
-  names = ",".join(run.config.evaluation.protocols)
-  return [name.strip() for name in names.split(",") if name.strip()]
+  """Returns the configured names."""
+  return convert.names(run.config.evaluation.protocols)
 
 
 def selected(run: runs.Run) -> Selection:

@@ -1,0 +1,370 @@
+"""An encoder gives the same features in every format that it is exported in."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import PIL.Image
+import pytest
+import sklearn.datasets
+
+from byol_jax import config, errors
+from byol_jax.config import convert
+from byol_jax.data import source as source_lib
+from byol_jax.evaluation import results
+from byol_jax.interop import (
+  encoder_arrays,
+  exports,
+  hub_folder,
+  torch_files,
+  torch_names,
+)
+from byol_jax.training import build
+from tests import encoder_cases, eval_cases
+from tests.torch_cases import needs_extra
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+  """A run on coloured squares, whose configuration tests replace."""
+  folder = tmp_path_factory.mktemp("data")
+  return eval_cases.prepare(folder, eval_cases.small_config(folder))
+
+
+def settings(side, *formats, channels=3, **encoder):
+  """A resolved configuration."""
+  found = convert.typed(config.default_config())
+  found.data.image_size, found.data.channels = side, channels
+  found.data.mean = found.data.mean[:channels]
+  found.data.std = found.data.std[:channels]
+  found.export.formats = formats
+  for name, value in encoder.items():
+    setattr(found.model.encoder, name, value)
+  return found
+
+
+def export(prepared, folder, cfg):
+  """Writes a random encoder of a configuration; returns its state."""
+  state = encoder_cases.state(cfg)
+  run = prepared._replace(config=cfg, workdir=folder)
+  exports.write(run, state, lambda line: None)
+  return state
+
+
+def photographs(side):
+  """Two real images, [2, side, side, 3] uint8."""
+  images = sklearn.datasets.load_sample_images().images
+  return np.stack(
+    [PIL.Image.fromarray(x[:, :427]).resize((side, side)) for x in images]
+  )
+
+
+def in_jax(cfg, state, images):
+  """The features of images of bytes, by the network itself."""
+  network = build.build_encoder(cfg)
+
+  @jax.jit
+  def encode(variables, images):
+    encoded, _ = network.apply(*variables, images / 255, is_training=False)
+    return encoded.embedding
+
+  return np.asarray(
+    encode(encoder_arrays.variables(state), images.astype(np.float32))
+  )
+
+
+def normalised(images):
+  mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+  return ((images / 255 - mean) / std).astype(np.float32)
+
+
+def channels_first(images):
+  import torch
+
+  return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+
+def load_module(folder):
+  """The module torch_encoder of a folder."""
+  path = folder / torch_files.MODULE_FILE
+  spec = importlib.util.spec_from_file_location("torch_encoder", path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+def assert_same(found, expected):
+  """Within 1e-4 of the norm of each image's features."""
+  assert found.shape == expected.shape
+  distance = np.linalg.norm(found - expected, axis=1)
+  assert np.all(distance < 1e-4 * np.linalg.norm(expected, axis=1))
+
+
+# 199 becomes 100, 50, 25, 13 and 7: of odd sides and of even ones.
+@needs_extra
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("side", "encoder"),
+  [
+    (224, {"name": "ResNet18", "padding": "same"}),
+    (199, {"name": "ResNet18", "padding": "torch"}),
+    (199, {"name": "ResNet50", "padding": "same"}),
+    (224, {"name": "ResNet50", "padding": "torch"}),
+    (224, {"name": "ResNet50", "padding": "same", "width": 2.0}),
+  ],
+  ids=str,
+)
+def test_features_in_torch_are_those_in_jax(prepared, tmp_path, side, encoder):
+  import torch
+  import torchvision
+  from safetensors.torch import load_file
+
+  cfg = settings(side, "torchvision", **encoder)
+  state = export(prepared, tmp_path, cfg)
+  folder = tmp_path / "encoder" / "torchvision"
+  images = photographs(side)
+  expected = in_jax(cfg, state, images)
+  with torch.inference_mode():
+    found = load_module(folder).load()(channels_first(images)).numpy()
+  assert_same(found, expected)
+  if encoder == {"name": "ResNet50", "padding": "torch"}:
+    model = torchvision.models.resnet50()
+    model.fc = torch.nn.Identity()
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    with torch.inference_mode():
+      plain = model.eval()(channels_first(normalised(images))).numpy()
+    assert_same(plain, expected)
+
+
+@needs_extra
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("name", "side"), [("ResNet18", 199), ("ResNet50", 224)]
+)
+def test_weights_of_torchvision_give_its_features(name, side):
+  import torch
+  import torchvision
+
+  torch.manual_seed(0)
+  model = getattr(torchvision.models, name.lower())().eval()
+  for module in model.modules():
+    if isinstance(module, torch.nn.BatchNorm2d):
+      for values in (module.running_var, module.weight.data):
+        values.uniform_(0.5, 1.5)
+      module.running_mean.normal_()
+      module.bias.data.normal_()
+  model.fc = torch.nn.Identity()
+  arrays = {k: v.numpy() for k, v in model.state_dict().items()}
+  cfg = settings(side, name=name, padding="torch")
+  state = encoder_cases.state(cfg)
+  root = next(iter(state.online_params)).split("/")[0]
+  imported = torch_names.from_torch(arrays, root).arrays
+  params, statistics = (
+    {
+      module: {
+        leaf: imported[f"{kind}/{module}/{leaf}"].reshape(value.shape)
+        for leaf, value in leaves.items()
+      }
+      for module, leaves in tree.items()
+    }
+    for kind, tree in (
+      ("params", state.online_params),
+      ("state", state.online_state),
+    )
+  )
+  state = state._replace(online_params=params, online_state=statistics)
+  images = photographs(side)
+  with torch.inference_mode():
+    expected = model(channels_first(normalised(images))).numpy()
+  assert_same(in_jax(cfg, state, images), expected)
+
+
+# Every option that decides what an encoder computes: side, channels, the rest.
+VARIANTS = {
+  "same": (47, 3, {"padding": "same"}),
+  "torch": (46, 3, {"padding": "torch", "space_to_depth": True}),
+  "grey": (9, 1, {"stem": "cifar", "pooling": "flatten"}),
+  "v2": (32, 3, {"version": "v2"}),
+}
+_WITHOUT_BYOL_JAX = """
+import pathlib, sys
+sys.modules["byol_jax"] = sys.modules["haiku"] = None  # Importing them fails.
+import numpy as np
+from jax import export
+for folder in map(pathlib.Path, sys.argv[1:]):
+  images = np.load(folder / "images.npy")
+  call = export.deserialize(bytearray((folder / "encoder.stablehlo").read_bytes())).call
+  functions = {"stablehlo": call}
+  if (folder / "encoder.onnx").exists():
+    import onnxruntime
+    session = onnxruntime.InferenceSession(folder / "encoder.onnx")
+    functions["onnx"] = lambda x: session.run(["features"], {"images": x})[0]
+  for name, function in functions.items():
+    for count in (1, 7):
+      np.save(folder / f"{name}_{count}.npy", function(images[:count]))
+"""
+
+
+@needs_extra
+@pytest.mark.slow
+def test_every_variant_is_the_same_in_every_format(prepared, tmp_path):
+  """Programs run where neither this package nor Haiku can be imported."""
+  import torch
+
+  expected = {}
+  for name, (side, channels, options) in VARIANTS.items():
+    formats = ("stablehlo", "onnx", "torchvision")[: 1 if name == "v2" else 3]
+    cfg = settings(
+      side, *formats, channels=channels, name="TinyResNet", **options
+    )
+    state = export(prepared, tmp_path / name, cfg)
+    random = np.random.RandomState(0)
+    images = random.randint(0, 256, (7, side, side, channels)).astype(np.uint8)
+    folder = tmp_path / name / "encoder"
+    np.save(folder / "images.npy", images)
+    expected[name] = in_jax(cfg, state, images)
+    if name != "v2":
+      network = load_module(folder / "torchvision").load()
+      with torch.inference_mode():
+        assert_same(network(channels_first(images)).numpy(), expected[name])
+        assert network.feature_map(channels_first(images)).shape[0] == 7
+  folders = [tmp_path / name / "encoder" for name in VARIANTS]
+  subprocess.run(
+    [sys.executable, "-c", _WITHOUT_BYOL_JAX, *folders], check=True, cwd="/"
+  )
+  found = list(tmp_path.glob("*/encoder/*_[17].npy"))
+  assert len(found) == 2 * (4 + 3)
+  for path in found:
+    features = np.load(path)
+    assert_same(features, expected[path.parts[-3]][: len(features)])
+
+
+def add_results(workdir):
+  """Results of the exported step, 7, and of another."""
+  result = {
+    "value": 0.75,
+    "protocol": "knn",
+    "metric": "top1",
+    "dataset": "cifar10",
+    "train_split": "train",
+    "split": "test",
+    "examples": 31,
+    "step": 7,
+    "network": "online",
+    "interval": (0.6, 0.9),
+  }
+  baseline = {"step": 0, "network": "none", "value": 0.5}
+  results.add(
+    workdir,
+    {
+      "knn/top1": result,
+      "linear/top1": result | {"step": 6, "value": 0.875},
+      "baseline/pixels_knn_top1": result | baseline,
+    },
+  )
+
+
+def code_of(card):
+  return re.findall(r"^```python\n(.*?)^```", card, re.M | re.S)
+
+
+@needs_extra
+@pytest.mark.slow
+def test_the_code_of_a_card_loads_the_encoder(prepared, tmp_path, monkeypatch):
+  monkeypatch.setattr(torch_files, "_IMAGES_TO_COMPARE", 4)
+  cfg = settings(32, "hub", "timm", name="ResNet50")
+  export(prepared, tmp_path, cfg)
+  folder = tmp_path / "encoder" / "hub"
+  card = (folder / "README.md").read_text()
+  assert "Step 7 was not evaluated." in card
+  # The images on which the card tells the effect of the padding.
+  crop = source_lib.CentreCrop(32, cfg.data.eval_crop)
+  batch = next(prepared.source.eval_batches("test", crop, batch_size=4))
+  images = np.round(batch["image"] * 255).astype(np.uint8)
+  monkeypatch.chdir(folder)
+  monkeypatch.syspath_prepend(str(folder))
+  monkeypatch.delitem(sys.modules, "torch_encoder", raising=False)
+  scope, found = {"images": images}, []
+  for block in code_of(card):
+    exec(block, scope)
+    if "features" in scope:
+      found.append(np.asarray(scope.pop("features")))
+  in_jax, in_torch, in_torchvision, in_timm = found
+  assert_same(in_torch, in_jax)
+  assert_same(in_timm, in_torchvision)
+  distance = np.linalg.norm(in_timm - in_jax, axis=1)
+  distance = distance / np.linalg.norm(in_jax, axis=1)
+  told = re.search(r"by (\S+)% of their norm\s+on average", card)
+  assert float(told[1]) / 100 == pytest.approx(distance.mean(), rel=0.1)
+  monkeypatch.chdir(folder.parent / "timm")
+  exec(code_of(card)[-1], scope)
+  np.testing.assert_array_equal(scope["features"], in_timm)
+
+
+def test_a_card_without_another_padding_says_that_all_loaders_agree(prepared):
+  cfg = settings(32, name="ResNet50", padding="torch")
+  card = hub_folder.Card(prepared._replace(config=cfg), 7, 2048, 1, None)
+  text = hub_folder.card_text(card)
+  assert "torchvision and timm compute the same." in text
+  assert len(code_of(text)) == 5
+  assert json.loads(hub_folder.config_text(card))["architecture"] == "resnet50"
+
+
+def test_a_card_tells_what_is_known(prepared, tmp_path):
+  add_results(tmp_path)
+  cfg = settings(32, "hub", name="TinyResNet", init_from="/home/me/first.bin")
+  cfg.export.licence = "cc-by-4.0"
+  cfg.train.batch_size = 53
+  export(prepared, tmp_path, cfg)
+  folder = tmp_path / "encoder" / "hub"
+  card = " ".join((folder / "README.md").read_text().split())
+  for text in (
+    "license: cc-by-4.0",
+    "| data | cifar10, train, 53 images |",
+    "| budget | 7 updates of 53 images, that is 371 images or 7.0 epochs |",
+    "| started from | first.bin |",
+    "| knn/top1 | 0.7500 | 0.6 to 0.9 | cifar10, test, 31 images | cifar10, train",
+    "| baseline/pixels_knn_top1 | 0.5000 |",
+    "no such architecture (model.encoder.name=TinyResNet)",
+  ):
+    assert text in card, text
+  assert "0.8750" not in card  # Of another step.
+  assert "/home/me" not in card
+  ours = json.loads((folder / "config.json").read_text())["byol_jax"]
+  assert ours["step"] == 7
+  assert ours["config"]["data.image_size"] == 32
+  (block, _) = code_of((folder / "README.md").read_text())
+  scope = {"images": encoder_cases.images(2)}
+  exec(block.replace('"encoder.', f'"{folder}/encoder.'), scope)
+  assert scope["features"].shape == (2, 8)
+
+
+@pytest.mark.parametrize(
+  ("formats", "encoder", "expected"),
+  [
+    (
+      ("haiku", "tf"),
+      {},
+      "export.formats 'tf' is unknown; choose one of: haiku",
+    ),
+    (
+      ("haiku", "timm"),
+      {"name": "ResNet18"},
+      "timm has no ResNet with model.enc",
+    ),
+    (("haiku", "timm"), {"width": 2.0}, "with model.encoder.width=2.0;"),
+    (("haiku", "hub"), {"version": "v2"}, "version=v2 has no place"),
+  ],
+)
+def test_what_cannot_be_written_is_told_first(
+  prepared, tmp_path, formats, encoder, expected
+):
+  cfg = settings(32, *formats, **encoder)
+  run = prepared._replace(config=cfg, workdir=tmp_path)
+  with pytest.raises(errors.UserError, match=expected):
+    exports.write(run, None, print)
+  assert not list(tmp_path.iterdir())
