@@ -149,7 +149,7 @@ def test_another_architecture_is_one_line(cfg, key, value, theirs, tmp_path):
 def test_a_file_that_is_no_encoder_is_one_line(cfg, tmp_path):
   for path in (tmp_path / "absent", tmp_path):
     cfg.model.encoder.init_from = str(path)
-    with pytest.raises(errors.UserError, match="--mode=export wrote") as info:
+    with pytest.raises(errors.UserError, match="read as an encoder") as info:
       warm_start.open_settings(cfg, tmp_path / "new")
     assert "\n" not in str(info.value)
 
