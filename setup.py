@@ -19,7 +19,7 @@ setuptools.setup(
   license="Apache-2.0",
   python_requires=">=3.11",
   packages=setuptools.find_packages(include=["byol_jax*"]),
-  package_data={"byol_jax": ["py.typed"]},
+  package_data={"byol_jax": ["py.typed", "interop/torch_encoder.py.txt"]},
   install_requires=[
     "absl-py>=2",
     "chex>=0.1.90",
@@ -47,6 +47,14 @@ setuptools.setup(
     "cuda12": ["jax[cuda12]>=0.10"],
     "tpu": ["jax[tpu]>=0.10"],
     "formats": ["pillow-heif>=0.16", "pillow-jxl-plugin>=1.3"],  # Of photos.
+    # Export to ONNX needs onnx; the rest is to compare exported encoders with.
+    "interop": [
+      "onnx>=1.17",
+      "onnxruntime>=1.20",
+      "timm>=1.0.12",
+      "torch>=2.4",
+      "torchvision>=0.19",
+    ],
     "launch": ["submitit>=1.5"],  # Sweeps as SLURM jobs.
     "test": [
       "hypothesis>=6",

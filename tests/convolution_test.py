@@ -99,12 +99,16 @@ def test_accelerators_get_xlas_own_convolution():
   assert operation.primitive.name == "conv_general_dilated"
 
 
+@pytest.mark.parametrize("padding", ["SAME", convolution.symmetric(7)])
 @pytest.mark.parametrize("shape", [(2, 8, 10, 3), (2, 3, 32, 32, 1)])
-def test_blocks_of_pixels_give_the_same_stem(shape):
+def test_blocks_of_pixels_give_the_same_stem(shape, padding):
   rng = np.random.RandomState(0)
   x = rng.randn(*shape).astype(np.float32)
   w = rng.randn(7, 7, shape[-1], 6).astype(np.float32)
-  assert_close(convolution.conv_on_blocks(x, w), convolution.conv(x, w, 2))
+  assert_close(
+    convolution.conv_on_blocks(x, w, padding),
+    convolution.conv(x, w, 2, padding),
+  )
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 2), (7, 2)])

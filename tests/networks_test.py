@@ -104,6 +104,26 @@ def test_width_multiplies_all_channels_even_by_fractions():
   assert params[last]["w"].shape == (3, 3, 128, 128)
 
 
+def test_paddings_differ_where_a_side_is_even_and_strided():
+  same, torch = (
+    make_network(name="TinyResNet", width=0.5, padding=padding)
+    for padding in ("same", "torch")
+  )
+  images = jax.random.uniform(jax.random.key(0), (1, 65, 65, 3))
+  params, state = jax.jit(functools.partial(same.init, is_training=True))(
+    jax.random.key(1), images
+  )
+
+  def encode(network, images):
+    apply = jax.jit(functools.partial(network.apply, is_training=True))
+    return apply(params, state, images)[0].embedding
+
+  # 65 becomes 33, 17, 9, 5 and 3.
+  np.testing.assert_array_equal(encode(torch, images), encode(same, images))
+  images = images[:, 1:, 1:]
+  assert np.max(np.abs(encode(torch, images) - encode(same, images))) > 0.01
+
+
 @pytest.mark.parametrize(
   ("encoder", "last"),
   [("TinyResNet", 1), pytest.param("ResNet50", 2, marks=pytest.mark.slow)],

@@ -9,8 +9,7 @@ from byol_jax import config, errors
 from byol_jax.config import convert
 from byol_jax.interop import torch_names
 from byol_jax.training import build
-
-NEEDS_TORCH = "the extra `interop` is not installed"
+from tests.torch_cases import needs_extra
 
 
 def shapes(name, width=1.0, version="v1"):
@@ -67,11 +66,13 @@ def test_there_and_back_is_the_same_bit_for_bit(name, width):
     np.testing.assert_array_equal(array, ours[key], err_msg=key)
 
 
+@needs_extra
 @pytest.mark.parametrize("depth", [18, 50, 200])
 def test_names_and_shapes_are_those_of_torchvision_and_timm(depth):
-  torch = pytest.importorskip("torch", reason=NEEDS_TORCH)
-  torchvision = pytest.importorskip("torchvision", reason=NEEDS_TORCH)
-  timm = pytest.importorskip("timm", reason=NEEDS_TORCH)
+  import timm
+  import torch
+  import torchvision
+
   ours = {
     # Without memory: a view of one number.
     name: np.broadcast_to(np.zeros((), x.dtype), x.shape)

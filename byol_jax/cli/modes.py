@@ -11,7 +11,12 @@ from byol_jax.cli import messages
 from byol_jax.cli.flags import Options
 from byol_jax.config import schema
 from byol_jax.evaluation import embed, protocols, results, runner
-from byol_jax.interop import encoder_file, reference_run, warm_start
+from byol_jax.interop import (
+  encoder_file,
+  exports,
+  reference_run,
+  warm_start,
+)
 from byol_jax.learning.learner import TrainState
 from byol_jax.runtime import claim, processes
 from byol_jax.training import (
@@ -77,12 +82,12 @@ def _embed(run: Run, options: Options) -> None:
 
 
 def _export(run: Run, options: Options) -> None:
-  """Writes the online encoder to a file."""
+  """Writes the online encoder in some formats."""
+  exports.check(run.config)
   state = restore.restore(run, options.step)
-  path = run.workdir / "encoder" / "encoder.safetensors"
   if processes.is_primary():
-    encoder_file.write(path, run.config, state)
-  messages.say(f"Written: {path}")
+    for path in exports.write(run, state, messages.say):
+      messages.say(f"Written: {path}")
 
 
 def _arrays(run: Run, options: Options) -> None:

@@ -92,6 +92,9 @@ class EncoderConfig:
   # Compute the imagenet stem on blocks of 2x2 pixels, as a 4x4 convolution of
   # stride 1: the same parameters and results, in a form that suits TPUs.
   space_to_depth: bool = False
+  # Where layers of stride 2 add zeros: same, most of them at the end, as TensorFlow
+  # and [C]; torch, as many on both sides, as PyTorch's ResNets.
+  padding: str = "same"
   pooling: str = "mean"  # Or flatten, which keeps positions.
   # Start the last scale of each residual block at 0 instead of the paper's 1;
   # more stable, slightly worse for very large networks ([C] README).
@@ -299,6 +302,15 @@ class LogConfig:
 
 
 @dataclasses.dataclass(slots=True)
+class ExportConfig:
+  """What `--mode=export` writes."""
+
+  formats: tuple[str, ...] = ("haiku",)  # Names in `interop.exports.FORMATS`.
+  # Of the weights, for the card of format hub, such as cc-by-4.0; empty: unknown.
+  licence: str = ""
+
+
+@dataclasses.dataclass(slots=True)
 class Config:
   """The paper's 1000-epoch run of ResNet-50 on ImageNet."""
 
@@ -310,5 +322,6 @@ class Config:
   optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
   train: TrainConfig = field(default_factory=TrainConfig)
   evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+  export: ExportConfig = field(default_factory=ExportConfig)
   checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
   log: LogConfig = field(default_factory=LogConfig)

@@ -24,10 +24,9 @@ import safetensors.numpy
 
 from byol_jax import errors
 from byol_jax.config import convert, presets, schema
-from byol_jax.interop import encoder_settings
+from byol_jax.interop import encoder_arrays, encoder_settings
 from byol_jax.interop.encoder import Encoder, Variables, make_encoder
 from byol_jax.learning.learner import TrainState
-from byol_jax.models import networks
 from byol_jax.runtime import files
 from byol_jax.training import build
 
@@ -64,18 +63,7 @@ def write(path: pathlib.Path, config: schema.Config, state: TrainState) -> None:
   Raises:
     UserError: if the encoder holds NaN or infinity, or the file cannot be written.
   """
-  arrays = jax.device_get(
-    _encoder_leaves("params", state.online_params)
-    | _encoder_leaves("state", state.online_state)
-  )
-  # safetensors writes the memory of an array as it lies.
-  arrays = {name: np.asarray(x, order="C") for name, x in arrays.items()}
-  for name, array in arrays.items():
-    if not np.isfinite(array).all():
-      raise errors.UserError(
-        f"{name} of step {state.step} holds NaN or infinity, so the encoder is of"
-        " no use; export an earlier checkpoint by --step."
-      )
+  arrays = encoder_arrays.of_state(state)
   described = {
     "step": str(int(state.step)),
     "config": json.dumps(encoder_settings.of(config)),
@@ -176,18 +164,6 @@ def restore(
   )
 
 
-def _encoder_leaves(
-  kind: str, tree: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
-  """Returns the leaves of the encoder, by their names in the file."""
-  return {
-    f"{kind}/{module}/{name}": leaf
-    for module, leaves in tree.items()
-    for name, leaf in leaves.items()
-    if networks.is_of_encoder(module)
-  }
-
-
 def _refusal(path: str | pathlib.Path, reason: object) -> errors.UserError:
   """Returns the error for a file; a reason may quote what the file contains."""
   text = str(reason)[:400].rstrip(".")
@@ -278,7 +254,8 @@ def _read_variables(
 ) -> Variables:
   """Returns an encoder's variables, after all their shapes are found right."""
   params, state = _shapes(encoder, config)
-  leaves = _encoder_leaves("params", params) | _encoder_leaves("state", state)
+  by_name = encoder_arrays.by_name
+  leaves = by_name("params", params) | by_name("state", state)
   wanted = {name: f"{x.shape} {x.dtype}" for name, x in leaves.items()}
   found = {}
   for name in file.keys():  # noqa: SIM118 (a file is no dictionary)

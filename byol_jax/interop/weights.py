@@ -18,8 +18,8 @@ from byol_jax.interop import (
   encoder_file,
   encoder_settings,
   reference_file,
-  torch_file,
   torch_names,
+  torch_pickle,
 )
 from byol_jax.models import encoders, networks
 from byol_jax.runtime import checkpoints
@@ -78,7 +78,7 @@ def read(path: str) -> Weights:
   elif place.suffix == ".pkl":
     found = _of_reference(path)
   elif place.suffix in (".pth", ".pt", ".bin"):
-    found = _of_torch(path, torch_file.read(path))
+    found = _of_torch(path, torch_pickle.read(path))
   else:
     with encoder_file.opened(path) as file:
       names = list(file.keys())

@@ -7,9 +7,25 @@ import jax.numpy as jnp
 from byol_jax.models import cpu_convolution
 from byol_jax.runtime import platforms
 
+# SAME, VALID, or what to add before and after rows and columns.
+Padding = str | cpu_convolution.Pads
 
-def conv_on_blocks(x: chex.Array, w: chex.Array) -> chex.Array:
-  """Computes `conv(x, w, stride=2)` with stride 1 on blocks of 2x2 pixels.
+
+def symmetric(kernel: int) -> cpu_convolution.Pads:
+  """Returns the padding of PyTorch's ResNets: as much before as after.
+
+  It gives results of the same size as SAME, which adds the smaller half before.
+
+  Args:
+    kernel: rows and columns, an odd number.
+  """
+  return ((kernel // 2, kernel // 2),) * 2
+
+
+def conv_on_blocks(
+  x: chex.Array, w: chex.Array, padding: Padding = "SAME"
+) -> chex.Array:
+  """Computes `conv(x, w, 2, padding)` with stride 1 on blocks of 2x2 pixels.
 
   The blocks become channels, so a kernel of 7x7 pixels becomes one of 4x4 blocks.
   TPUs fill their matrix units better that way with 12 channels than with 3.
@@ -17,6 +33,7 @@ def conv_on_blocks(x: chex.Array, w: chex.Array) -> chex.Array:
   Args:
     x: [..., H, W, C]; H and W are even.
     w: [7, 7, C, D].
+    padding: SAME or `symmetric(7)`.
 
   Returns:
     [..., H / 2, W / 2, D].
@@ -26,11 +43,14 @@ def conv_on_blocks(x: chex.Array, w: chex.Array) -> chex.Array:
   blocks = blocks.transpose(0, 1, 3, 2, 4, 5)
   blocks = blocks.reshape(-1, height // 2, width // 2, 4 * channels)
   # SAME begins two pixels, one block, before the image; the last row of the eight
-  # that four blocks span is beyond the kernel.
-  kernel = jnp.pad(w, ((0, 1), (0, 1), (0, 0), (0, 0)))
+  # that four blocks span is beyond the kernel. Symmetric padding begins three
+  # pixels before, so of two blocks the first row is beyond the kernel.
+  is_same = padding == "SAME"
+  beyond, blocks_around = ((0, 1), (1, 2)) if is_same else ((1, 0), (2, 1))
+  kernel = jnp.pad(w, (beyond, beyond, (0, 0), (0, 0)))
   kernel = kernel.reshape(4, 2, 4, 2, channels, -1).transpose(0, 2, 1, 3, 4, 5)
   kernel = kernel.reshape(4, 4, 4 * channels, -1)
-  y = conv(blocks, kernel, 1, ((1, 2), (1, 2)))
+  y = conv(blocks, kernel, 1, (blocks_around, blocks_around))
   return y.reshape(*outer, *y.shape[1:])
 
 
@@ -38,7 +58,7 @@ def conv(
   x: chex.Array,
   w: chex.Array,
   stride: int,
-  padding: str | cpu_convolution.Pads = "SAME",
+  padding: Padding = "SAME",
 ) -> chex.Array:
   """Convolves images with a kernel, as `hk.Conv2D` without a bias does.
 
@@ -49,7 +69,7 @@ def conv(
     x: [..., H, W, C].
     w: [rows, columns, C, D].
     stride: in both directions.
-    padding: SAME, VALID, or what to add before and after rows and columns.
+    padding: see `Padding`.
 
   Returns:
     [..., h, w, D].

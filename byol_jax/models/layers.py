@@ -8,7 +8,7 @@ from byol_jax.models import convolution
 
 
 class Conv2D(hk.Module):
-  """`hk.Conv2D` with SAME padding and without bias, for any leading axes."""
+  """`hk.Conv2D` without bias, for any leading axes."""
 
   def __init__(
     self,
@@ -17,6 +17,7 @@ class Conv2D(hk.Module):
     stride: int,
     name: str,
     *,
+    padding: convolution.Padding = "SAME",
     on_blocks: bool = False,
   ):
     """Builds the layer.
@@ -26,12 +27,14 @@ class Conv2D(hk.Module):
       kernel: rows and columns.
       stride: in both directions.
       name: of the module.
+      padding: as for `convolution.conv`.
       on_blocks: whether to compute by `convolution.conv_on_blocks`.
     """
     super().__init__(name=name)
     self._channels = channels
     self._kernel = kernel
     self._stride = stride
+    self._padding = padding
     self._on_blocks = on_blocks
 
   def __call__(self, x: chex.Array) -> chex.Array:
@@ -42,5 +45,5 @@ class Conv2D(hk.Module):
       "w", shape, x.dtype, hk.initializers.TruncatedNormal(stddev)
     )
     if self._on_blocks:
-      return convolution.conv_on_blocks(x, w)
-    return convolution.conv(x, w, self._stride)
+      return convolution.conv_on_blocks(x, w, self._padding)
+    return convolution.conv(x, w, self._stride, self._padding)

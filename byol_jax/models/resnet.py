@@ -7,7 +7,7 @@ last scale of a bottleneck block at zero, which the paper did not.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import chex
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from byol_jax import errors
 from byol_jax.config import schema
-from byol_jax.models import layers
+from byol_jax.models import convolution, layers
 from byol_jax.models.batch_norm import BatchNorm, Settings
 
 
@@ -40,6 +40,11 @@ class Architecture(NamedTuple):
 # By name: kernel, stride, and whether a 3x3 max-pool of stride 2 follows.
 _STEMS = {"imagenet": (7, 2, True), "cifar": (3, 1, False)}
 _STEM_CHANNELS = 64
+# By name: the padding of a kernel of some size.
+_PADDINGS: dict[str, Callable[[int], convolution.Padding]] = {
+  "same": lambda kernel: "SAME",
+  "torch": convolution.symmetric,
+}
 
 
 def _pool_mean(x: chex.Array) -> chex.Array:
@@ -64,6 +69,7 @@ class _Block(hk.Module):
     project: bool,
     last_scale_init: Any,
     bn_settings: Settings,
+    padding: str,
     name: str,
   ):
     super().__init__(name=name)
@@ -86,9 +92,14 @@ class _Block(hk.Module):
         scale_init=last_scale_init if is_last else None,
         name=f"batchnorm_{i}",
       )
-      self.layers.append(
-        (layers.Conv2D(size, kernel, conv_stride, f"conv_{i}"), norm)
+      conv = layers.Conv2D(
+        size,
+        kernel,
+        conv_stride,
+        f"conv_{i}",
+        padding=_PADDINGS[padding](kernel),
       )
+      self.layers.append((conv, norm))
 
 
 class _BlockV1(_Block):
@@ -171,13 +182,14 @@ class ResNet(hk.Module):
 
     Args:
       architecture: its depth and width.
-      config: width multiplier, version, stem, pooling, initial scales.
+      config: width multiplier, version, stem, padding, pooling, initial scales.
       bn_settings: how every batch norm works.
       remat: whether to keep each block's input only and compute the block again
         for its gradient, which takes less memory and a third more work.
     """
     super().__init__(name=architecture.module_name)
     kernel, stride, self.max_pool = _STEMS[config.stem]
+    self.padding = config.padding
     self.version = config.version
     self.pool = _POOLINGS[config.pooling]
     scale_init = jnp.zeros if config.zero_init_last_scale else None
@@ -186,6 +198,7 @@ class ResNet(hk.Module):
       kernel,
       stride,
       "initial_conv",
+      padding=_PADDINGS[config.padding](kernel),
       on_blocks=config.space_to_depth and config.stem == "imagenet",
     )
     if config.version == "v1":
@@ -199,6 +212,7 @@ class ResNet(hk.Module):
         bottleneck=architecture.bottleneck,
         last_scale_init=scale_init,
         bn_settings=bn_settings,
+        padding=config.padding,
         remat=remat,
         name=f"block_group_{i}",
       )
@@ -215,12 +229,21 @@ class ResNet(hk.Module):
     if self.version == "v1":
       x = jax.nn.relu(self.initial_norm(x, is_training))
     if self.max_pool:
-      x = hk.max_pool(x, (1, 1, 3, 3, 1), (1, 1, 2, 2, 1), "SAME")
+      x = _max_pool(x, self.padding)
     for group in self.groups:
       x = group(x, is_training)
     if self.version == "v2":
       x = jax.nn.relu(self.final_norm(x, is_training))
     return x, self.pool(x)
+
+
+def _max_pool(x: chex.Array, padding: str) -> chex.Array:
+  """Takes maxima over 3x3 pixels with stride 2, [V, B, H, W, C]."""
+  pads = _PADDINGS[padding](3)
+  if not isinstance(pads, str):
+    pads = ((0, 0), (0, 0), *pads, (0, 0))
+  window, strides = (1, 1, 3, 3, 1), (1, 1, 2, 2, 1)
+  return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, strides, pads)
 
 
 def scaled(channels: int, width: float) -> int:
@@ -233,6 +256,7 @@ def check(config: schema.EncoderConfig) -> None:
   for key, value, known in (
     ("version", config.version, _BLOCKS),
     ("stem", config.stem, _STEMS),
+    ("padding", config.padding, _PADDINGS),
     ("pooling", config.pooling, _POOLINGS),
   ):
     if value not in known:

@@ -27,6 +27,7 @@ RESUME_SAFE_KEYS = (
   "train.hang_seconds",
   "train.remat",
   "evaluation.",
+  "export.",
   "checkpoint.",
   "log.",
 )
