@@ -7,9 +7,10 @@ Its memory is bounded by the size of the file and by `_MOST_STEPS`.
 """
 
 import math
+import mmap
 import pickletools
 from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -152,15 +153,14 @@ NUMPY_GLOBALS: Globals = {
 
 
 def read(
-  file: BinaryIO | bytes,
+  file: bytes | mmap.mmap,
   allowed: Globals,
   load_persistent: Callable[[Any], Any] | None = None,
 ) -> Any:
   """Returns the object in a pickle.
 
   Args:
-    file: at the start of the pickle. Its `read` must not allocate more than what is
-      left, which holds for `mmap`.
+    file: at the start of the pickle; a file in memory is left at its end.
     allowed: functions by the names that the file may use, as module.name. What
       they return may have a method `build(state)`, for the step that sets the
       state of an object.
@@ -171,7 +171,9 @@ def read(
   """
   machine = _Machine(allowed, load_persistent)
   try:
-    for count, (opcode, value, _) in enumerate(pickletools.genops(file)):
+    for count, (opcode, value, _) in enumerate(
+      pickletools.genops(file)  # type: ignore[arg-type]
+    ):
       if count == _MOST_STEPS:
         raise RefusedError(f"it has more than {_MOST_STEPS} steps")
       machine.step(opcode.name, value)

@@ -85,7 +85,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
       open(path, "rb") as file,
       mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as contents,
     ):
-      return _checkpoint(pickles.read(contents, _GLOBALS))  # type: ignore[arg-type]
+      return _checkpoint(pickles.read(contents, _GLOBALS))
   # ValueError: an empty file.
   except (OSError, ValueError, pickles.RefusedError) as error:
     raise refusal(path, error) from error

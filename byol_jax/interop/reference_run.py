@@ -67,33 +67,41 @@ def write(
         f"{workdir} holds a run, which {path} would replace; choose another"
         " --workdir."
       )
-    state = to_state(ours, found, tell)
-    exported = workdir / "encoder" / "encoder.safetensors"
-    encoder_file.write(exported, ours, state)
-    tell(f"Written: {exported}")
-    if found.target_params is None:
-      tell(
-        "Note: the file holds no target network, so there is no run to go on."
-      )
-      return
-    encoder.init_from = path
-    origin = warm_start.origin(path, found.step)
-    saved_settings.write(workdir, ours, "", {"started_from": origin})
-    folder = workdir_files.checkpoint_folder(workdir)
-    with checkpoints.Checkpoints(folder, ours.checkpoint.keep) as saved:
-      saved.save(found.step, state)
-    tell(f"Written: {folder / str(found.step)}")
+    _write(ours, path, workdir, found, tell)
   if flags := _flags(config, settings):
     tell(f"Add to each command that uses {workdir}: {flags}")
+
+
+def _write(
+  config: schema.Config,
+  path: str,
+  workdir: pathlib.Path,
+  found: Checkpoint,
+  tell: Callable[[str], None],
+) -> None:
+  """Writes the encoder, and the run if there is one."""
+  state = to_state(config, found, tell)
+  exported = workdir / "encoder" / "encoder.safetensors"
+  encoder_file.write(exported, config, state)
+  tell(f"Written: {exported}")
+  if found.target_params is None:
+    tell("Note: the file holds no target network, so there is no run to go on.")
+    return
+  config.model.encoder.init_from = path
+  origin = warm_start.origin(path, found.step)
+  saved_settings.write(workdir, config, "", {"started_from": origin})
+  folder = workdir_files.checkpoint_folder(workdir)
+  with checkpoints.Checkpoints(folder, config.checkpoint.keep) as saved:
+    saved.save(found.step, state)
+  tell(f"Written: {folder / str(found.step)}")
 
 
 def _settings(config: schema.Config, params: Mapping) -> dict[str, Any]:
   """Returns the settings that a checkpoint decides, and those left open."""
   return {
-    **weights.USUAL,
+    **weights.REFERENCE,
     **architecture.of_encoder(params),
     **architecture.of_heads(params),
-    "model.encoder.pooling": "mean",  # The reference has no other.
     # Published checkpoints were trained at the default.
     "data.image_size": config.data.image_size or schema.DataConfig().image_size,
     "data.parts": config.data.parts or 1,

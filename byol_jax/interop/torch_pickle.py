@@ -1,6 +1,5 @@
 """Reads the arrays in a file of `torch.save`, without torch and its pickled code."""
 
-import io
 import math
 import mmap
 import os
@@ -84,6 +83,7 @@ def _no_function(*unused: Any) -> None:
 
 _GLOBALS: pickles.Globals = {
   "collections.OrderedDict": pickles.Dict,
+  "torch._utils._rebuild_tensor": _tensor,
   "torch._utils._rebuild_tensor_v2": _tensor,
   "torch._utils._rebuild_parameter": lambda tensor, *unused: tensor,
   **dict.fromkeys(_DTYPES, _no_function),
@@ -103,13 +103,13 @@ def read(path: str | os.PathLike[str]) -> Arrays:
   try:
     if not stat.S_ISREG(os.stat(path).st_mode):  # A pipe would make us wait.
       raise pickles.RefusedError("it is no regular file")
-    with (
-      open(path, "rb") as file,
-      mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as contents,
-    ):
-      is_zip = contents[:4] == b"PK\x03\x04"
-      return (_read_zip if is_zip else _read_legacy)(contents)  # type: ignore[arg-type]
+    with open(path, "rb") as file:
+      if file.read(4) == b"PK\x03\x04":
+        return _read_zip(file)
+      with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as contents:
+        return _read_legacy(contents)
   except (
+    EOFError,
     OSError,
     ValueError,  # An empty file.
     RuntimeError,  # An encrypted one.
@@ -126,7 +126,7 @@ def _read_zip(file: BinaryIO) -> Arrays:
   with zipfile.ZipFile(file) as archive:
     members = {member.filename: member for member in archive.infolist()}
     total = sum(member.file_size for member in members.values())
-    if total > file.seek(0, io.SEEK_END) or any(
+    if total > os.fstat(file.fileno()).st_size or any(
       member.compress_type != zipfile.ZIP_STORED for member in members.values()
     ):
       raise pickles.RefusedError("its parts would be larger than the file")
@@ -148,23 +148,28 @@ def _read_zip(file: BinaryIO) -> Arrays:
     return _arrays(found, load)
 
 
-def _read_legacy(file: BinaryIO) -> Arrays:
+def _read_legacy(file: mmap.mmap) -> Arrays:
   if pickles.read(file, {}) != _MAGIC_NUMBER:
     raise pickles.RefusedError("it has another format")
   pickles.read(file, {})  # The version of the format: there is only one.
   system = pickles.read(file, {})
   if not isinstance(system, dict) or system.get("little_endian") is not True:
     raise pickles.RefusedError("its numbers are not little-endian")
-  found = pickles.read(file, _GLOBALS, _storage)
-  storages = {t.storage.key: t.storage for t in _tensors(found).values()}
+  storages: dict[str, _Storage] = {}
+
+  def remember(identity: Any) -> _Storage:
+    storage = _storage(identity)
+    return storages.setdefault(storage.key, storage)
+
+  found = pickles.read(file, _GLOBALS, remember)
   contents = {}
-  for key in pickles.read(file, {}):
+  keys = pickles.read(file, {})
+  for key in keys if isinstance(keys, list) else ():
     size = int.from_bytes(file.read(8), "little")
-    # A storage that no array of the model needs ends what can be read.
-    if not isinstance(key, str) or key not in storages:
-      raise pickles.RefusedError("it holds more than the arrays of a model")
+    if not isinstance(key, str) or key not in storages or size > len(file):
+      raise pickles.RefusedError("it holds numbers of no tensor")
     contents[key] = file.read(size * storages[key].dtype.itemsize)
-  return _arrays(found, lambda storage: contents[storage.key])
+  return _arrays(found, lambda storage: contents.get(storage.key, b""))
 
 
 def _tensors(found: Any) -> dict[str, _Tensor]:

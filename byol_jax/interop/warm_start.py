@@ -16,7 +16,7 @@ from byol_jax import errors
 from byol_jax.config import convert, schema
 from byol_jax.interop import weights
 from byol_jax.learning.learner import TrainState
-from byol_jax.models import networks
+from byol_jax.models import encoders, networks
 from byol_jax.training import loop, saved_settings
 from byol_jax.training.runs import Run
 
@@ -30,8 +30,10 @@ _ARCHITECTURE = (
     if field.name != "space_to_depth"  # Another way to the same numbers.
   ),
 )
+_NAME = "model.encoder.name"
 # Those that a configuration may leave open, and the values that say so.
 _OPEN = {
+  _NAME: "auto",
   "model.encoder.stem": "auto",
   "data.mean": (),
   "data.std": (),
@@ -46,9 +48,10 @@ def open_settings(
 ) -> dict[str, Any]:
   """Returns the settings that a configuration leaves to the encoder that it names.
 
-  These are the stem and the normalisation. A run that holds a checkpoint has
-  them already, and no longer needs the file. It also keeps the name of the file:
-  the configuration may give another path to it, one where it no longer is, or none.
+  These are the stem and the normalisation, or all of `model.encoder` if its name is
+  auto. A run that holds a checkpoint has them already, and no longer needs the file.
+  It also keeps the name of the file: the configuration may give another path to it,
+  one where it no longer is, or none.
 
   Args:
     config: names the place in `model.encoder.init_from`, if it names one; see
@@ -63,17 +66,26 @@ def open_settings(
       or if an earlier part of the run started from another file.
   """
   path = config.model.encoder.init_from
-  are_open = [
+  are_open = {
     key
     for key, is_open in _OPEN.items()
     if convert.value_at(config, key) == is_open
-  ]
+  }
+  if _NAME in are_open:
+    are_open |= {
+      key for key in _ARCHITECTURE if key.startswith("model.encoder")
+    }
   if begun := saved_settings.of_run(workdir):
     if not begun[_INIT_FROM]:
       return {}
     _check_same_file(path, workdir, begun[_INIT_FROM])
     return {key: begun[key] for key in (*are_open, _INIT_FROM)}
   if not path:
+    if _NAME in are_open:
+      raise errors.UserError(
+        f"{_NAME}=auto is that of a trained encoder: set --config.{_INIT_FROM}=FILE,"
+        f" or one of {', '.join(encoders.ENCODERS)}."
+      )
     return {}
   theirs = convert.updated(config, weights.read(path).settings)
   for key in _ARCHITECTURE:

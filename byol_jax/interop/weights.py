@@ -4,6 +4,7 @@ These are files of --mode=export, workdirs, checkpoints of deepmind-research/byo
 and ResNets of torchvision and timm.
 """
 
+import json
 import pathlib
 import re
 from collections.abc import Mapping
@@ -27,13 +28,16 @@ from byol_jax.training import build, saved_settings, workdir_files
 
 Tree = Mapping[str, Mapping[str, Any]]
 
-# What the reference and torchvision train with, whatever the network; as [C]
-# utils/dataset.py and configs/byol.py, and torchvision's ResNet and transforms say.
-USUAL: dict[str, Any] = {
+# What the reference and torchvision compute with, whatever the network ([C]
+# utils/dataset.py and configs/byol.py; torchvision's ResNet and its transforms).
+_USUAL: dict[str, Any] = {
   "data.mean": schema.DataConfig().mean,
   "data.std": schema.DataConfig().std,
   "model.batch_norm.eps": schema.BatchNormConfig().eps,
+  "model.encoder.pooling": "mean",
 }
+REFERENCE = _USUAL | {"model.encoder.padding": "same"}
+TORCH = _USUAL | {"model.encoder.padding": "torch"}
 
 # The path of a leaf in our checkpoints.
 _LEAF = re.compile(r"online_(params|state)\['(.+)'\]\['(.+)'\]")
@@ -78,13 +82,14 @@ def read(path: str) -> Weights:
   elif place.suffix == ".pkl":
     found = _of_reference(path)
   elif place.suffix in (".pth", ".pt", ".bin"):
-    found = _of_torch(path, torch_pickle.read(path))
+    found = _of_torch(path, torch_pickle.read(path), {})
   else:
     with encoder_file.opened(path) as file:
       names = list(file.keys())
       is_own = any(name.startswith("params/") for name in names)
       arrays = {} if is_own else {name: file.get_tensor(name) for name in names}
-    found = _of_own_file(path) if is_own else _of_torch(path, arrays)
+      metadata = file.metadata() or {}
+    found = _of_own_file(path) if is_own else _of_torch(path, arrays, metadata)
   config = convert.updated(schema.Config(), found.settings)
   try:
     encoder = build.build_encoder(config)
@@ -142,23 +147,51 @@ def _of_reference(path: str) -> Weights:
     settings = architecture.of_encoder(checkpoint.online_params)
   except errors.UserError as error:
     raise _refusal(path, error) from error
-  return _of_arrays(USUAL | settings, arrays, step=checkpoint.step)
+  return _of_arrays(REFERENCE | settings, arrays, step=checkpoint.step)
 
 
-def _of_torch(path: str, arrays: Mapping[str, np.ndarray]) -> Weights:
+def _of_torch(
+  path: str, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> Weights:
+  """Returns an encoder from arrays with torchvision's names.
+
+  Args:
+    path: of the file, for messages.
+    arrays: by their names.
+    metadata: of the file; --mode=export writes the settings and the step there.
+  """
   try:
-    root = _torch_root(arrays)
-    found = torch_names.from_torch(arrays, root, USUAL["model.batch_norm.eps"])
+    known = {}
+    if "config" in metadata:
+      known = encoder_settings.completed(_parsed(metadata["config"]))
+    root = _torch_root(arrays, known.get("model.encoder.name"))
+    eps = known.get("model.batch_norm.eps", TORCH["model.batch_norm.eps"])
+    found = torch_names.from_torch(arrays, root, eps)
     for name, array in found.arrays.items():
       if not np.isfinite(array).all():
         raise errors.UserError(f"{name} holds NaN or infinity")
     weights = _of_arrays({}, found.arrays)
-    settings = architecture.of_encoder(weights.params)
+    inferred = architecture.of_encoder(weights.params)
   except errors.UserError as error:
     raise _refusal(path, error) from error
+  step = metadata.get("step", "")
   return weights._replace(
-    settings=USUAL | settings, left_out=found.left_out, added=found.added
+    settings=TORCH | inferred | known,
+    step=int(step) if re.fullmatch("[0-9]{1,9}", step) else None,
+    left_out=found.left_out,
+    added=found.added,
   )
+
+
+def _parsed(text: str) -> dict[str, Any]:
+  """Returns the settings in the metadata of a file."""
+  try:
+    settings = json.loads(text)
+  except (ValueError, RecursionError) as error:
+    raise errors.UserError(f"its config is no JSON: {error}") from error
+  if not isinstance(settings, dict):
+    raise errors.UserError("its config is no dictionary")
+  return settings
 
 
 def _of_arrays(
@@ -190,16 +223,23 @@ def _of_arrays(
   )
 
 
-def _torch_root(arrays: Mapping[str, np.ndarray]) -> str:
-  """Returns our name of the module that has a torchvision ResNet's blocks."""
+def _torch_root(arrays: Mapping[str, np.ndarray], name: str | None) -> str:
+  """Returns our name of the module that has a torchvision ResNet's blocks.
+
+  Args:
+    arrays: by torchvision's names.
+    name: of our encoder; None to find it by the number of blocks.
+  """
+  if name:
+    return encoders.RESNETS[name].module_name
   blocks = tuple(
-    len([name for name in arrays if re.match(rf"layer{i}\.\d+\.conv1\.", name)])
+    len([key for key in arrays if re.match(rf"layer{i}\.\d+\.conv1\.", key)])
     for i in range(1, 5)
   )
   bottleneck = "layer1.0.conv3.weight" in arrays
-  for name, resnet in encoders.RESNETS.items():
+  for known, resnet in encoders.RESNETS.items():
     # The reference's, for tests, has the blocks of a ResNet10.
-    if name != "TinyResNet" and (tuple(resnet.blocks), resnet.bottleneck) == (
+    if known != "TinyResNet" and (tuple(resnet.blocks), resnet.bottleneck) == (
       blocks,
       bottleneck,
     ):
