@@ -4,8 +4,10 @@
 of `golden/update_steps_1dev.npz`; see golden/README.md.
 """
 
+import json
 import pathlib
 import pickle
+import shlex
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +25,7 @@ from byol_jax.interop import (
 )
 from byol_jax.runtime import checkpoints
 from byol_jax.training import build, saved_settings
+from tests import command_line
 from tests.golden_data import param_trees
 from tests.golden_network import UPDATES, trained_variables
 from tests.golden_updates import golden_batch, lars_settings, make_learner
@@ -138,6 +141,38 @@ def test_a_run_is_not_replaced(tmp_path):
   imported(tmp_path)
   with pytest.raises(errors.UserError, match="another --workdir"):
     imported(tmp_path)
+
+
+@pytest.mark.slow
+def test_an_imported_run_is_evaluated_and_trained_on(tmp_path, digits_dir):
+  """By the commands of a user, with the flags that the import tells."""
+  common = (
+    "--config=experiments/quickstart.py",
+    f"--workdir={tmp_path / 'run'}",
+    "--config.optimizer.name=lars",
+    "--config.train.batch_size=8",
+    "--config.train.steps=7",
+    "--config.evaluation.protocols=()",
+    "--config.evaluation.baselines=False",
+  )
+
+  def run(*args):
+    done = command_line.run(*common, *args, data_dir=digits_dir)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+  path = GOLDEN / FILES[1]
+  told = run("--mode=import", f"--import_from={path}")
+  (line,) = [x for x in told.splitlines() if x.startswith("Add to each")]
+  flags = shlex.split(line.split(": ", 1)[1])
+  run(*flags, "--mode=evaluate", "--config.evaluation.protocols=retrieval")
+  results = json.loads((tmp_path / "run/results.json").read_text())
+  assert results["retrieval/precision_at_10"]["step"] == 6
+  assert results["retrieval/precision_at_10"]["started_from"] == str(path)
+  assert "Resuming at step 6 of 7." in run(*flags)
+  with checkpoints.Checkpoints(tmp_path / "run/checkpoints", keep=1) as saved:
+    assert saved.latest_step() == 7
+  assert (tmp_path / "run/figures/curves.png").exists()
 
 
 def without_memory(tree):

@@ -89,6 +89,18 @@ def test_a_resnet_with_torchvisions_names(tmp_path):
   assert found.added == ()
 
 
+def test_a_resnet_for_grey_images(tmp_path):
+  arrays, _ = resnet("ResNet10")
+  name = "params/res_net10/~/initial_conv/w"
+  arrays[name] = arrays[name][:, :, :1]
+  path = tmp_path / "model.safetensors"
+  save_torch(path, arrays)
+  found = weights.read(str(path))
+  assert_same(arrays_of(found), arrays)
+  assert found.settings["data.channels"] == 1
+  np.testing.assert_allclose(found.settings["data.mean"], [0.449])
+
+
 def test_identity_shortcuts_become_projections(tmp_path):
   arrays, _ = resnet("ResNet18")
   block = "res_net18/~/block_group_0/~/block_0/~/shortcut"
@@ -134,6 +146,7 @@ def test_our_own_file(tmp_path):
   assert found.left_out == ()
 
 
+@pytest.mark.slow
 def test_the_newest_checkpoint_of_a_workdir(tmp_path):
   cfg = small_config(tmp_path)
   run = prepare(tmp_path, cfg)
@@ -175,6 +188,14 @@ def test_the_newest_checkpoint_of_a_workdir(tmp_path):
       r"ResNet18 of width 0.25, '.*/conv_1/w' is \(3, 3, 4, 32\) there",
     ),
     (lambda x: [x.pop(key) for key in list(x)[1:]], "it has"),
+    (
+      lambda x: x.update({"conv1.weight": np.zeros((16, 4, 7, 7))}),
+      "takes 4 channels",
+    ),
+    (
+      lambda x: x.update({"conv1.weight": np.zeros((16, 3, 5, 5))}),
+      "has 5 rows",
+    ),
   ],
 )
 def test_what_is_no_plain_resnet_is_one_line(tmp_path, change, reason):

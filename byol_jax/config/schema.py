@@ -81,9 +81,7 @@ class AugmentConfig:
 class EncoderConfig:
   """The part of the network that is kept after training."""
 
-  name: str = (
-    "ResNet50"  # In `models.encoders.ENCODERS`; auto: as in init_from.
-  )
+  name: str = "ResNet50"  # In `models.encoders.ENCODERS`; auto: init_from's.
   # What pretraining starts from, see `interop.weights`: an encoder file, a workdir,
   # a torchvision or timm ResNet, a .pkl of the reference; empty: random weights.
   init_from: str = ""

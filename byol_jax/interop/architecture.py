@@ -43,6 +43,10 @@ def of_encoder(params: Tree) -> dict[str, Any]:
       f"its first convolution has {rows} rows; model.encoder.stem has 7 (imagenet)"
       " or 3 (cifar)"
     )
+  if channels not in (1, 3):
+    raise errors.UserError(
+      f"its first convolution takes {channels} channels; data.channels is 1 or 3"
+    )
   is_v1 = f"{root}/~/initial_batchnorm" in params
   return {
     "data.channels": channels,

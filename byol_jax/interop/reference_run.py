@@ -68,7 +68,8 @@ def write(
         " --workdir."
       )
     _write(ours, path, workdir, found, tell)
-  if flags := _flags(config, settings):
+  flags = _flags(config, settings)
+  if flags and found.target_params is not None:
     tell(f"Add to each command that uses {workdir}: {flags}")
 
 
@@ -98,9 +99,10 @@ def _write(
 
 def _settings(config: schema.Config, params: Mapping) -> dict[str, Any]:
   """Returns the settings that a checkpoint decides, and those left open."""
+  of_encoder = architecture.of_encoder(params)
   return {
-    **weights.REFERENCE,
-    **architecture.of_encoder(params),
+    **weights.usual_settings("same", of_encoder["data.channels"]),
+    **of_encoder,
     **architecture.of_heads(params),
     # Published checkpoints were trained at the default.
     "data.image_size": config.data.image_size or schema.DataConfig().image_size,

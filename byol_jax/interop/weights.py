@@ -28,17 +28,6 @@ from byol_jax.training import build, saved_settings, workdir_files
 
 Tree = Mapping[str, Mapping[str, Any]]
 
-# What the reference and torchvision compute with, whatever the network ([C]
-# utils/dataset.py and configs/byol.py; torchvision's ResNet and its transforms).
-_USUAL: dict[str, Any] = {
-  "data.mean": schema.DataConfig().mean,
-  "data.std": schema.DataConfig().std,
-  "model.batch_norm.eps": schema.BatchNormConfig().eps,
-  "model.encoder.pooling": "mean",
-}
-REFERENCE = _USUAL | {"model.encoder.padding": "same"}
-TORCH = _USUAL | {"model.encoder.padding": "torch"}
-
 # The path of a leaf in our checkpoints.
 _LEAF = re.compile(r"online_(params|state)\['(.+)'\]\['(.+)'\]")
 
@@ -99,6 +88,30 @@ def read(path: str) -> Weights:
   return found
 
 
+def usual_settings(padding: str, channels: int) -> dict[str, Any]:
+  """Returns what the reference and torchvision compute with, whatever the network.
+
+  Sources are [C] utils/dataset.py and configs/byol.py, and torchvision's ResNet and
+  transforms. For grey images, the normalisation is the mean over the channels.
+
+  Args:
+    padding: same, the reference's, or torch.
+    channels: of the images, 1 or 3.
+  """
+  usual = schema.DataConfig()
+  mean, std = (
+    values if channels == 3 else (round(sum(values) / 3, 4),)
+    for values in (usual.mean, usual.std)
+  )
+  return {
+    "data.mean": mean,
+    "data.std": std,
+    "model.batch_norm.eps": schema.BatchNormConfig().eps,
+    "model.encoder.pooling": "mean",
+    "model.encoder.padding": padding,
+  }
+
+
 def _refusal(path: object, reason: object) -> errors.UserError:
   text = ascii(str(reason)[:400].rstrip("."))[1:-1]
   return errors.UserError(
@@ -147,7 +160,8 @@ def _of_reference(path: str) -> Weights:
     settings = architecture.of_encoder(checkpoint.online_params)
   except errors.UserError as error:
     raise _refusal(path, error) from error
-  return _of_arrays(REFERENCE | settings, arrays, step=checkpoint.step)
+  usual = usual_settings("same", settings["data.channels"])
+  return _of_arrays(usual | settings, arrays, step=checkpoint.step)
 
 
 def _of_torch(
@@ -165,7 +179,7 @@ def _of_torch(
     if "config" in metadata:
       known = encoder_settings.completed(_parsed(metadata["config"]))
     root = _torch_root(arrays, known.get("model.encoder.name"))
-    eps = known.get("model.batch_norm.eps", TORCH["model.batch_norm.eps"])
+    eps = known.get("model.batch_norm.eps", schema.BatchNormConfig().eps)
     found = torch_names.from_torch(arrays, root, eps)
     for name, array in found.arrays.items():
       if not np.isfinite(array).all():
@@ -174,9 +188,10 @@ def _of_torch(
     inferred = architecture.of_encoder(weights.params)
   except errors.UserError as error:
     raise _refusal(path, error) from error
+  usual = usual_settings("torch", inferred["data.channels"])
   step = metadata.get("step", "")
   return weights._replace(
-    settings=TORCH | inferred | known,
+    settings=usual | inferred | known,
     step=int(step) if re.fullmatch("[0-9]{1,9}", step) else None,
     left_out=found.left_out,
     added=found.added,
