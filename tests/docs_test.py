@@ -30,10 +30,10 @@ COMMANDS = sorted(
 QUICKSTART = "--config=experiments/quickstart.py"
 EXPORT = f"{QUICKSTART} --mode=export"
 # Commands that are not run in miniature: one test runs the first two as they are;
-# the others need several processes, the folder of a sweep, or more images.
+# the others need several processes, the folder of a sweep, more images, or a file.
 ELSEWHERE = re.compile(
   rf"^{re.escape(QUICKSTART)}$|^{re.escape(EXPORT)}$"
-  r"|--coordinator|runs/sweeps|fashion_mnist.py:short"
+  r"|--coordinator|runs/sweeps|fashion_mnist.py:short|--import_from"
 )
 
 

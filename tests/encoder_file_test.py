@@ -303,6 +303,7 @@ def test_the_results_of_a_run_are_not_replaced_by_those_of_a_file(
     workdir=run.workdir,
     step=None,
     encoder=str(path),
+    import_from="",
     watch=False,
     split="",
     coordinator="",

@@ -8,12 +8,18 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from byol_jax import errors
 from byol_jax.cli import messages
 from byol_jax.config import convert
 from byol_jax.evaluation import results, runner
-from byol_jax.interop import encoder_file, warm_start
+from byol_jax.interop import (
+  encoder_arrays,
+  encoder_file,
+  torch_names,
+  warm_start,
+)
 from byol_jax.models import networks
 from byol_jax.runtime import packing, writers
 from byol_jax.training import (
@@ -89,23 +95,13 @@ def test_both_encoders_are_the_files_and_all_else_is_new(
       jax.tree.map(np.testing.assert_array_equal, leaves, expected)
   assert int(started.step) == 0
   jax.tree.map(np.testing.assert_array_equal, started.opt_state, new.opt_state)
-  taken = len(encoder_arrays(state))
+  taken = len(encoder_arrays.of_state(state))
   made = len(jax.tree.leaves((new.online_params, new.online_state))) - taken
   (line,) = told
   assert f"step 7: all its {taken} arrays are taken; {made} arrays" in line
   assert origin["file"] == str(path)
   assert origin["step"] == 7
   assert len(origin["sha256"]) == 64
-
-
-def encoder_arrays(state):
-  return [
-    leaf
-    for tree in (state.online_params, state.online_state)
-    for module, leaves in tree.items()
-    for leaf in leaves.values()
-    if networks.is_of_encoder(module)
-  ]
 
 
 def test_what_a_run_leaves_open_is_the_files(cfg, exported, tmp_path):
@@ -123,6 +119,98 @@ def test_what_a_run_leaves_open_is_the_files(cfg, exported, tmp_path):
   warm_start.start(open_run(cfg, tmp_path / "new"), told.append)
   assert told[1].startswith(f"Note: {path} was trained with data.mean=")
   assert "(0.1, 0.2, 0.3)" in told[1]
+
+
+def test_an_open_architecture_is_the_encoders(cfg, exported, tmp_path):
+  cfg.model.encoder.name = "auto"
+  cfg.model.encoder.width = 3.0
+  cfg.model.encoder.pooling = "mean"
+  workdir = tmp_path / "new"
+  theirs = encoder_file.config_for(cfg, exported[1])
+  run = open_run(cfg, workdir)
+  assert run.config.model.encoder == theirs.model.encoder
+  saved_settings.write(workdir, run.config, "", {})
+  (workdir / "checkpoints" / "1").mkdir(parents=True)
+  exported[1].unlink()  # The run holds what it needs.
+  assert open_run(cfg, workdir).config == run.config
+  cfg.model.encoder.init_from = ""
+  with pytest.raises(
+    errors.UserError, match="auto is that of a trained"
+  ) as info:
+    open_run(cfg, tmp_path / "another")
+  assert "one of TinyResNet, ResNet10" in str(info.value)
+
+
+@pytest.mark.slow
+def test_what_a_resnet_of_torchvision_has_and_lacks_is_told(cfg, tmp_path):
+  cfg.model.encoder.name = "ResNet10"
+  cfg.model.encoder.pooling = "mean"
+  cfg.model.encoder.padding = "torch"
+  run = open_run(settled_without_file(cfg), tmp_path / "new")
+  new = jax.device_get(run.initial_state())
+  theirs = torch_names.to_torch(encoder_arrays.of_state(new))
+  of_first = [key for key in theirs if key.startswith("layer1.0.downsample")]
+  for key in of_first:  # torchvision has none there.
+    del theirs[key]
+  theirs |= {
+    "fc.weight": np.zeros((10, 128), np.float32),
+    "fc.bias": np.zeros(10, np.float32),
+    "bn1.num_batches_tracked": np.zeros((), np.int64),
+    "layer1.0.bn1.num_batches_tracked": np.zeros((), np.int64),
+  }
+  path = tmp_path / "resnet10.safetensors"
+  safetensors.numpy.save_file(
+    {key: np.ascontiguousarray(x) for key, x in theirs.items()}, path
+  )
+  cfg.model.encoder.init_from = str(path)
+  told = []
+  started, origin = warm_start.start(
+    open_run(cfg, tmp_path / "new"), told.append
+  )
+  taken = len(encoder_arrays.of_state(new)) - 9
+  assert told[0].startswith(f"Encoder from {path}: all its {taken} arrays are")
+  assert sorted(told[1].removeprefix("Left out: ")[:-1].split(", ")) == [
+    "fc.bias",
+    "fc.weight",
+    "num_batches_tracked (2 arrays)",
+  ]
+  assert told[2].startswith("New in the encoder: 9 arrays of projections")
+  assert origin.keys() == {"file", "sha256"}
+  for tree in ("online_params", "target_params"):
+    module = "res_net10/~/block_group_1/~/block_0/~/conv_0"
+    np.testing.assert_array_equal(
+      getattr(started, tree)[module]["w"], new.online_params[module]["w"]
+    )
+
+
+def settled_without_file(cfg):
+  """The configuration of a run of the same architecture that starts anew."""
+  other = convert.typed(cfg)
+  other.model.encoder.init_from = ""
+  return other
+
+
+@pytest.mark.slow
+def test_a_workdir_is_told_with_the_heads_that_are_left_out(
+  cfg, exported, other, tmp_path
+):
+  state, _ = exported
+  saved_settings.write(other.workdir, other.config, "")
+  with other.open_checkpoints() as saved:
+    saved.save(7, state)
+  cfg.model.encoder.init_from = str(other.workdir)
+  told = []
+  run = open_run(cfg, tmp_path / "new")
+  started, origin = warm_start.start(run, told.append)
+  for name, array in encoder_arrays.of_state(state).items():
+    np.testing.assert_array_equal(
+      encoder_arrays.of_state(started)[name], array, err_msg=name
+    )
+  assert "step 7" in told[0]
+  heads = [text.split(" ")[0] for text in told[1].split(": ")[1].split(", ")]
+  assert sorted(heads) == ["classifier", "predictor", "projector"]
+  # It goes on changing, so it has no checksum.
+  assert origin == {"file": str(other.workdir), "step": 7}
 
 
 @pytest.mark.parametrize(
@@ -149,7 +237,7 @@ def test_another_architecture_is_one_line(cfg, key, value, theirs, tmp_path):
 def test_a_file_that_is_no_encoder_is_one_line(cfg, tmp_path):
   for path in (tmp_path / "absent", tmp_path):
     cfg.model.encoder.init_from = str(path)
-    with pytest.raises(errors.UserError, match="--mode=export wrote") as info:
+    with pytest.raises(errors.UserError, match="read as an encoder") as info:
       warm_start.open_settings(cfg, tmp_path / "new")
     assert "\n" not in str(info.value)
 

@@ -72,8 +72,9 @@ def main(argv: Sequence[str]) -> None:
 
 def _run_mode(argv: Sequence[str]) -> None:
   config, options = flags.read(argv)
-  if options.mode not in modes.MODES:
-    raise errors.unknown_name("--mode", options.mode, modes.MODES)
+  known = [*modes.MODES, *modes.MODES_WITHOUT_DATA]
+  if options.mode not in known:
+    raise errors.unknown_name("--mode", options.mode, known)
   if options.encoder and options.mode == "pretrain":
     if config.model.encoder.init_from not in ("", options.encoder):
       raise errors.UserError(
@@ -88,12 +89,19 @@ def _run_mode(argv: Sequence[str]) -> None:
   config_lib.validate(config)
   _set_up_jax(config, options)
   messages.say(f"Workdir: {options.workdir}")
+  if options.mode in modes.MODES_WITHOUT_DATA:
+    modes.MODES_WITHOUT_DATA[options.mode](config, options)
+  else:
+    _run_on_data(config, options)
+  messages.say(f"Done: {options.workdir}")
+
+
+def _run_on_data(config: schema.Config, options: flags.Options) -> None:
   settings = processes.broadcast_from_primary(
     lambda: warm_start.open_settings(config, options.workdir)
   )
   config = convert.updated(config, settings)
   modes.MODES[options.mode](runs.prepare(config, options.workdir), options)
-  messages.say(f"Done: {options.workdir}")
 
 
 def _set_up_jax(config: schema.Config, options: flags.Options) -> None:

@@ -28,7 +28,7 @@ _WORKDIR = flags.DEFINE_string(
 _MODE = flags.DEFINE_string(
   "mode",
   "pretrain",
-  "Mode: pretrain, evaluate, embed, export, arrays, report or views.",
+  "Mode: pretrain, evaluate, embed, export, import, arrays, report or views.",
 )
 _STEP = flags.DEFINE_integer(
   "step",
@@ -40,6 +40,12 @@ _ENCODER = flags.DEFINE_string(
   "",
   "A file that export wrote: for evaluate and embed, instead of a checkpoint; for"
   " pretrain, what --config.model.encoder.init_from names.",
+)
+_IMPORT_FROM = flags.DEFINE_string(
+  "import_from",
+  "",
+  "For import: a checkpoint of deepmind-research/byol, such as"
+  " pretrain_res50x1.pkl.",
 )
 _WATCH = flags.DEFINE_bool(
   "watch",
@@ -73,6 +79,7 @@ class Options(NamedTuple):
     workdir: the folder that everything is written to.
     step: of a checkpoint; None for the latest.
     encoder: an encoder file to start from or to evaluate; empty for none.
+    import_from: a checkpoint of the reference; empty for none.
     watch: whether to evaluate each new checkpoint.
     split: tfds split expression; empty for all splits.
     coordinator: HOST:PORT of the primary process; empty if not given.
@@ -84,6 +91,7 @@ class Options(NamedTuple):
   workdir: pathlib.Path
   step: int | None
   encoder: str
+  import_from: str
   watch: bool
   split: str
   coordinator: str
@@ -121,6 +129,7 @@ def read(argv: Sequence[str]) -> tuple[schema.Config, Options]:
     ),
     step=_STEP.value,
     encoder=_ENCODER.value,
+    import_from=_IMPORT_FROM.value,
     watch=_WATCH.value,
     split=_SPLIT.value,
     coordinator=_COORDINATOR.value,
@@ -162,6 +171,11 @@ def _check(options: Options) -> None:
     raise errors.UserError(
       f"--encoder={options.encoder} goes with --mode=pretrain, evaluate or embed,"
       " and without --step and --watch, which are for checkpoints."
+    )
+  if bool(options.import_from) != (options.mode == "import"):
+    raise errors.UserError(
+      f"--mode={options.mode} and --import_from={options.import_from} do not fit:"
+      " --mode=import, and no other, needs --import_from=FILE."
     )
   if options.watch and options.step is not None:
     raise errors.UserError(

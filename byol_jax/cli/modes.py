@@ -9,8 +9,14 @@ from collections.abc import Callable, Mapping
 from byol_jax import errors
 from byol_jax.cli import messages
 from byol_jax.cli.flags import Options
+from byol_jax.config import schema
 from byol_jax.evaluation import embed, protocols, results, runner
-from byol_jax.interop import encoder_file, exports, warm_start
+from byol_jax.interop import (
+  encoder_file,
+  exports,
+  reference_run,
+  warm_start,
+)
 from byol_jax.learning.learner import TrainState
 from byol_jax.runtime import claim, processes
 from byol_jax.training import (
@@ -130,6 +136,21 @@ MODES: Mapping[str, Callable[[Run, Options], None]] = {
   "arrays": _arrays,
   "report": _report,
   "views": _views,
+}
+
+
+def _import(config: schema.Config, options: Options) -> None:
+  """Makes a run of a checkpoint that the reference wrote."""
+  processes.broadcast_from_primary(
+    lambda: reference_run.write(
+      config, options.import_from, options.workdir, messages.say
+    )
+  )
+
+
+# The modes that read no images, and so have no run yet.
+MODES_WITHOUT_DATA: Mapping[str, Callable[[schema.Config, Options], None]] = {
+  "import": _import,
 }
 
 

@@ -90,8 +90,9 @@ class AugmentConfig:
 class EncoderConfig:
   """The part of the network that is kept after training."""
 
-  name: str = "ResNet50"  # A name in `models.encoders.ENCODERS`.
-  # A file of --mode=export that pretraining starts from; empty: random weights.
+  name: str = "ResNet50"  # In `models.encoders.ENCODERS`; auto: init_from's.
+  # What pretraining starts from, see `interop.weights`: an encoder file, a workdir,
+  # a torchvision or timm ResNet, a .pkl of the reference; empty: random weights.
   init_from: str = ""
   width: float = 1.0  # Multiplies every channel count.
   version: str = "v1"  # v1: post-activation, v2: pre-activation. [P] 3.2

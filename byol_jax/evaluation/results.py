@@ -51,7 +51,7 @@ class Result(TypedDict):
     step: the encoder's updates; 0 for baselines.
     network: a value in `NETWORKS`.
     encoder: the file that the encoder comes from, if it is not from this run.
-    started_from: the encoder file that this run began with, if there was one.
+    started_from: the weights that this run began with, if there were any.
     interval: the 95% interval of the value over the choice of test examples.
     worst_class: the name of the class with the lowest value, and this value.
     paper: the value that the paper reports.

@@ -85,7 +85,7 @@ def load(path: str | pathlib.Path) -> Encoder:
   Raises:
     UserError: if `write` did not make the file, or it is damaged.
   """
-  with _opened(path) as file:
+  with opened(path) as file:
     header = _read_header(file, path)
     config = convert.updated(presets.default_config(), header.settings)
     network = build.build_encoder(config)
@@ -110,7 +110,7 @@ def config_for(
   Raises:
     UserError: if `write` did not make the file, or it is damaged.
   """
-  with _opened(path) as file:
+  with opened(path) as file:
     return convert.updated(config, _read_header(file, path).settings)
 
 
@@ -123,7 +123,7 @@ def read(
     UserError: if `write` did not make the file, it is damaged, or its arrays are
       not those of the encoder that `config` describes.
   """
-  with _opened(path) as file:
+  with opened(path) as file:
     header = _read_header(file, path)
     encoder = build.build_encoder(config)
     return header, _read_variables(file, header, encoder, config, path)
@@ -174,8 +174,12 @@ def _refusal(path: str | pathlib.Path, reason: object) -> errors.UserError:
 
 
 @contextlib.contextmanager
-def _opened(path: str | pathlib.Path) -> Iterator[Any]:
-  """Opens a file without reading its arrays."""
+def opened(path: str | pathlib.Path) -> Iterator[Any]:
+  """Opens a safetensors file without reading its arrays.
+
+  Raises:
+    UserError: if it is none.
+  """
   try:
     with files.on_disk(path) as local:
       # Opening a pipe would wait for another program.

@@ -1,10 +1,12 @@
 """Begins pretraining with a trained encoder instead of random weights."""
 
+import collections
 import contextlib
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -12,8 +14,9 @@ import numpy as np
 
 from byol_jax import errors
 from byol_jax.config import convert, schema
-from byol_jax.interop import encoder_file
-from byol_jax.models import networks
+from byol_jax.interop import weights
+from byol_jax.learning.learner import TrainState
+from byol_jax.models import encoders, networks
 from byol_jax.runtime import files
 from byol_jax.training import loop, saved_settings
 from byol_jax.training.runs import Run
@@ -28,26 +31,32 @@ _ARCHITECTURE = (
     if field.name != "space_to_depth"  # Another way to the same numbers.
   ),
 )
+_NAME = "model.encoder.name"
 # Those that a configuration may leave open, and the values that say so.
 _OPEN = {
+  _NAME: "auto",
   "model.encoder.stem": "auto",
   "data.mean": (),
   "data.std": (),
 }
 _INIT_FROM = "model.encoder.init_from"
+# torchvision's counters of updates, one for each batch norm.
+_COUNTER = re.compile(r".*\.(num_batches_tracked)")
 
 
 def open_settings(
   config: schema.Config, workdir: pathlib.Path
 ) -> dict[str, Any]:
-  """Returns the settings that a configuration leaves to its encoder file.
+  """Returns the settings that a configuration leaves to the encoder that it names.
 
-  These are the stem and the normalisation. A run that holds a checkpoint has
-  them already, and no longer needs the file. It also keeps the name of the file:
-  the configuration may give another path to it, one where it no longer is, or none.
+  These are the stem and the normalisation, or all of `model.encoder` if its name is
+  auto. A run that holds a checkpoint has them already, and no longer needs the file.
+  It also keeps the name of the file: the configuration may give another path to it,
+  one where it no longer is, or none.
 
   Args:
-    config: names the file in `model.encoder.init_from`, if it names one.
+    config: names the place in `model.encoder.init_from`, if it names one; see
+      `weights.read`.
     workdir: of the run.
 
   Returns:
@@ -58,19 +67,28 @@ def open_settings(
       or if an earlier part of the run started from another file.
   """
   path = config.model.encoder.init_from
-  are_open = [
+  are_open = {
     key
     for key, is_open in _OPEN.items()
     if convert.value_at(config, key) == is_open
-  ]
+  }
+  if _NAME in are_open:
+    are_open |= {
+      key for key in _ARCHITECTURE if key.startswith("model.encoder")
+    }
   if begun := saved_settings.of_run(workdir):
     if not begun[_INIT_FROM]:
       return {}
     _check_same_file(path, workdir, begun[_INIT_FROM])
     return {key: begun[key] for key in (*are_open, _INIT_FROM)}
   if not path:
+    if _NAME in are_open:
+      raise errors.UserError(
+        f"{_NAME}=auto is that of a trained encoder: set --config.{_INIT_FROM}=FILE,"
+        f" or one of {', '.join(encoders.ENCODERS)}."
+      )
     return {}
-  theirs = encoder_file.config_for(config, path)
+  theirs = convert.updated(config, weights.read(path).settings)
   for key in _ARCHITECTURE:
     value, wanted = (convert.value_at(c, key) for c in (config, theirs))
     if value != wanted and key not in are_open:
@@ -118,28 +136,65 @@ def start(run: Run, tell: Callable[[str], None]) -> loop.Start:
     UserError: if the file cannot be read, or its arrays do not fit.
   """
   path = run.config.model.encoder.init_from
-  header, (params, statistics) = encoder_file.read(path, run.config)
+  found = weights.read(path)
   new = jax.device_get(run.initial_state())
   state = new._replace(
-    online_params=_with_encoder(new.online_params, params),
-    online_state=_with_encoder(new.online_state, statistics),
-    target_params=_with_encoder(new.target_params, params),
-    target_state=_with_encoder(new.target_state, statistics),
+    online_params=_with_encoder(new.online_params, found.params),
+    online_state=_with_encoder(new.online_state, found.statistics),
+    target_params=_with_encoder(new.target_params, found.params),
+    target_state=_with_encoder(new.target_state, found.statistics),
   )
-  taken, made = _counts(new.online_params, new.online_state)
-  tell(
-    f"Encoder from {path}, step {header.step}: all its {taken} arrays are"
-    f" taken; {made} arrays of the heads and the optimizer's state are new."
-  )
-  mean, std = (header.settings[key] for key in ("data.mean", "data.std"))
+  for line in _described(path, found, new):
+    tell(line)
+  mean, std = (found.settings[key] for key in ("data.mean", "data.std"))
   ours = run.config.data
   if (ours.mean, ours.std) != (mean, std):
     tell(
       f"Note: {path} was trained with data.mean={mean} and data.std={std}, not {ours.mean} and {ours.std}; leave both keys at"
       " () to keep them."
     )
-  return loop.Start(
-    state, {"file": path, "step": header.step, "sha256": _sha256(path)}
+  return loop.Start(state, origin(path, found.step))
+
+
+def origin(path: str, step: int | None) -> dict[str, Any]:
+  """Returns what `config.json` records of the place that a run starts from.
+
+  Args:
+    path: of the place. A workdir goes on changing, so it has no checksum.
+    step: see `weights.Weights`.
+  """
+  known = {"file": path, "step": step, "sha256": _sha256(path)}
+  return {key: value for key, value in known.items() if value not in ("", None)}
+
+
+def _described(
+  path: str, found: weights.Weights, new: TrainState
+) -> Iterable[str]:
+  """Yields what was taken, left out and newly made, by name and count."""
+  taken, made = _counts(new.online_params, new.online_state)
+  step = "" if found.step is None else f", step {found.step}"
+  yield (
+    f"Encoder from {path}{step}: all its {taken - len(found.added)} arrays are"
+    f" taken; {made} arrays of the heads and the optimizer's state are new."
+  )
+  if found.left_out:
+    yield f"Left out: {_grouped(found.left_out)}."
+  if found.added:
+    yield (
+      f"New in the encoder: {len(found.added)} arrays of projections in place of"
+      " identity shortcuts, which change nothing until they are trained."
+    )
+
+
+def _grouped(names: Iterable[str]) -> str:
+  """Returns names for people; those of one head, and counters, as one."""
+  counts = collections.Counter(
+    name.split("/")[1] if "/" in name else _COUNTER.sub(r"\1", name)
+    for name in names
+  )
+  return ", ".join(
+    name if count == 1 else f"{name} ({count} arrays)"
+    for name, count in counts.items()
   )
 
 

@@ -51,30 +51,28 @@ class Encoder(NamedTuple):
   check: Callable[[schema.EncoderConfig], None]
 
 
-def _resnet(
-  module_name: str,
-  blocks: tuple[int, ...],
-  channels: tuple[int, ...],
-  bottleneck: bool,
-) -> Encoder:
-  architecture = resnet.Architecture(module_name, blocks, channels, bottleneck)
-  return Encoder(functools.partial(resnet.ResNet, architecture), resnet.check)
-
-
 _BASIC = (64, 128, 256, 512)
 _BOTTLENECK = (256, 512, 1024, 2048)
 
 # He et al. 2016. TinyResNet is the reference's, for tests; ResNet10 is ours, the
 # shallowest that keeps the channels, for a machine without an accelerator.
+RESNETS: dict[str, resnet.Architecture] = {
+  name: resnet.Architecture(module_name, blocks, channels, bottleneck)
+  for name, module_name, blocks, channels, bottleneck in (
+    ("TinyResNet", "tiny_res_net", (1, 1, 1, 1), (8, 8, 8, 8), False),
+    ("ResNet10", "res_net10", (1, 1, 1, 1), _BASIC, False),
+    ("ResNet18", "res_net18", (2, 2, 2, 2), _BASIC, False),
+    ("ResNet34", "res_net34", (3, 4, 6, 3), _BASIC, False),
+    ("ResNet50", "res_net50", (3, 4, 6, 3), _BOTTLENECK, True),
+    ("ResNet101", "res_net101", (3, 4, 23, 3), _BOTTLENECK, True),
+    ("ResNet152", "res_net152", (3, 8, 36, 3), _BOTTLENECK, True),
+    ("ResNet200", "res_net200", (3, 24, 36, 3), _BOTTLENECK, True),
+  )
+}
+
 ENCODERS: dict[str, Encoder] = {
-  "TinyResNet": _resnet("tiny_res_net", (1, 1, 1, 1), (8, 8, 8, 8), False),
-  "ResNet10": _resnet("res_net10", (1, 1, 1, 1), _BASIC, False),
-  "ResNet18": _resnet("res_net18", (2, 2, 2, 2), _BASIC, False),
-  "ResNet34": _resnet("res_net34", (3, 4, 6, 3), _BASIC, False),
-  "ResNet50": _resnet("res_net50", (3, 4, 6, 3), _BOTTLENECK, True),
-  "ResNet101": _resnet("res_net101", (3, 4, 23, 3), _BOTTLENECK, True),
-  "ResNet152": _resnet("res_net152", (3, 8, 36, 3), _BOTTLENECK, True),
-  "ResNet200": _resnet("res_net200", (3, 24, 36, 3), _BOTTLENECK, True),
+  name: Encoder(functools.partial(resnet.ResNet, architecture), resnet.check)
+  for name, architecture in RESNETS.items()
 }
 
 

@@ -112,7 +112,7 @@ class Checkpoints:
 
     Args:
       template: a pytree of the same structure; its leaves need a shape and a
-        dtype only.
+        dtype only. None for a dictionary of all leaves by path.
       step: None for the latest checkpoint that can be read.
 
     Raises:
@@ -136,8 +136,7 @@ class Checkpoints:
           leaves = self._read(candidate)
         except (errors.UserError, MemoryError):
           raise
-        # The error depends on which part is damaged.
-        except Exception as error:
+        except Exception as error:  # It depends on which part is damaged.
           logging.warning(
             "Checkpoint %d in %s cannot be read: %s",
             candidate,
@@ -244,6 +243,8 @@ class Checkpoints:
     self, template: Any, leaves: Mapping[str, np.ndarray], step: int
   ) -> Any:
     """Returns the leaves of step `step` in the structure of `template`."""
+    if template is None:
+      return dict(leaves)
     expected = leaves_lib.by_path(template)
     for path in [*expected, *leaves]:
       saved, wanted = (

@@ -93,7 +93,7 @@ def pretrain(
       lambda: _starting_state(run, start)
     )
     first = int(state.step)
-    if first == run.plan.total_steps:
+    if first >= run.plan.total_steps:  # An imported state may be beyond it.
       return state, True
     on_start(run, first)
     state = devices.replicate(state)

@@ -50,9 +50,9 @@ def read_history(workdir: pathlib.Path) -> dict[str, Any]:
   """Returns the section `history` of `config.json`, {} without one.
 
   Returns:
-    `started_from`, the encoder file that training began with: its `file`, `step`
-    and `sha256`; and `extended_at`, the steps at which the run had ended before
-    it was trained on. Either may be absent.
+    `started_from`, the weights that training began with: their `file`, and `step`
+    and `sha256` if they have any; and `extended_at`, the steps at which the run had
+    ended before it was trained on. Either may be absent.
 
   Raises:
     UserError: the file is damaged or cannot be read.
