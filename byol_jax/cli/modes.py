@@ -80,7 +80,7 @@ def _export(run: Run, options: Options) -> None:
   state = restore.restore(run, options.step)
   path = run.workdir / "encoder" / "encoder.safetensors"
   if processes.is_primary():
-    encoder_file.write(path, run.config, state)
+    encoder_file.write(path, run.config, state, run.source.class_names)
   messages.say(f"Written: {path}")
 
 
