@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from byol_jax import errors
+from byol_jax.interop import encoder as encoder_lib
 from byol_jax.interop import encoder_file
 from tests import encoder_cases
 
@@ -93,6 +94,16 @@ def test_other_images_are_refused_in_one_line(encoder, kind, form, expected):
 def test_what_is_no_array_of_numbers_is_refused(encoder, images, expected):
   with pytest.raises(errors.UserError, match=expected):
     encoder.feature_map(images)
+
+
+def test_many_images_are_computed_in_batches(path, monkeypatch):
+  """Of 2 on each of two devices: 4 and 1."""
+  monkeypatch.setattr(encoder_lib, "_IMAGES_TOGETHER", 2)
+  many = encoder_cases.images(5)
+  found = encoder_file.load(path)
+  np.testing.assert_allclose(
+    found.encode(many), found.encode(jnp.asarray(many)), rtol=1e-5
+  )
 
 
 def test_no_images_have_no_features(encoder, vectors):

@@ -16,6 +16,10 @@ from byol_jax.runtime import devices
 
 Variables = tuple[hk.Params, hk.State]
 
+# Images of a NumPy array that a device computes at once, so that any number of them
+# fits in its memory. Our choice: as evaluations do by default.
+_IMAGES_TOGETHER = 256
+
 
 class Encoder(NamedTuple):
   """A frozen encoder and the images that it expects.
@@ -23,8 +27,8 @@ class Encoder(NamedTuple):
   `encode` and `feature_map` take images, [B, S, S, C], or one image, [S, S, C], as
   floats in [0, 1] or as uint8, which they divide by 255. An encoder of colours takes
   grey images, too, [B, S, S, 1]: all its channels get their values. NumPy arrays,
-  and what `numpy.asarray` makes one of, are split over the local devices and give
-  NumPy arrays. JAX arrays give JAX arrays, also under `jit`, `vmap` and reverse-mode
+  and what `numpy.asarray` makes one of, are split into batches over the local devices
+  and give NumPy arrays. JAX arrays give JAX arrays, also under `jit`, `vmap` and reverse-mode
   differentiation. Images of any other shape, type or range raise `UserError`, a
   `ValueError`; the range of images that are traced is not known.
 
@@ -107,7 +111,13 @@ def make_encoder(
     elif not len(images):
       found = np.asarray(compiled(variables, images))
     else:
-      found = on_all_devices(variables, images)
+      size = _IMAGES_TOGETHER * jax.local_device_count()
+      found = np.concatenate(
+        [
+          on_all_devices(variables, images[i : i + size])
+          for i in range(0, len(images), size)
+        ]
+      )
     return found[0] if is_one else found
 
   def apply(params: hk.Params, images: Any, stage: Stage = None) -> jax.Array:
