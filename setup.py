@@ -35,6 +35,7 @@ setuptools.setup(
     "optax>=0.2.5",
     "orbax-checkpoint>=0.11",
     "pillow>=10.1",  # Checks the files of a folder.
+    "pyarrow>=17",  # Tables of embeddings; tensorflow-datasets needs it anyway.
     "safetensors>=0.5",  # The encoder in one file, for any framework.
     "tensorboardX>=2.6",  # TensorBoard's files without TensorFlow.
     # TensorFlow only reads and augments images: its CPU build will do.

@@ -114,6 +114,16 @@ def test_packages_hold_no_logic():
         assert isinstance(node, ast.Expr | ast.ImportFrom | ast.Assign), module
 
 
+def test_the_package_only_finds_what_it_offers():
+  """JAX takes seconds to import, so `load_encoder` is imported on first use."""
+  (function,) = (
+    node
+    for node in ast.parse((ROOT / "byol_jax" / "__init__.py").read_text()).body
+    if not isinstance(node, ast.Expr | ast.ImportFrom | ast.Assign)
+  )
+  assert function.name == "__getattr__"
+
+
 @pytest.mark.parametrize("library", HEAVY)
 def test_a_heavy_library_is_named_in_its_place_only(library):
   for module, path in MODULES.items():
@@ -162,9 +172,9 @@ def test_the_core_is_used_without_a_heavy_library(tmp_path):
     """
     import json, sys
     import jax, numpy as np
+    import byol_jax
     from byol_jax import config
     from byol_jax.augment import device_ops, spec
-    from byol_jax.interop import encoder_file
     from byol_jax.training import build, plan
 
     settings = config.small_grey_config()
@@ -190,7 +200,7 @@ def test_the_core_is_used_without_a_heavy_library(tmp_path):
     state = learner.init(jax.random.key(0), batch)
     state, metrics = jax.jit(learner.update)(state, batch)
     assert np.isfinite(metrics["loss"])
-    encode = encoder_file.load(sys.argv[1]).encode
+    encode = byol_jax.load_encoder(sys.argv[1]).encode
     assert encode(np.zeros((2, 16, 16, 3), np.float32)).shape == (2, 16)
     print(json.dumps(sorted(sys.modules)))
     """,

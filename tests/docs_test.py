@@ -4,8 +4,11 @@ import json
 import pathlib
 import re
 import shlex
+import zipfile
 
+import jax
 import numpy as np
+import PIL.Image
 import pytest
 
 from byol_jax import config
@@ -81,13 +84,15 @@ def test_every_command_runs(given, tmp_path, digits_dir):
 
 @pytest.mark.slow
 def test_the_quickstart_learns_and_its_encoder_can_be_used(
-  tmp_path, digits_dir
+  tmp_path, digits_dir, monkeypatch
 ):
+  monkeypatch.chdir(tmp_path)
+  workdir = tmp_path / "runs" / "quickstart"
   done = command_line.run(
-    QUICKSTART, f"--workdir={tmp_path}", data_dir=digits_dir
+    QUICKSTART, f"--workdir={workdir}", data_dir=digits_dir
   )
   assert done.returncode == 0, done.stderr
-  results = json.loads((tmp_path / "results.json").read_text())
+  results = json.loads((workdir / "results.json").read_text())
   value = {name: result["value"] for name, result in results.items()}
   assert value["linear/top1"] >= 0.955
   assert value["linear/top1"] >= value["baseline/pixels_linear_top1"] + 0.03
@@ -95,25 +100,84 @@ def test_the_quickstart_learns_and_its_encoder_can_be_used(
   assert value["knn/top1"] > value["baseline/random_knn_top1"]
 
   done = command_line.run(
-    *EXPORT.split(), f"--workdir={tmp_path}", data_dir=digits_dir
+    *EXPORT.split(), f"--workdir={workdir}", data_dir=digits_dir
   )
   assert done.returncode == 0, done.stderr
-  for block in code_blocks("from byol_jax.interop import encoder_file"):
-    scope = {"images": np.zeros((3, 28, 28, 3), np.float32)}
-    exec(block.replace("runs/quickstart", str(tmp_path)), scope)
+  scope = {"images": np.full((3, 28, 28, 3), 0.5, np.float32)}
+  for page in ("README.md", "docs/encoder.md"):
+    run_code(page, scope)
     assert scope["vectors"].shape == (3, 2048)
     assert np.all(np.isfinite(scope["vectors"]))
+  sizes = [np.abs(x).max() for x in jax.tree.leaves(scope["gradient"])]
+  assert np.all(np.isfinite(sizes))
+  assert max(sizes) > 0
 
 
-def code_blocks(opening):
-  """The indented blocks of all pages that begin with a line."""
-  blocks = re.findall(r"(?:^    .*\n|^\n(?=    ))+", TEXT, re.M)
+def code_blocks(page):
+  """The indented blocks of a page that use the package from Python."""
+  blocks = re.findall(
+    r"(?:^    .*\n|^\n(?=    ))+", (ROOT / page).read_text(), re.M
+  )
   code = ["\n".join(x[4:] for x in block.splitlines()) for block in blocks]
-  return [block for block in code if block.strip().startswith(opening)]
+  return [block for block in code if "import byol_jax\n" in block]
 
 
-def test_the_pages_show_how_to_use_an_encoder():
-  assert len(code_blocks("from byol_jax.interop import encoder_file")) >= 2
+def run_code(page, scope):
+  """Runs the code of a page, block by block, in the working folder."""
+  blocks = code_blocks(page)
+  assert blocks
+  for block in blocks:
+    exec(block, scope)
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+  """A working folder with a small trained encoder in runs/folder."""
+  monkeypatch.chdir(tmp_path)
+  with zipfile.ZipFile(ROOT / "tests/workdirs/before_packages.zip") as archive:
+    archive.extract("encoder/encoder.safetensors", "runs/folder")
+
+
+@pytest.mark.slow
+def test_the_recipes_for_an_encoder_work(trained):
+  """On pictures of two colours."""
+  labels = np.arange(40) % 2
+  images = np.random.RandomState(0).randint(0, 90, (40, 16, 16, 3))
+  images[labels == 1, ..., 0] += 150
+  images = images.astype(np.uint8)
+  files = [f"photos/{i}.jpg" for i in range(6)]
+  pathlib.Path("photos").mkdir()
+  for file, image in zip(
+    [*files, "query.jpg"], images[[*range(6), 3]], strict=True
+  ):
+    PIL.Image.fromarray(image).resize((40, 30)).save(file)
+  scope = {
+    "images": images[:20],
+    "labels": labels[:20],
+    "test_images": images[20:],
+    "test_labels": labels[20:],
+  }
+  recipes = code_blocks("docs/use_the_encoder.md")[:-1]
+  with jax.numpy_rank_promotion("warn"):  # As users have it.
+    for recipe in recipes:
+      exec(recipe, scope)
+
+  found = [str(scope["paths"][i]) for i in scope["order"]]
+  assert found[0] == files[3]
+  assert set(found[:3]) == {files[1], files[3], files[5]}
+  assert scope["accuracy"] == 1
+  assert scope["values"][-1] < 0.5 * scope["values"][0]
+  before = scope["encoder"].encode(images[20:])
+  assert np.abs(scope["new_vectors"] - before).max() > 1e-3
+
+
+def test_the_recipe_for_pytorch_works(trained):
+  pytest.importorskip("torch", reason="PyTorch is not installed")
+  scope = {}
+  exec(code_blocks("docs/use_the_encoder.md")[-1], scope)
+  expected = scope["encoder"].encode(scope["channels_last"].numpy())
+  for name in ("by_numpy", "by_dlpack"):
+    np.testing.assert_allclose(scope[name].numpy(), expected, rtol=1e-5)
 
 
 def is_module(dotted):
@@ -128,7 +192,9 @@ def test_every_key_in_the_pages_exists():
   keys |= {
     key
     for key in re.findall(r"`((?:\w+\.)+\w+)(?:=[^`]*)?`", TEXT)
-    if hasattr(known, key.split(".")[0]) and not is_module(key)
+    if hasattr(known, key.split(".")[0])
+    and not is_module(key)
+    and not key.endswith(".safetensors")  # A file.
   }
   assert len(keys) > 20
   for key in keys:

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import safetensors.numpy
 
 from byol_jax import config
 from byol_jax.config import convert
@@ -12,21 +13,25 @@ from byol_jax.training import build
 SIDE = 32
 
 
-def save(path, *, precision="float32", **encoder) -> None:
+def save(path, *, precision="float32", class_names=(), **encoder) -> None:
   """Writes a TinyResNet with random parameters for images of 32 pixels.
 
   Args:
     path: of the file.
     precision: in which convolutions compute.
+    class_names: of the data that it was trained on.
     **encoder: fields of `EncoderConfig`.
   """
   settings = convert.typed(config.default_config())
   settings.data.image_size = SIDE
+  settings.data.dataset, settings.data.root = "folder", "/home/me/photos/"
+  settings.data.labels = "/home/me/labels.csv"
+  settings.model.encoder.init_from = "/home/me/old.safetensors"
   settings.train.precision = precision
   options = {"name": "TinyResNet"} | encoder
   for name, value in options.items():
     setattr(settings.model.encoder, name, value)
-  encoder_file.write(path, settings, state(settings))
+  encoder_file.write(path, settings, state(settings), class_names)
 
 
 def state(settings) -> TrainState:
@@ -52,6 +57,23 @@ def state(settings) -> TrainState:
 
   params, statistics = jax.tree.map(draw, (params, statistics))
   return TrainState(np.int32(7), params, {}, statistics, {}, ())
+
+
+def rewrite(source, path, *, keep_checksums=False, **metadata) -> None:
+  """Copies an encoder's file with other metadata.
+
+  Args:
+    source: the file.
+    path: of the copy.
+    keep_checksums: whether the copy has those of the original, or none.
+    **metadata: those that differ; None leaves one out.
+  """
+  with safetensors.safe_open(source, "numpy") as file:
+    old = file.metadata()
+  if not keep_checksums:
+    del old["checksums"]
+  new = {k: v for k, v in (old | metadata).items() if v is not None}
+  safetensors.numpy.save_file(safetensors.numpy.load_file(source), path, new)
 
 
 def images(count: int) -> np.ndarray:

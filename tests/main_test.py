@@ -10,8 +10,9 @@ import sys
 
 import numpy as np
 import pytest
+from pyarrow import parquet
 
-from tests import command_line
+from tests import command_line, encoder_cases, image_folders
 
 QUICKSTART = "--config=experiments/quickstart.py"
 
@@ -25,6 +26,10 @@ MISTAKES = {
   "misspelt key": (
     [QUICKSTART, "--config.train.batch_sise=32"],
     ["batch_sise", "batch_size"],
+  ),
+  "unknown format": (
+    [QUICKSTART, "--mode=embed", "--format=csv"],
+    ["--format 'csv' is unknown", "npz, parquet"],
   ),
   "wrong type": (
     [QUICKSTART, "--config.train.batch_size=many"],
@@ -243,6 +248,36 @@ def test_an_exported_encoder_is_evaluated_by_itself(workdir, digits_dir):
   np.testing.assert_allclose(result["value"], expected, atol=0.003)
   settings = json.loads((other / "config.json").read_text())
   assert settings["model"]["encoder"]["name"] == "TinyResNet"
+
+
+@pytest.mark.slow
+def test_an_encoder_embeds_a_folder_of_which_the_experiment_knows_nothing(
+  tmp_path,
+):
+  """Also the images that would be held out for testing; other data are absent."""
+  kinds = ("cat", "dog")
+  names = [f"{kind}/{i}.png" for kind in kinds for i in range(12)]
+  root = image_folders.fill(tmp_path / "photos", image_folders.tree(*names))
+  encoder_cases.save(tmp_path / "encoder.safetensors")
+  done = command_line.run(
+    "--config=experiments/folder.py",
+    "--mode=embed",
+    f"--encoder={tmp_path / 'encoder.safetensors'}",
+    "--config.evaluation.dataset=folder",
+    f"--config.evaluation.root={root}",
+    "--format=parquet",
+    f"--workdir={tmp_path / 'run'}",
+    data_dir=str(tmp_path / "data"),
+  )
+  assert done.returncode == 0, done.stderr
+  assert "with 24 of 24 images (" in done.stdout
+  (path,) = (tmp_path / "run" / "embeddings").iterdir()
+  found = parquet.read_table(path).to_pydict()
+  assert sorted(found["id"]) == sorted(names)
+  for name, label, class_name in zip(
+    found["id"], found["label"], found["class_name"], strict=True
+  ):
+    assert name.split("/")[0] == class_name == kinds[label]
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from pyarrow import parquet
 
 from byol_jax.data import split_contents
 from byol_jax.evaluation import embed, runner
@@ -119,6 +120,14 @@ def test_all_images_are_embedded_with_their_splits_and_class_names(run):
   assert found["class_names"].tolist() == ["0", "1", "2"]
   classes = json.loads((run.workdir / "classes.json").read_text())
   assert classes == {"cifar10": ["0", "1", "2"]}
+  table = embed.write(run, run.initial_state(), "", "parquet").path
+  rows = parquet.read_table(table)
+  assert rows["id"].to_pylist() == found["ids"].tolist()
+  assert rows["split"].to_pylist() == found["split"].tolist()
+  assert rows["label"].to_pylist() == found["labels"].tolist()
+  np.testing.assert_allclose(
+    rows["embedding"].to_pylist(), found["embeddings"], rtol=1e-6
+  )
 
 
 def test_new_checkpoints_are_watched_for_until_the_last(run, monkeypatch):

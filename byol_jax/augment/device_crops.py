@@ -6,6 +6,7 @@ accelerators compute fast whatever the crop's size.
 """
 
 import math
+from typing import Any
 
 import chex
 import jax
@@ -69,8 +70,9 @@ def resize(
 
   def resize_one(example: tuple[chex.Array, sampling.Boxes]) -> chex.Array:
     image, box = example
-    rows = resize_weights(box.top, box.height, image.shape[0], image_size)
-    columns = resize_weights(box.left, box.width, image.shape[1], image_size)
+    height, width = image.shape[:2]
+    rows = resize_weights(jnp, box.top, box.height, height, image_size)
+    columns = resize_weights(jnp, box.left, box.width, width, image_size)
     # In fewer bits, as accelerators multiply by default, views would differ from
     # the host's by more than a rounding.
     with jax.default_matmul_precision("highest"):
@@ -84,8 +86,12 @@ def resize(
 
 
 def resize_weights(
-  start: chex.Numeric, length: chex.Numeric, inputs: int, outputs: int
-) -> chex.Array:
+  xp: Any,
+  start: chex.Numeric,
+  length: chex.Numeric,
+  inputs: int,
+  outputs: int,
+) -> Any:
   """Returns the matrix that resizes a part of a line of pixels.
 
   The weights are those of `tf.image.resize` with BICUBIC: Keys' kernel with
@@ -93,6 +99,7 @@ def resize_weights(
   weights of the others are scaled up to a sum of 1.
 
   Args:
+    xp: the module that computes, `numpy` or `jax.numpy`.
     start: first pixel of the part, a whole number.
     length: pixels of the part, a whole number.
     inputs: pixels of the line.
@@ -101,14 +108,14 @@ def resize_weights(
   Returns:
     [outputs, inputs] float32.
   """
-  scale = length / jnp.float32(outputs)
-  position = (jnp.arange(outputs, dtype=jnp.float32) + 0.5) * scale - 0.5
-  nearest = jnp.floor(position)
-  fraction = jnp.round((position - nearest) * _TABLE_SIZE) / _TABLE_SIZE
-  pixel = jnp.arange(inputs, dtype=jnp.float32)[None] - start
-  distance = jnp.abs(pixel - nearest[:, None] - fraction[:, None])
+  scale = length / xp.float32(outputs)
+  position = (xp.arange(outputs, dtype=xp.float32) + 0.5) * scale - 0.5
+  nearest = xp.floor(position)
+  fraction = xp.round((position - nearest) * _TABLE_SIZE) / _TABLE_SIZE
+  pixel = xp.arange(inputs, dtype=xp.float32)[None] - start
+  distance = xp.abs(pixel - nearest[:, None] - fraction[:, None])
   near = (1.5 * distance - 2.5) * distance**2 + 1
   far = ((2.5 - 0.5 * distance) * distance - 4) * distance + 2
-  weights = jnp.where(distance <= 1, near, jnp.where(distance < 2, far, 0.0))
-  weights = jnp.where((pixel >= 0) & (pixel < length), weights, 0.0)
-  return weights / jnp.sum(weights, axis=1, keepdims=True)
+  weights = xp.where(distance <= 1, near, xp.where(distance < 2, far, 0.0))
+  weights = xp.where((pixel >= 0) & (pixel < length), weights, 0.0)
+  return weights / xp.sum(weights, axis=1, keepdims=True)

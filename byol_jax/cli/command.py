@@ -24,6 +24,7 @@ from byol_jax import config as config_lib
 from byol_jax import errors
 from byol_jax.cli import flags, messages, modes
 from byol_jax.config import convert, schema
+from byol_jax.evaluation import embedding_files
 from byol_jax.interop import encoder_file, warm_start
 from byol_jax.runtime import cpu, processes, shutdown
 from byol_jax.training import runs
@@ -75,6 +76,7 @@ def _run_mode(argv: Sequence[str]) -> None:
   known = [*modes.MODES, *modes.MODES_WITHOUT_DATA]
   if options.mode not in known:
     raise errors.unknown_name("--mode", options.mode, known)
+  embedding_files.check(options.file_format)
   if options.encoder and options.mode == "pretrain":
     if config.model.encoder.init_from not in ("", options.encoder):
       raise errors.UserError(
@@ -86,6 +88,9 @@ def _run_mode(argv: Sequence[str]) -> None:
   elif options.encoder:
     config = encoder_file.config_for(config, options.encoder)
     config.model.encoder.init_from = ""  # Says where a run starts.
+    if other := config.evaluation.dataset:  # Then no other data are needed.
+      config.data.dataset, config.data.root = other, config.evaluation.root
+      config.data.split, config.data.fraction = "", 1.0
   config_lib.validate(config)
   _set_up_jax(config, options)
   messages.say(f"Workdir: {options.workdir}")

@@ -57,6 +57,11 @@ _SPLIT = flags.DEFINE_string(
   "",
   "For embed: a tfds split expression; by default all splits.",
 )
+_FORMAT = flags.DEFINE_string(
+  "format",
+  "npz",
+  "For embed: npz or parquet, which takes millions of images.",
+)
 _COORDINATOR = flags.DEFINE_string(
   "coordinator",
   "",
@@ -85,6 +90,7 @@ class Options(NamedTuple):
     coordinator: HOST:PORT of the primary process; empty if not given.
     num_processes: None if not given.
     process_id: None if not given.
+    file_format: a name in `embedding_files.FORMATS`, not yet checked.
   """
 
   mode: str
@@ -97,6 +103,7 @@ class Options(NamedTuple):
   coordinator: str
   num_processes: int | None
   process_id: int | None
+  file_format: str = "npz"
 
 
 def read(argv: Sequence[str]) -> tuple[schema.Config, Options]:
@@ -135,6 +142,7 @@ def read(argv: Sequence[str]) -> tuple[schema.Config, Options]:
     coordinator=_COORDINATOR.value,
     num_processes=_NUM_PROCESSES.value,
     process_id=_PROCESS_ID.value,
+    file_format=_FORMAT.value,
   )
   _check(options)
   return _CONFIG.value, options

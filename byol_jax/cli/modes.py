@@ -77,7 +77,8 @@ def _evaluate(run: Run, options: Options) -> None:
 
 def _embed(run: Run, options: Options) -> None:
   """Writes the features of each image of a split, or of all."""
-  written = embed.write(run, _load_state(run, options), options.split)
+  state = _load_state(run, options)
+  written = embed.write(run, state, options.split, options.file_format)
   messages.describe_embeddings(written)
 
 

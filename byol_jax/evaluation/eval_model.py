@@ -13,7 +13,7 @@ from byol_jax.evaluation import splits as splits_lib
 from byol_jax.evaluation.features import Features
 from byol_jax.learning.learner import TrainState
 from byol_jax.models.encode import Encode, make_encode
-from byol_jax.runtime import files
+from byol_jax.runtime import files, processes, progress
 from byol_jax.training import build, data_streams, runs
 
 ONLINE, PIXELS, RANDOM = "online", "pixels", "random"
@@ -83,8 +83,27 @@ class EvalModel:
         "channels": data.channels,
       },
       count,
-      lambda: features.extract(self.encode, self.eval_batches(split), count),
+      lambda: self.feature_batches(split),
     )
+
+  def feature_batches(self, split: str) -> Iterator[Features]:
+    """Yields the features of a split as they are computed, without padding.
+
+    All processes get the features of whole batches, and the primary process shows
+    a bar with the time left.
+
+    Args:
+      split: tfds split expression.
+    """
+    count = self.source.num_examples(split)
+    with progress.images(
+      count, f"Features of {split}", is_shown=processes.is_primary()
+    ) as bar:
+      for batch in features.extract(
+        self.encode, self.eval_batches(split), count
+      ):
+        yield batch
+        bar.update(len(batch.labels))
 
   def eval_batches(
     self, split: str, indices: range | None = None

@@ -7,12 +7,11 @@ a CRC-32 of each array and of themselves; earlier versions wrote none.
 """
 
 import contextlib
-import json
 import pathlib
 import stat
 import zlib
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import haiku as hk
 import jax
@@ -23,13 +22,13 @@ import safetensors.numpy
 
 from byol_jax import errors
 from byol_jax.config import convert, presets, schema
-from byol_jax.interop import encoder_arrays, encoder_settings
+from byol_jax.interop import encoder_arrays, encoder_header
 from byol_jax.interop.encoder import Encoder, Variables, make_encoder
+from byol_jax.interop.encoder_header import Header
+from byol_jax.interop.images import Form
 from byol_jax.learning.learner import TrainState
 from byol_jax.runtime import files
 from byol_jax.training import build
-
-_FORMAT = "byol_jax.encoder.1"
 
 # Our choice: ten times the header of a ResNet-200 (450 kB). Safetensors itself
 # takes 100 MB, for which it needs 10 s and 1.5 GB.
@@ -37,44 +36,27 @@ _MOST_HEADER_BYTES = 5_000_000
 _TYPES = {"F32": "float32", "I32": "int32"}  # Those of an encoder's arrays.
 
 
-class Header(NamedTuple):
-  """What a file says about its arrays.
-
-  Attributes:
-    settings: see `encoder_settings`.
-    step: updates that the encoder was trained for.
-    checksums: by name; None in a file of an earlier version.
-  """
-
-  settings: dict[str, Any]
-  step: int
-  checksums: dict[str, Any] | None
-
-
-def write(path: pathlib.Path, config: schema.Config, state: TrainState) -> None:
+def write(
+  path: pathlib.Path,
+  config: schema.Config,
+  state: TrainState,
+  class_names: Sequence[str] = (),
+) -> None:
   """Writes the online encoder of a state to a file.
 
   Args:
     path: the file, which is replaced; its folder is created.
     config: the resolved configuration of the run.
     state: its online encoder is written.
+    class_names: of the data set of the run, by label.
 
   Raises:
     UserError: if the encoder holds NaN or infinity, or the file cannot be written.
   """
   arrays = encoder_arrays.of_state(state)
-  described = {
-    "step": str(int(state.step)),
-    "config": json.dumps(encoder_settings.of(config)),
-  }
-  checksums = {name: zlib.crc32(x) for name, x in arrays.items()} | {
-    name: zlib.crc32(text.encode()) for name, text in described.items()
-  }
-  metadata = {
-    "format": _FORMAT,
-    "checksums": json.dumps(checksums),
-    **described,
-  }
+  metadata = encoder_header.to_metadata(
+    config, int(state.step), arrays, class_names
+  )
   with files.atomic_write(path, "free space there and export again") as file:
     file.write_bytes(safetensors.numpy.save(arrays, metadata))
 
@@ -93,9 +75,9 @@ def load(path: str | pathlib.Path) -> Encoder:
   return make_encoder(
     network,
     variables,
-    image_size=config.data.image_size,
-    channels=config.data.channels,
+    Form(config.data.image_size, config.data.channels, config.data.eval_crop),
     step=header.step,
+    about=header.about,
   )
 
 
@@ -200,41 +182,10 @@ def opened(path: str | pathlib.Path) -> Iterator[Any]:
 
 def _read_header(file: Any, path: str | pathlib.Path) -> Header:
   """Returns the checked metadata of a file."""
-  metadata = file.metadata() or {}
-  if metadata.get("format") != _FORMAT:
-    raise _refusal(
-      path, f"it is of format {metadata.get('format')}, not {_FORMAT}"
-    )
-  checksums = None
-  if "checksums" in metadata:
-    checksums = _parsed("checksums", metadata, path)
-    for key in ("step", "config"):
-      found = zlib.crc32(metadata.get(key, "").encode())
-      if checksums.get(key) != found:
-        raise _refusal(path, f"{key} differs from its checksum")
   try:
-    settings = encoder_settings.completed(_parsed("config", metadata, path))
+    return encoder_header.parsed(file.metadata() or {})
   except errors.UserError as error:
     raise _refusal(path, error) from error
-  step = metadata.get("step", "")
-  if not (step.isascii() and step.isdecimal() and len(step) <= 10) or (
-    int(step) > np.iinfo(np.int32).max
-  ):
-    raise _refusal(path, f"step={step} must be a number from 0 to 2**31 - 1")
-  return Header(settings, int(step), checksums)
-
-
-def _parsed(
-  key: str, metadata: Mapping[str, str], path: str | pathlib.Path
-) -> dict[str, Any]:
-  """Returns the dictionary that one of the metadata holds as JSON."""
-  try:
-    value = json.loads(metadata.get(key, ""))
-  except (ValueError, RecursionError) as error:
-    raise _refusal(path, f"its {key} is no JSON: {error}") from error
-  if not isinstance(value, dict):
-    raise _refusal(path, f"its {key} is no dictionary")
-  return value
 
 
 def _shapes(network: hk.TransformedWithState, config: schema.Config) -> Any:
@@ -271,7 +222,7 @@ def _read_variables(
         f" {theirs} there and should be {ours}",
       )
   sums = header.checksums
-  if sums is not None and sums.keys() != wanted.keys() | {"step", "config"}:
+  if sums is not None and sums.keys() != wanted.keys():
     raise _refusal(path, "its checksums are those of other arrays")
 
   def read(kind: str, tree: Any) -> Any:

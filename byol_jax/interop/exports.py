@@ -134,7 +134,8 @@ def _write_file(path: pathlib.Path, contents: bytes) -> pathlib.Path:
 
 def _write_haiku(trained: Trained, folder: pathlib.Path) -> pathlib.Path:
   path = folder / "encoder.safetensors"
-  encoder_file.write(path, trained.run.config, trained.state)
+  run = trained.run
+  encoder_file.write(path, run.config, trained.state, run.source.class_names)
   return path
 
 

@@ -26,11 +26,12 @@ class Builder(Protocol):
     *,
     bn_settings: Settings,
     remat: bool,
-  ) -> Callable[[chex.Array, bool], tuple[chex.Array, chex.Array]]:
+  ) -> Callable[[chex.Array, bool], tuple[dict[str, chex.Array], chex.Array]]:
     """Returns the module.
 
-    It maps normalised views, [V, B, H, W, C], and `is_training` to feature maps,
-    [V, B, h, w, F], and the embeddings pooled from them, [V, B, D].
+    It maps normalised views, [V, B, H, W, C], and `is_training` to the feature maps
+    of its stages by name, [V, B, h, w, F] each, and to the embeddings, [V, B, D],
+    which are pooled from the stage called final.
 
     Args:
       config: the options of the encoder.

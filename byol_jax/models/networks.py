@@ -65,12 +65,13 @@ class Encoded(NamedTuple):
   """What the encoder alone makes of a batch of images.
 
   Attributes:
-    embedding: [B, D], pooled from the feature map.
-    feature_map: [B, h, w, F]; h and w depend on the size of the images.
+    embedding: [B, D], pooled from the feature map of the stage called final.
+    stages: the feature map of each stage by its name, [B, h, w, F]; h and w depend
+      on the size of the images.
   """
 
   embedding: chex.Array
-  feature_map: chex.Array
+  stages: dict[str, chex.Array]
 
 
 def make_network(config: NetworkConfig) -> hk.TransformedWithState:
@@ -175,8 +176,8 @@ def _encode(
   )
   images = (images - _per_channel(config.mean)) / _per_channel(config.std)
   with _precision(config, images.dtype):
-    feature_map, embedding = encoder(images, is_training)
-  return Encoded(embedding, feature_map)
+    stages, embedding = encoder(images, is_training)
+  return Encoded(embedding, stages)
 
 
 def _bn_settings(config: NetworkConfig, axis_name: str | None) -> Settings:

@@ -223,18 +223,21 @@ class ResNet(hk.Module):
 
   def __call__(
     self, images: chex.Array, is_training: bool
-  ) -> tuple[chex.Array, chex.Array]:
+  ) -> tuple[dict[str, chex.Array], chex.Array]:
     """Returns what `encoders.Builder` asks for."""
+    stages = {}
     x = self.initial_conv(images)
     if self.version == "v1":
       x = jax.nn.relu(self.initial_norm(x, is_training))
     if self.max_pool:
       x = _max_pool(x, self.padding)
-    for group in self.groups:
-      x = group(x, is_training)
+    stages["stem"] = x
+    for i, group in enumerate(self.groups):
+      stages[f"group_{i}"] = x = group(x, is_training)
     if self.version == "v2":
       x = jax.nn.relu(self.final_norm(x, is_training))
-    return x, self.pool(x)
+    stages["final"] = x
+    return stages, self.pool(x)
 
 
 def _max_pool(x: chex.Array, padding: str) -> chex.Array:

@@ -17,7 +17,7 @@ import tqdm
 from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2, summary_pb2
 
-from byol_jax.runtime import files, growing
+from byol_jax.runtime import files, growing, progress
 
 # A fraction of the time that is worth a hint: without the wait, training would
 # be a quarter faster. Our choice.
@@ -165,18 +165,7 @@ class ProgressBar:
   """
 
   def __init__(self, total: int, initial: int):
-    terminal = sys.stderr.isatty()
-    self._bar = tqdm.tqdm(
-      total=total,
-      initial=initial,
-      file=sys.stderr if terminal else _Lines(),
-      mininterval=0.1 if terminal else 30.0,  # Seconds; 0.1 is tqdm's.
-      miniters=1,  # Otherwise tqdm guesses how rarely to read the clock.
-      dynamic_ncols=terminal,
-      bar_format="{percentage:3.0f}% "
-      + ("|{bar}| " if terminal else "")
-      + "step {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {desc}",
-    )
+    self._bar = progress.steps(total, initial)
 
   def update(self, step: int) -> None:
     """Moves the bar to `step` steps done."""
@@ -230,17 +219,6 @@ class DataWaitHint:
 
   def close(self) -> None:
     """Does nothing."""
-
-
-class _Lines:
-  """Writes each state of tqdm on its own line of stderr."""
-
-  def write(self, text: str) -> None:
-    if text := text.strip():
-      sys.stderr.write(text + "\n")
-
-  def flush(self) -> None:
-    sys.stderr.flush()
 
 
 def read_jsonl(path: str | os.PathLike) -> list[dict[str, Any]]:

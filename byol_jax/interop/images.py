@@ -1,0 +1,170 @@
+"""The images that a frozen encoder takes: checked, or made to fit it."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from byol_jax import errors
+from byol_jax.augment import device_crops
+
+# Our choice: a third of a step between bytes, for rounding in another program.
+_TOLERANCE = 1e-3
+# Of red, green and blue in grey: libjpeg's, as in evaluations.
+_LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+class Form(NamedTuple):
+  """The images that an encoder was trained on.
+
+  Attributes:
+    image_size: side of its images, S pixels.
+    channels: of its images, C: 3, or 1 for grey.
+    eval_crop: side of the central square that evaluations show to it, as a fraction
+      of the short side of an image.
+  """
+
+  image_size: int
+  channels: int
+  eval_crop: float
+
+
+def checked(images: Any, form: Form) -> tuple[Any, bool]:
+  """Returns images as a batch of the right shape and type.
+
+  Args:
+    images: [B, S, S, C] or one image, [S, S, C], with as many channels as the
+      encoder or one. One grey image may be [S, S].
+    form: of the encoder.
+
+  Returns:
+    The batch as a JAX or NumPy array, and whether it was one image.
+
+  Raises:
+    UserError: if they have another shape or type.
+  """
+  images = _array(images)
+  shape, side = images.shape, form.image_size
+  batch, is_one = _batch(images)
+  if batch is None or batch.shape[1:] not in (
+    (side, side, form.channels),
+    (side, side, 1),
+  ):
+    raise errors.UserError(
+      f"The images have the shape {shape}; this encoder takes (number, {side},"
+      f" {side}, {form.channels}){_remedy(shape, form)}."
+    )
+  return batch, is_one
+
+
+def _array(images: Any) -> Any:
+  """Returns images as a JAX or NumPy array of a type that can be images."""
+  if not isinstance(images, jax.Array):
+    try:
+      images = np.asarray(images)
+    except (TypeError, ValueError, RuntimeError) as error:
+      raise errors.UserError(
+        f"The images cannot be read as one array: {str(error).splitlines()[0]}"
+      ) from error
+  if images.dtype == np.uint8:
+    return images
+  if not jnp.issubdtype(images.dtype, jnp.floating):
+    raise errors.UserError(
+      f"The images are of type {images.dtype}; give floats in [0, 1], or uint8,"
+      " which is divided by 255."
+    )
+  if isinstance(images, np.ndarray):
+    with np.errstate(over="ignore"):  # Infinity is out of range, too.
+      return images.astype(np.float32, copy=False)
+  return images
+
+
+def _batch(images: Any) -> tuple[Any, bool]:
+  """Returns [B, H, W, C] and whether it was one image; None for another rank."""
+  if images.ndim == 2:
+    images = images[..., None]
+  if images.ndim == 3:
+    return images[None], True
+  return (images if images.ndim == 4 else None), False
+
+
+def _remedy(shape: tuple[int, ...], form: Form) -> str:
+  """Says what to do about images of a wrong shape, if that is clear."""
+  side, channels = form.image_size, form.channels
+  if shape[-3:] == (channels, side, side):
+    axes = "1, 2, 0" if len(shape) == 3 else "0, 2, 3, 1"
+    return f"; the channels are first: give images.transpose({axes})"
+  if len(shape) == 3 and shape[1:] == (side, side):
+    return "; give many grey images as images[..., None]"
+  if len(shape) in (3, 4) and shape[-1] in (1, 3):
+    return "; give encoder.prepare(images), which crops and resizes them as evaluations do"
+  if len(shape) in (3, 4) and shape[-1] in (2, 4):
+    return "; leave their transparency out, such as by Pillow's convert('RGB')"
+  return ""
+
+
+def check_range(images: Any) -> None:
+  """Raises `UserError` unless all values lie in [0, 1] or are bytes."""
+  if images.dtype == np.uint8 or not images.size:
+    return
+  low, high = float(images.min()), float(images.max())
+  # Written so that it is false for NaN.
+  if not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):
+    raise errors.UserError(
+      f"The images hold values from {low:g} to {high:g}; give floats in [0, 1]"
+      " that are not normalised by mean and std, which the encoder does itself,"
+      " or uint8, which is divided by 255."
+    )
+
+
+def prepared(images: Any, form: Form) -> np.ndarray:
+  """Returns images of any size as evaluations show them to an encoder.
+
+  The central square of each, of `eval_crop` times the short side, is resized to
+  S x S pixels as `data.crops.centre_crop` does. Colours become grey for a grey
+  encoder, and grey images stay grey.
+
+  Args:
+    images: one image, [H, W, 1 or 3] or [H, W], or a batch of one size,
+      [B, H, W, 1 or 3], as bytes or floats in [0, 1].
+    form: of the encoder.
+
+  Returns:
+    One image, [S, S, c], or a batch, [B, S, S, c], float32 in [0, 1], where c is 1
+    for a grey encoder and otherwise that of the images.
+
+  Raises:
+    UserError: if the images are of another kind, or have no pixels.
+  """
+  images = _array(images)
+  batch, is_one = _batch(images)
+  if batch is None or batch.shape[-1] not in (1, 3) or 0 in batch.shape[1:]:
+    raise errors.UserError(
+      f"The images have the shape {images.shape}; give one image, (height, width, 1"
+      f" or 3), or a batch of one size, (number, height, width, 1 or 3)."
+    )
+  check_range(batch)
+  is_bytes = batch.dtype == np.uint8
+  batch = np.asarray(batch)
+  if form.channels == 1 and batch.shape[-1] == 3:
+    batch = (batch @ _LUMINANCE)[..., None]
+    batch = np.round(batch) if is_bytes else batch
+  crops = _centre_crops(batch, form)
+  crops = np.clip(crops / np.float32(255) if is_bytes else crops, 0, 1)
+  return crops[0] if is_one else crops
+
+
+def _centre_crops(images: np.ndarray, form: Form) -> np.ndarray:
+  """Returns central squares, resized: [B, H, W, C] to [B, S, S, C] float32."""
+  height, width = images.shape[1:3]
+  short = min(height, width)
+  side = int(np.float32(form.eval_crop) * np.float32(short))
+  side = min(max(side, 1), short)
+  top, left = (height - side + 1) // 2, (width - side + 1) // 2
+  weights = device_crops.resize_weights(np, 0, side, side, form.image_size)
+  # Four pixels of a line make one of the result, so of a photo most are not read.
+  used = np.flatnonzero(weights.any(axis=0))
+  weights = weights[:, used]
+  pixels = images[:, top + used][:, :, left + used].astype(np.float32)
+  return np.einsum("sh,bhwc,tw->bstc", weights, pixels, weights, optimize=True)
