@@ -50,6 +50,11 @@ _SPLIT = flags.DEFINE_string(
   "",
   "For embed: a tfds split expression; by default all splits.",
 )
+_COMPARE = flags.DEFINE_list(
+  "compare",
+  [],
+  "For report: workdirs of runs to stand beside this one, separated by commas.",
+)
 _COORDINATOR = flags.DEFINE_string(
   "coordinator",
   "",
@@ -74,6 +79,7 @@ class Options(NamedTuple):
     encoder: an encoder file to start from or to evaluate; empty for none.
     watch: whether to evaluate each new checkpoint.
     split: tfds split expression; empty for all splits.
+    compare: workdirs of further runs on the page of a report.
     coordinator: HOST:PORT of the primary process; empty if not given.
     num_processes: None if not given.
     process_id: None if not given.
@@ -85,6 +91,7 @@ class Options(NamedTuple):
   encoder: str
   watch: bool
   split: str
+  compare: Sequence[str]
   coordinator: str
   num_processes: int | None
   process_id: int | None
@@ -122,6 +129,7 @@ def read(argv: Sequence[str]) -> tuple[schema.Config, Options]:
     encoder=_ENCODER.value,
     watch=_WATCH.value,
     split=_SPLIT.value,
+    compare=_COMPARE.value,
     coordinator=_COORDINATOR.value,
     num_processes=_NUM_PROCESSES.value,
     process_id=_PROCESS_ID.value,
@@ -157,6 +165,10 @@ def _check(options: Options) -> None:
     raise errors.UserError(
       f"--encoder={options.encoder} goes with --mode=pretrain, evaluate or embed,"
       " and without --step and --watch, which are for checkpoints."
+    )
+  if options.compare and options.mode != "report":
+    raise errors.UserError(
+      f"--compare={','.join(options.compare)} goes with --mode=report."
     )
   if options.watch and options.step is not None:
     raise errors.UserError(
