@@ -11,6 +11,7 @@ from byol_jax.reporting.examples import Classes
 # choices. Of more classes, the worst and the pairs that are confused most are shown.
 _MOST_BARS, _MOST_CELLS = 40, 20
 _WORST, _PAIRS = 20, 15
+_MOST_LETTERS = 3  # Of a class above its column; longer names are turned.
 
 _METRICS = {
   "top1": "accuracy",
@@ -58,6 +59,8 @@ def _bars(
 def _square(confusion: np.ndarray, class_names: Sequence[str]) -> str:
   """Returns all pairs: a row for each true class, a column for each guess."""
   totals = np.maximum(np.sum(confusion, axis=1), 1)
+  longest = max(map(len, class_names))
+  long = "long" if longest > _MOST_LETTERS else ""
   head = "".join(
     f"<th scope=col><span>{markup.text(name)}</span></th>"
     for name in class_names
@@ -74,8 +77,9 @@ def _square(confusion: np.ndarray, class_names: Sequence[str]) -> str:
   return (
     "<h3>Confusion</h3>"
     + markup.note("Rows: the class of an image. Columns: the class by kNN.")
-    + f"<div class=scroll tabindex=0><table class=confusion><thead><tr><td></td>"
-    f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>\n"
+    + "<div class=scroll tabindex=0><table class=confusion><thead"
+    f' class="{long}"><tr><td></td>{head}</tr></thead>'
+    f"<tbody>{''.join(rows)}</tbody></table></div>\n"
   )
 
 

@@ -5,8 +5,7 @@ no network. Files of examples are shuffled, so their first examples are a random
 choice of all, and reading these few is quick.
 """
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +20,9 @@ from byol_jax.evaluation import (
 )
 from byol_jax.evaluation import splits as splits_lib
 from byol_jax.evaluation.features import Features, same_class
-from byol_jax.training import data_streams, runs
+from byol_jax.reporting.images import Images, class_text
+from byol_jax.reporting.images import read as read_images
+from byol_jax.training import runs
 
 # The images on the map, and those whose neighbours are shown: our choice, what one
 # page has room for.
@@ -68,14 +69,12 @@ class Neighbours(NamedTuple):
   """Images with their neighbours before and after training.
 
   Attributes:
-    split: that was searched.
     images: [R, S, S, 3 or 1] in [0, 1].
     names: [R], the classes of the images.
     after: by the trained encoder.
     before: by the untrained one; None if its features were not kept.
   """
 
-  split: str
   images: np.ndarray
   names: list[str]
   after: Found
@@ -129,68 +128,43 @@ def gather(run: runs.Run) -> Examples:
     return Examples([])
   source = splits_lib.open_source(run)
   splits = splits_lib.make_splits(run, source)
-  names = list(source.class_names)
+  found = Examples(list(source.class_names))
 
-  def features(model_name: str, split: str) -> Features | None:
+  def features(model_name: str, split: str, most: int) -> Features | None:
     name = f"{model_name}_{splits_lib.file_name(source, split)}"
     folder = run.workdir / "features" / name
-    return feature_cache.load(folder, source.contents_key(split))
+    cached = feature_cache.load(folder, source.contents_key(split))
+    return cached and cached.select(range(most))
 
-  queries = features(eval_model.ONLINE, splits.evaluated)
+  queries = features(eval_model.ONLINE, splits.evaluated, _CLASSIFIED)
   if queries is None:
-    return Examples(names)
-  queries = queries.select(range(_CLASSIFIED))
-  found = Examples(names, map=_make_map(run, source, splits.evaluated, queries))
-  bank = features(eval_model.ONLINE, splits.train)
+    return found
+  shown = queries.select(range(_ON_MAP))
+  indices = np.arange(len(shown.labels))
+  images, _ = read_images(run, source, splits.evaluated, indices)
+  found = found._replace(map=_make_map(splits.evaluated, images, shown))
+  bank = features(eval_model.ONLINE, splits.train, _SEARCHED)
   if bank is None:
     return found
-  bank = bank.select(range(_SEARCHED))
   before = None
-  old = features(eval_model.RANDOM, splits.train)
-  old_queries = features(eval_model.RANDOM, splits.evaluated)
+  old = features(eval_model.RANDOM, splits.train, _SEARCHED)
+  old_queries = features(eval_model.RANDOM, splits.evaluated, _QUERIES)
   if old is not None and old_queries is not None:
-    before = _nearest(
-      old_queries, old.select(range(_SEARCHED)), not splits.test
-    )
-  after = _nearest(queries, bank, not splits.test)
+    before = _nearest(old_queries, old, is_bank=not splits.test)
+  few = shown.select(range(_QUERIES))
+  after = _nearest(few, bank, is_bank=not splits.test)
   found = found._replace(
-    neighbours=_show_neighbours(run, source, splits, after, before)
+    neighbours=_show_neighbours(
+      source,
+      lambda indices: read_images(run, source, splits.train, indices),
+      Images(images[: len(after)], few.labels),
+      after,
+      before,
+    )
   )
   if splits.test and np.all(queries.labels >= 0) and np.all(bank.labels >= 0):
     found = found._replace(classes=_classify(run, source, queries, bank))
   return found
-
-
-def read_images(
-  run: runs.Run, source: Source, split: str, indices: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-  """Returns some examples of a split in their evaluation form.
-
-  Args:
-    run: says how images are cropped and scaled.
-    source: the data set.
-    split: tfds split expression.
-    indices: of any shape, into the split.
-
-  Returns:
-    Images [*indices.shape, S, S, 3 or 1] in [0, 1], and their labels.
-  """
-  wanted, order = np.unique(indices, return_inverse=True)
-  first = range(int(wanted[-1]) + 1)
-  batches = data_streams.eval_batches(run.config, source, split, indices=first)
-  stream = itertools.chain.from_iterable(
-    zip(batch["image"], batch["label"], strict=True) for batch in batches
-  )
-  is_wanted = np.isin(np.arange(len(first)), wanted)
-  images, labels = zip(*itertools.compress(stream, is_wanted), strict=True)
-  order = order.reshape(np.shape(indices))
-  return np.stack(images)[order], np.stack(labels)[order]
-
-
-def class_text(label: np.ndarray, class_names: Sequence[str]) -> str:
-  """Returns the name of a label, or the names of several classes."""
-  classes = np.flatnonzero(label).tolist() if np.ndim(label) else [int(label)]
-  return " ".join(", ".join(class_names[i] for i in classes if i >= 0).split())
 
 
 def principal_components(
@@ -206,24 +180,22 @@ def principal_components(
     is no variance, or only one component.
   """
   centred = vectors - np.mean(vectors, axis=0)
-  left, values, _ = np.linalg.svd(centred, full_matrices=False)
+  # From the eigenvectors of [N, N], since there are fewer vectors than dimensions.
+  values, left = np.linalg.eigh((centred @ centred.T).astype(np.float64))
+  values = np.maximum(values[::-1], 0)
   points = np.zeros((len(vectors), 2))
-  count = min(2, len(values))
-  points[:, :count] = left[:, :count] * values[:count]
   fractions = np.zeros(2)
-  fractions[:count] = values[:count] ** 2 / max(np.sum(values**2), 1e-12)
+  count = min(2, len(values))
+  points[:, :count] = left[:, ::-1][:, :count] * np.sqrt(values[:count])
+  fractions[:count] = values[:count] / max(np.sum(values), 1e-12)
   return points, (float(fractions[0]), float(fractions[1]))
 
 
-def _make_map(
-  run: runs.Run, source: Source, split: str, features: Features
-) -> Map:
-  shown = features.select(range(_ON_MAP))
+def _make_map(split: str, images: np.ndarray, shown: Features) -> Map:
   # Evaluations compare features by cosine, so length does not count here either.
   points, explained = principal_components(
     neighbours.l2_normalize(shown.vectors)
   )
-  images, _ = read_images(run, source, split, np.arange(len(shown.labels)))
   labels = shown.labels
   if labels.ndim == 2:
     one = np.sum(labels > 0, axis=1) == 1
@@ -231,45 +203,48 @@ def _make_map(
   return Map(split, images, points, explained, labels)
 
 
-def _nearest(queries: Features, bank: Features, is_bank: bool) -> np.ndarray:
-  """Returns the neighbours [R, K] of the first queries."""
-  few = queries.select(range(_QUERIES))
-  count = len(few.labels)
+def _nearest(queries: Features, bank: Features, *, is_bank: bool) -> np.ndarray:
+  """Returns the indices [R, K] of the neighbours of all queries."""
   return neighbours.nearest(
-    few.vectors,
+    queries.vectors,
     bank.vectors,
     k=min(_NEIGHBOURS, len(bank.labels) - int(is_bank)),
-    self_indices=np.arange(count) if is_bank else None,
+    self_indices=np.arange(len(queries.labels)) if is_bank else None,
   )[0]
 
 
 def _show_neighbours(
-  run: runs.Run,
   source: Source,
-  splits: splits_lib.Splits,
+  read: Callable[[np.ndarray], Images],
+  queries: Images,
   after: np.ndarray,
   before: np.ndarray | None,
 ) -> Neighbours:
-  queries, query_labels = read_images(
-    run, source, splits.evaluated, np.arange(len(after))
-  )
+  """Returns the pictures and the names of classes of neighbours.
+
+  Args:
+    source: the data set.
+    read: returns the images and labels of indices into the train split.
+    queries: the images whose neighbours were searched for.
+    after: [R, K], indices into the train split.
+    before: likewise; None if unknown.
+  """
   both = [after] if before is None else [after, before]
-  images, labels = read_images(run, source, splits.train, np.stack(both))
-  class_names = list(source.class_names)
+  images, labels = read(np.stack(both))
+  names = source.class_names
 
   def found(i: int) -> Found:
     agree = None
-    if np.all(query_labels >= 0):
+    if np.all(queries.labels >= 0):
       agree = same_class(
-        labels[i], query_labels[:, None], multi_label=source.is_multi_label
+        labels[i], queries.labels[:, None], multi_label=source.is_multi_label
       )
-    texts = [[class_text(x, class_names) for x in row] for row in labels[i]]
+    texts = [[class_text(label, names) for label in row] for row in labels[i]]
     return Found(images[i], agree, texts)
 
   return Neighbours(
-    splits.train,
-    queries,
-    [class_text(label, class_names) for label in query_labels],
+    queries.images,
+    [class_text(label, names) for label in queries.labels],
     found(0),
     found(1) if len(both) == 2 else None,
   )

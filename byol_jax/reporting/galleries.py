@@ -33,7 +33,7 @@ def views(
 
 def neighbours(found: Neighbours) -> str:
   """Returns images with their neighbours before and after training."""
-  words = f"Images of {found.split} that lie nearest to each image by cosine."
+  words = "Train images that lie nearest to each image by cosine."
   if found.after.agree is not None:
     words += " A dashed red frame marks another class."
   if found.before is None:

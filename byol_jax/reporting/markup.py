@@ -40,12 +40,14 @@ def table(
   Args:
     header: of the columns.
     rows: the cells of each row, the first of which names it.
-    kind: `numbers` for columns of numbers, "" for text.
+    kind: `numbers` for columns of numbers, in which intervals stay on one line,
+      "" for text.
   """
   head = "".join(f"<th scope=col>{text(name)}</th>" for name in header)
+  comma = ",&nbsp;" if kind == "numbers" else ", "
   body = "".join(
     f"<tr><th scope=row>{text(first)}</th>"
-    + "".join(f"<td>{text(cell)}</td>" for cell in cells)
+    + "".join(f"<td>{text(cell).replace(', ', comma)}</td>" for cell in cells)
     + "</tr>\n"
     for first, *cells in rows
   )

@@ -10,7 +10,7 @@ from matplotlib import figure
 from byol_jax import errors
 from byol_jax.evaluation import retrieval
 from byol_jax.evaluation.features import same_class
-from byol_jax.reporting import examples, style
+from byol_jax.reporting import images, style
 from byol_jax.training import runs
 
 _AGREE_COLOR = "#2a8f4f"
@@ -33,10 +33,10 @@ def write(run: runs.Run) -> pathlib.Path:
     UserError: the file of the evaluation is damaged.
   """
   found = _read_found(_found_path(run))
-  queries, query_labels = examples.read_images(
+  queries, query_labels = images.read(
     run, run.source, str(found["query_split"]), found["queries"]
   )
-  neighbours, labels = examples.read_images(
+  neighbours, labels = images.read(
     run,
     run.source,
     str(found["bank_split"]),
@@ -58,7 +58,7 @@ def write(run: runs.Run) -> pathlib.Path:
 
 def _class_text(label: np.ndarray, class_names: Sequence[str]) -> str:
   """Returns the classes of a label, as wide as an image."""
-  text = examples.class_text(label, class_names)
+  text = images.class_text(label, class_names)
   if len(text) > _MOST_LETTERS:
     text = f"{text[: _MOST_LETTERS - 1]}…"
   return text

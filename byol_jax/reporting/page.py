@@ -15,11 +15,13 @@ _STYLE = """
   color-scheme: light dark;
   --ground: #fdfdfc; --ink: #1d1f21; --soft: #5c6166; --rule: #d9dadb;
   --panel: #f3f4f4; --good: #2a8f4f; --bad: #c0392b; --accent: #1f5fa8;
+  --blue: #4e79a7; --brown: #9c755f;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --ground: #16181a; --ink: #e6e7e8; --soft: #a0a5aa; --rule: #3a3e42;
     --panel: #212427; --good: #4fbf7a; --bad: #f0705f; --accent: #6aa7ea;
+    --blue: #6f9fd4; --brown: #b8917b;
   }
 }
 * { box-sizing: border-box; }
@@ -35,6 +37,7 @@ h3 { font-size: 1rem; margin: 1.25rem 0 .25rem; }
 p { margin: .25rem 0 .5rem; max-width: 46rem; }
 .note { color: var(--soft); font-size: .875rem; }
 .verdict { font-size: 1.25rem; font-weight: 600; }
+summary { cursor: pointer; }
 .scroll { overflow-x: auto; max-width: 100%; margin: .5rem 0; }
 table { border-collapse: collapse; font-size: .875rem; }
 th, td { text-align: left; vertical-align: top; padding: .25rem .75rem .25rem 0;
@@ -42,7 +45,7 @@ th, td { text-align: left; vertical-align: top; padding: .25rem .75rem .25rem 0;
 td { overflow-wrap: anywhere; min-width: 4.5rem; }
 thead th { color: var(--soft); font-weight: 500; }
 tbody th { font-weight: 500; }
-.numbers td { font-variant-numeric: tabular-nums; white-space: nowrap; }
+.numbers td { font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 .charts { display: grid; gap: 1rem 1.5rem; margin: .75rem 0;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)); }
 figure { margin: 0; min-width: 0; break-inside: avoid; }
@@ -58,9 +61,9 @@ svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
 .raw { opacity: .3; stroke-width: 1; }
 .again { stroke-dasharray: 5 3; }
 .dot, .point { fill: var(--c); }
-.c0 { --c: #4e79a7; } .c1 { --c: #f28e2b; } .c2 { --c: #e15759; }
+.c0 { --c: var(--blue); } .c1 { --c: #f28e2b; } .c2 { --c: #e15759; }
 .c3 { --c: #3fa39b; } .c4 { --c: #59a14f; } .c5 { --c: #c9a40f; }
-.c6 { --c: #b07aa1; } .c7 { --c: #e77f95; } .c8 { --c: #9c755f; }
+.c6 { --c: #b07aa1; } .c7 { --c: #e77f95; } .c8 { --c: var(--brown); }
 .c9 { --c: #4aa8d8; } .other { --c: #9a9da0; }
 .triples { display: grid; gap: 1rem 1.5rem; max-width: 60rem;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); }
@@ -96,9 +99,10 @@ svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
 .bar { background: var(--panel); height: .8rem; border-radius: 2px; }
 .bar i { display: block; height: 100%; background: var(--accent);
   border-radius: 2px; }
-.confusion td { min-width: 2.4rem; padding: .25rem; text-align: center;
+.confusion td { min-width: 1.9rem; padding: .25rem 0; text-align: center;
   border: 1px solid var(--ground); overflow-wrap: normal; }
-.confusion thead span { writing-mode: vertical-rl; max-height: 8rem; }
+.confusion thead th { text-align: center; vertical-align: bottom; }
+.confusion .long span { writing-mode: vertical-rl; max-height: 8rem; }
 .confusion .right { background: color-mix(in srgb, var(--good)
   calc(var(--part) * 45%), var(--panel)); }
 .confusion .wrong { background: color-mix(in srgb, var(--bad)
@@ -106,10 +110,11 @@ svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
 @media print {
   :root { color-scheme: light; --ground: #fff; --ink: #000; --soft: #444;
     --rule: #bbb; --panel: #f0f0f0; --good: #2a8f4f; --bad: #c0392b;
-    --accent: #1f5fa8; }
+    --accent: #1f5fa8; --blue: #4e79a7; --brown: #9c755f; }
   * { print-color-adjust: exact; }
   body { font-size: 11pt; max-width: none; }
   .scroll { overflow: visible; }
+  details::details-content { content-visibility: visible; }
 }
 """
 

@@ -14,7 +14,6 @@ from byol_jax.reporting import (
   neighbours,
   page,
   run_page,
-  views,
 )
 from byol_jax.training import runs
 
@@ -32,11 +31,10 @@ class Figure(NamedTuple):
 
 
 # By the name of the PNG in `figures/`, in the order in which they are drawn.
-# The views need no metrics, but they are drawn only once a run has begun.
+# The page draws `views`, for which it reads the images.
 FIGURES: Mapping[str, Figure] = {
   "neighbours": Figure(neighbours.is_available, neighbours.write),
   "curves": Figure(curves.is_available, curves.write),
-  "views": Figure(curves.is_available, views.write),
 }
 
 
@@ -73,7 +71,7 @@ def _read_other(folder: pathlib.Path) -> facts.Facts:
 
 
 def write_figures(run: runs.Run) -> None:
-  """Draws all pictures of a run that its workdir has data for."""
+  """Draws the pictures of `FIGURES` that a workdir has data for."""
   for fig in FIGURES.values():
     if fig.is_available(run):
       fig.write(run)

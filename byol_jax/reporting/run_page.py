@@ -25,17 +25,17 @@ _EVALUATE = "--mode=evaluate makes them."
 def write(
   run: runs.Run, facts: Facts, others: Sequence[Facts] = ()
 ) -> pathlib.Path:
-  """Writes `report.html` of a run, finished or not, and returns its path.
+  """Writes `report.html` and `figures/views.png`; returns the path of the page.
 
   What is missing is named in its place.
 
   Args:
-    run: the run.
+    run: the run, finished or not.
     facts: of its workdir.
     others: runs to stand beside it.
 
   Raises:
-    UserError: the file cannot be written.
+    UserError: a file cannot be written.
   """
   dataset = pathlib.PurePath(run.source.dataset.tfds_name).name
   title = f"{run.config.model.encoder.name} by BYOL on {dataset}"
@@ -102,10 +102,12 @@ def _views(run: runs.Run, facts: Facts) -> str:
       title, markup.note("--mode=views draws them before training.")
     )
   try:
-    drawn = galleries.views(*views.first(run))
+    shown = views.first(run)
   except errors.UserError as error:
-    drawn = markup.note(f"The images cannot be read: {error}")
-  return markup.section(title, drawn)
+    words = f"The images cannot be read: {error}"
+    return markup.section(title, markup.note(words))
+  views.write(run, shown)
+  return markup.section(title, galleries.views(*shown))
 
 
 def _images(run: runs.Run) -> list[str]:
@@ -146,13 +148,14 @@ def _map(found: examples.Map, names: Sequence[str]) -> str:
 
 
 def _settings(facts: Facts) -> str:
-  rows = summary.settings(facts)
-  words = (
-    "The defaults are the paper's run of ResNet-50 on ImageNet."
-    if rows
-    else "None is known: the workdir has no config.json."
+  title, rows = "Settings that are not the default", summary.settings(facts)
+  if not rows:
+    missing = "None is known: the workdir has no config.json."
+    return markup.section(title, markup.note(missing))
+  return markup.section(
+    title,
+    markup.note("The defaults are the paper's run of ResNet-50 on ImageNet."),
+    f"<details><summary>{len(rows)} settings</summary>",
+    markup.table(("key", "value", "default"), rows),
+    "</details>",
   )
-  parts = [markup.note(words)]
-  if rows:
-    parts.append(markup.table(("key", "value", "default"), rows))
-  return markup.section("Settings that are not the default", *parts)

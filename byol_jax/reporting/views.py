@@ -45,11 +45,16 @@ def first(run: runs.Run) -> Views:
   )
 
 
-def write(run: runs.Run) -> pathlib.Path:
-  """Draws `figures/views.png` and returns it."""
+def write(run: runs.Run, shown: Views | None = None) -> pathlib.Path:
+  """Draws `figures/views.png` and returns it.
+
+  Args:
+    run: the run.
+    shown: from `first`, which is called if it is None.
+  """
   path = style.figure_path(run.workdir, "views")
   settings = dataclasses.asdict(run.config.augment)
-  draw(*first(run), path, settings)
+  draw(*(shown or first(run)), path, settings)
   return path
 
 
