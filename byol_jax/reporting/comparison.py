@@ -13,9 +13,10 @@ def draw(runs: Sequence[Facts]) -> str:
     runs: with different names; parts that a run lacks are left out.
   """
   names = [run.name for run in runs]
+  rows = tables.rows_of((run.results for run in runs), ["online"])
   metrics = [
-    [str(row), *(_cell(run, row) for run in runs)]
-    for row in tables.rows_of((run.results for run in runs), ["online"])
+    [name, *(_cell(run, row) for run in runs)]
+    for name, row in zip(tables.names_of(rows), rows, strict=True)
   ]
   changed = {
     key: None

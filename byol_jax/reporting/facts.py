@@ -66,9 +66,12 @@ def read(workdir: pathlib.Path, name: str) -> Facts:
 
 def _health(workdir: pathlib.Path) -> Mapping[str, Any]:
   """Returns the verdict in `results.json`, {} without one."""
+  path = workdir / results_lib.FILE
+  if not path.exists():
+    return {}
   try:
-    found = files.read_json(workdir / results_lib.FILE).get("health")
-  except (files.DamagedError, FileNotFoundError):
+    found = files.read_json(path).get("health")
+  except files.DamagedError:  # `results.read` sets it aside.
     return {}
   return found if isinstance(found, dict) else {}
 

@@ -50,7 +50,7 @@ tbody th { font-weight: 500; }
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)); }
 figure { margin: 0; min-width: 0; break-inside: avoid; }
 figcaption { font-size: .875rem; line-height: 1.35; margin-bottom: .25rem; }
-.key { white-space: nowrap; margin-left: .6rem; color: var(--soft);
+.key { display: inline-block; margin-left: .6rem; color: var(--soft);
   font-size: .875rem; }
 .key i { display: inline-block; width: .7em; height: .7em; border-radius: 50%;
   margin-right: .3em; background: var(--c); }
@@ -92,7 +92,6 @@ svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
 .tip img { display: block; object-fit: none; object-position: 0 0; zoom: 3;
   margin: 0 auto 1px; image-rendering: pixelated; }
 .legend { margin: .5rem 0 0 -.6rem; max-width: 40rem; }
-.legend .key { display: inline-block; white-space: normal; }
 .bars { display: grid; gap: .2rem .75rem; max-width: 40rem; align-items: center;
   grid-template-columns: minmax(2rem, max-content) 1fr max-content;
   font-size: .875rem; font-variant-numeric: tabular-nums; }

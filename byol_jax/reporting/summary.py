@@ -4,6 +4,7 @@ Everything here is text by rows, which the page and the card show alike.
 """
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,7 +26,8 @@ def metrics(facts: Facts) -> Table:
   expected = _expected(facts)
   columns = [*tables.COLUMNS.values(), "expected", "paper"]
   rows = []
-  for row in tables.rows_of([facts.results]):
+  all_rows = tables.rows_of([facts.results])
+  for row, row_name in zip(all_rows, tables.names_of(all_rows), strict=True):
     cells = {}
     for name, result in facts.results.items():
       column = tables.COLUMNS.get(result["network"])
@@ -36,7 +38,7 @@ def metrics(facts: Facts) -> Table:
         cells["expected"] = f"{expected[name]:.3f}"
       if "paper" in result:
         cells["paper"] = f"{result['paper']:.3f}"
-    rows.append([str(row), *(cells.get(name, _NOTHING) for name in columns)])
+    rows.append([row_name, *(cells.get(name, _NOTHING) for name in columns)])
   used = [
     i
     for i in range(len(columns) + 1)
@@ -80,12 +82,17 @@ def about_metrics(facts: Facts) -> str:
     return ""
   steps = sorted({result["step"] for result in online})
   about = dict.fromkeys(
-    f"{result['examples']:,} images of {result['split']}" for result in online
+    f"{result['examples']:,} images of {result['split']}"
+    f" ({os.path.basename(result['dataset'])})"
+    for result in online
   )
-  return (
+  text = (
     f"The encoder of step {', '.join(f'{step:,}' for step in steps)} on"
     f" {', '.join(about)}; in brackets, 95% intervals over the choice of images."
   )
+  if _expected(facts):
+    text += " Expected is what the experiment gives with its own settings."
+  return text
 
 
 def progress(facts: Facts, total_steps: int) -> str:

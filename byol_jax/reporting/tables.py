@@ -138,6 +138,14 @@ def rows_of(
   )
 
 
+def names_of(rows: Sequence[Row]) -> list[str]:
+  """Returns the names of rows, without the data set if there is one only."""
+  several = len({row.dataset for row in rows}) > 1
+  return [
+    str(row) if several else f"{row.protocol} {row.metric}" for row in rows
+  ]
+
+
 def row_of(name: str, result: Mapping[str, Any]) -> Row:
   """Returns the row of a result, the same wherever a folder of images lies."""
   dataset = result["dataset"]
