@@ -68,6 +68,7 @@ setuptools.setup(
       "mypy==2.4.1",  # Exact: the next release may object to today's code.
       "pillow-heif>=0.16",  # With the next, the extra `formats`.
       "pillow-jxl-plugin>=1.3",
+      "playwright>=1.40",  # Opens the report in an installed Chromium.
       "pytest>=8",
       "pytest-xdist>=3.7",  # Two processes: tests mostly wait for compilation.
       "s3fs>=2025.2",

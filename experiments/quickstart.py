@@ -24,4 +24,5 @@ def get_config():
   config.optimizer.base_learning_rate = 0.2
   config.train.batch_size = 64
   config.train.epochs = 12
+  config.evaluation.expected = ("linear/top1=0.970", "knn/top1=0.940")
   return config

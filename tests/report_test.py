@@ -181,28 +181,21 @@ def run(tmp_path):
   )
 
 
-def test_a_report_has_the_pictures_whose_data_is_there(run, monkeypatch):
+def test_the_pictures_are_those_whose_data_is_there(run, monkeypatch):
   written = []
   monkeypatch.setattr(
     report,
     "FIGURES",
     report.FIGURES
     | {
-      "views": report.Figure(lambda run: True, written.append),
-      "new": report.Figure(lambda run: False, written.append),
+      "new": report.Figure(lambda run: True, written.append),
+      "newer": report.Figure(lambda run: False, written.append),
     },
   )
-  report.write(run)
+  report.write_figures(run)
   assert written == [run]
   (path,) = (run.workdir / "figures").iterdir()
   assert path.name == "curves.png"
-
-
-def test_nothing_to_draw_is_one_line(run):
-  (run.workdir / "metrics.jsonl").write_text("")
-  with pytest.raises(errors.UserError, match="nor neighbours"):
-    report.write(run)
-  assert not (run.workdir / "figures").exists()
 
 
 def test_an_unwritable_picture_is_one_line_with_what_to_do(run):

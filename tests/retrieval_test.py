@@ -199,6 +199,9 @@ def test_an_unlabelled_data_set_is_evaluated_and_drawn(tmp_path, caplog):
   assert np.mean(found["cosines"][:, 0]) == pytest.approx(online)
 
   assert image.imread(drawn(run)).std() > 0.1
+  page = (run.workdir / "report.html").read_text()
+  assert "The images have no labels." in page
+  assert "8 images of train on the first two principal components" in page
 
 
 @pytest.mark.slow

@@ -62,6 +62,11 @@ _FORMAT = flags.DEFINE_string(
   "npz",
   "For embed: npz or parquet, which takes millions of images.",
 )
+_COMPARE = flags.DEFINE_list(
+  "compare",
+  [],
+  "For report: workdirs of runs to stand beside this one, separated by commas.",
+)
 _COORDINATOR = flags.DEFINE_string(
   "coordinator",
   "",
@@ -87,6 +92,7 @@ class Options(NamedTuple):
     import_from: a checkpoint of the reference; empty for none.
     watch: whether to evaluate each new checkpoint.
     split: tfds split expression; empty for all splits.
+    compare: workdirs of further runs on the page of a report.
     coordinator: HOST:PORT of the primary process; empty if not given.
     num_processes: None if not given.
     process_id: None if not given.
@@ -100,6 +106,7 @@ class Options(NamedTuple):
   import_from: str
   watch: bool
   split: str
+  compare: Sequence[str]
   coordinator: str
   num_processes: int | None
   process_id: int | None
@@ -139,6 +146,7 @@ def read(argv: Sequence[str]) -> tuple[schema.Config, Options]:
     import_from=_IMPORT_FROM.value,
     watch=_WATCH.value,
     split=_SPLIT.value,
+    compare=_COMPARE.value,
     coordinator=_COORDINATOR.value,
     num_processes=_NUM_PROCESSES.value,
     process_id=_PROCESS_ID.value,
@@ -184,6 +192,10 @@ def _check(options: Options) -> None:
     raise errors.UserError(
       f"--mode={options.mode} and --import_from={options.import_from} do not fit:"
       " --mode=import, and no other, needs --import_from=FILE."
+    )
+  if options.compare and options.mode != "report":
+    raise errors.UserError(
+      f"--compare={','.join(options.compare)} goes with --mode=report."
     )
   if options.watch and options.step is not None:
     raise errors.UserError(

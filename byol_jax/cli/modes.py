@@ -4,6 +4,7 @@ A mode imports `reporting` where it draws: matplotlib would delay the first step
 """
 
 import functools
+import pathlib
 from collections.abc import Callable, Mapping
 
 from byol_jax import errors
@@ -24,6 +25,7 @@ from byol_jax.training import (
   loop,
   restore,
   saved_settings,
+  sessions,
   workdir_files,
 )
 from byol_jax.training.runs import Run
@@ -43,9 +45,7 @@ def _pretrain(run: Run, options: Options) -> None:
   start = loop.untrained
   if run.config.model.encoder.init_from:
     start = functools.partial(warm_start.start, tell=messages.say)
-  state, was_finished = loop.pretrain(
-    run, start, messages.describe_start, messages.say
-  )
+  state, was_finished = loop.pretrain(run, start, _on_start, messages.say)
   if was_finished and processes.broadcast_from_primary(
     lambda: results.is_complete(run, selection.names)
   ):
@@ -57,7 +57,13 @@ def _pretrain(run: Run, options: Options) -> None:
   if processes.is_primary():
     from byol_jax.reporting import report
 
-    report.write(run)
+    messages.say(f"Written: {report.write(run)}")
+
+
+def _on_start(run: Run, step: int) -> None:
+  messages.describe_start(run, step)
+  if processes.is_primary():
+    sessions.record(run.workdir, step)
 
 
 def _evaluate(run: Run, options: Options) -> None:
@@ -101,22 +107,28 @@ def _arrays(run: Run, options: Options) -> None:
 
 
 def _report(run: Run, options: Options) -> None:
-  """Draws a run or a sweep, or writes the table of several seeds."""
-  del options
+  """Writes the page of a run, or the table and the page of several runs."""
   if not processes.is_primary():
     return
   from byol_jax.reporting import report, sweep, tables
 
-  if sweep.is_sweep(run.workdir):
-    path = sweep.write(run.workdir)
-    messages.say(path.read_text())
-    messages.say(f"Written: {path}, and a picture in the same folder")
-  elif tables.find_workdirs(run.workdir):
-    path = tables.write(run.workdir)
-    messages.say(path.read_text())
-    messages.say(f"Written: {path}")
+  folder = run.workdir
+  if sweep.is_sweep(folder):
+    write, workdirs = sweep.write, sweep.find_workdirs(folder)
   else:
-    report.write(run)
+    write, workdirs = tables.write, tables.find_workdirs(folder)
+  others = [pathlib.Path(name) for name in options.compare]
+  if not workdirs:
+    messages.say(f"Written: {report.write(run, others)}")
+    return
+  page = report.write_together(folder, [*workdirs, *others])
+  messages.say(f"Written: {page}")
+  if not tables.with_results(workdirs):
+    messages.say("No run has results yet; see log.txt in its workdir.")
+    return
+  path = write(folder)
+  messages.say(path.read_text())
+  messages.say(f"Written: {path}")
 
 
 def _views(run: Run, options: Options) -> None:

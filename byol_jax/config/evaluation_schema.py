@@ -79,6 +79,9 @@ class EvaluationConfig:
   batch_size: int = 256  # Speed only: no metric depends on it.
   # Run the same protocols on raw pixels and on the untrained encoder.
   baselines: bool = True
+  # What the experiment should give with its own settings, for people to compare:
+  # NAME=VALUE for names of `results.json`.
+  expected: tuple[str, ...] = ()
   # Another data set to evaluate on, named as data.dataset; for folder and arrays,
   # its root.
   dataset: str = ""

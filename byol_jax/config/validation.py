@@ -1,6 +1,7 @@
 """The rules that values of a configuration must keep, whatever the data."""
 
 import math
+import re
 import typing
 from typing import Any
 
@@ -113,6 +114,7 @@ _GRIDS = (
   "evaluation.semi_supervised.learning_rates",
   "evaluation.semi_supervised.epochs",
 )
+_EXPECTED = re.compile(r"[^=\s]+=-?\d+(\.\d+)?")
 
 
 def validate(config: schema.Config) -> None:
@@ -270,6 +272,12 @@ def _check_evaluation(config: schema.Config) -> None:
     max(epochs) <= 1e6,
     f"evaluation.semi_supervised.epochs={epochs} must be at most 1e+06.",
   )
+  for expected in evaluation.expected:
+    _require(
+      bool(_EXPECTED.fullmatch(expected)),
+      f"evaluation.expected={evaluation.expected} must hold NAME=NUMBER, such as"
+      f" linear/top1=0.97, not {expected!r}.",
+    )
   _check_crop("evaluation.view", evaluation.view)
   _require(
     evaluation.dataset in ("folder", "arrays") or not evaluation.root,

@@ -59,7 +59,7 @@ def load_or_compute(
   """
   # The key as JSON returns it, without tuples.
   cache_key = json.loads(json.dumps(cache_key))
-  cached = _load(folder, cache_key)
+  cached = _load(folder, lambda key: key == cache_key)
   # Computing takes all processes, so a single one that lacks the files decides.
   if (
     np.all(processes.all_gather_concat(np.array([cached is not None])))
@@ -135,10 +135,24 @@ def _open(folder: pathlib.Path) -> Features:
   )
 
 
+def load(folder: pathlib.Path, examples: Any) -> Features | None:
+  """Returns the features that a folder caches of some examples, of any encoder.
+
+  Args:
+    folder: as for `load_or_compute`; may be missing.
+    examples: the value of `examples` in the cache key.
+
+  Returns:
+    The features; None if there are none, or none of these examples.
+  """
+  examples = json.loads(json.dumps(examples))
+  return _load(folder, lambda key: key.get("examples") == examples)
+
+
 def _load(
-  folder: pathlib.Path, cache_key: Mapping[str, Any]
+  folder: pathlib.Path, is_wanted: Callable[[dict[str, Any]], bool]
 ) -> Features | None:
-  """Returns cached features; None if the key differs or a file is damaged."""
+  """Returns cached features; None if unwanted by their key, or damaged."""
   if not folder.exists():
     return None
   try:
@@ -147,7 +161,7 @@ def _load(
     # A damaged key may be equal to another, as whose features these would pass.
     if _checksum_of_key(about["about"]) != expected.get(_ABOUT):
       raise ValueError(f"{_ABOUT} differs from its checksum")
-    if about["about"] != cache_key:
+    if not is_wanted(about["about"]):
       return None
     for name in (_VECTORS, _LABELS):
       if _checksum(folder / name) != expected[name]:

@@ -21,8 +21,8 @@ from byol_jax.evaluation.feature_cache import WRITE_REMEDY
 from byol_jax.runtime import files, processes, writers
 from byol_jax.training import runs
 
-_FILE = "results.json"
-_HISTORY_FILE = "evaluations.jsonl"
+FILE = "results.json"
+HISTORY_FILE = "evaluations.jsonl"
 
 # The networks of results by model name, and the prefixes of the results' names.
 # A trained encoder must beat both baselines to have learnt anything.
@@ -84,7 +84,7 @@ def read(workdir: pathlib.Path) -> Results:
   Raises:
     UserError: if the file cannot be read.
   """
-  path = workdir / _FILE
+  path = workdir / FILE
   if not path.exists():
     return {}
   whole: Results = {}
@@ -126,7 +126,7 @@ def add(workdir: pathlib.Path, new: Mapping[str, Result]) -> Results:
   """
   with _locked(workdir):
     results = read(workdir) | dict(new)
-    _write(workdir / _FILE, _to_text(results))
+    _write(workdir / FILE, _to_text(results))
   return results
 
 
@@ -159,7 +159,7 @@ def append_history(
   Raises:
     UserError: if the file cannot be written.
   """
-  path = workdir / _HISTORY_FILE
+  path = workdir / HISTORY_FILE
   values = {
     name: result["value"]
     for name, result in results.items()

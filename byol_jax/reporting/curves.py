@@ -99,11 +99,11 @@ def _draw_curve(
   width = len(points) // 50 if smooth else 0  # Of the window, on either side.
   if width:
     panel.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
-    values = _moving_mean(values, width)
+    values = moving_mean(values, width)
   panel.plot(steps, values, color=color, label=label, marker=marker)
 
 
-def _moving_mean(values: np.ndarray, width: int) -> np.ndarray:
+def moving_mean(values: np.ndarray, width: int) -> np.ndarray:
   """Returns means over `width` neighbours on either side, fewer at the ends."""
   window = np.ones(2 * width + 1)
   total = np.convolve(values, window)[width:-width]

@@ -1,6 +1,5 @@
 """Images with the nearest neighbours that the retrieval protocol found."""
 
-import itertools
 import os
 import pathlib
 from collections.abc import Sequence
@@ -11,9 +10,9 @@ from matplotlib import figure
 from byol_jax import errors
 from byol_jax.evaluation import retrieval
 from byol_jax.evaluation.features import same_class
-from byol_jax.reporting import style
+from byol_jax.reporting import images, style
 from byol_jax.runtime import files
-from byol_jax.training import data_streams, runs
+from byol_jax.training import runs
 
 _AGREE_COLOR = "#2a8f4f"
 _DIFFER_COLOR = "#c0392b"
@@ -35,11 +34,12 @@ def write(run: runs.Run) -> pathlib.Path:
     UserError: the file of the evaluation is damaged.
   """
   found = _read_found(_found_path(run))
-  queries, query_labels = _read_examples(
-    run, str(found["query_split"]), found["queries"]
+  queries, query_labels = images.read(
+    run, run.source, str(found["query_split"]), found["queries"]
   )
-  neighbours, labels = _read_examples(
+  neighbours, labels = images.read(
     run,
+    run.source,
     str(found["bank_split"]),
     found["neighbours"][:, :_SHOWN_NEIGHBOURS],
   )
@@ -58,9 +58,8 @@ def write(run: runs.Run) -> pathlib.Path:
 
 
 def _class_text(label: np.ndarray, class_names: Sequence[str]) -> str:
-  """Returns the name of a label, or the names of several classes."""
-  classes = np.flatnonzero(label).tolist() if np.ndim(label) else [int(label)]
-  text = " ".join(", ".join(class_names[i] for i in classes if i >= 0).split())
+  """Returns the classes of a label, as wide as an image."""
+  text = images.class_text(label, class_names)
   if len(text) > _MOST_LETTERS:
     text = f"{text[: _MOST_LETTERS - 1]}…"
   return text
@@ -80,21 +79,6 @@ def _read_found(path: pathlib.Path) -> dict[str, np.ndarray]:
     raise errors.UserError(
       f"{path} is damaged ({error}); evaluate with retrieval again, or delete it."
     ) from error
-
-
-def _read_examples(
-  run: runs.Run, split: str, indices: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-  """Returns [*indices.shape, S, S, 3] images and their labels from a split."""
-  batches = data_streams.eval_batches(run.config, run.source, split)
-  stream = itertools.chain.from_iterable(
-    zip(batch["image"], batch["label"], strict=True) for batch in batches
-  )
-  wanted, order = np.unique(indices, return_inverse=True)
-  is_wanted = np.isin(np.arange(wanted[-1] + 1), wanted)
-  images, labels = zip(*itertools.compress(stream, is_wanted), strict=True)
-  order = order.reshape(indices.shape)
-  return np.stack(images)[order], np.stack(labels)[order]
 
 
 def draw(

@@ -1,10 +1,20 @@
-"""The report of a run: every picture for which the workdir has data."""
+"""The report of a run: its page, its card and its pictures."""
 
-from collections.abc import Callable, Mapping
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from byol_jax import errors
-from byol_jax.reporting import curves, neighbours, views
+from byol_jax.reporting import (
+  card,
+  comparison,
+  curves,
+  facts,
+  markup,
+  neighbours,
+  page,
+  run_page,
+)
 from byol_jax.training import runs
 
 
@@ -21,29 +31,74 @@ class Figure(NamedTuple):
 
 
 # By the name of the PNG in `figures/`, in the order in which they are drawn.
-# The views need no metrics, but they are drawn only once a run has begun.
+# The page draws `views`, for which it reads the images.
 FIGURES: Mapping[str, Figure] = {
   "neighbours": Figure(neighbours.is_available, neighbours.write),
   "curves": Figure(curves.is_available, curves.write),
-  "views": Figure(curves.is_available, views.write),
 }
 
 
-def write(run: runs.Run) -> None:
-  """Draws all pictures of a run that its workdir has data for.
+def write(run: runs.Run, others: Sequence[pathlib.Path] = ()) -> pathlib.Path:
+  """Writes the page, the card and all pictures that a workdir has data for.
 
   Args:
-    run: may still be training. The neighbours are those that the retrieval
-      protocol found, if it was run.
+    run: may still be training, or not have begun. The neighbours in the pictures
+      are those that the retrieval protocol found, if it was run.
+    others: workdirs of runs to stand beside it on the page.
+
+  Returns:
+    The path of the page.
 
   Raises:
-    UserError: there is nothing to draw, or a picture cannot be written.
+    UserError: a workdir to compare is not there, or a file cannot be read or
+      written.
   """
-  available = [fig for fig in FIGURES.values() if fig.is_available(run)]
-  if not available:
+  own = facts.read(run.workdir, "this run" if others else run.workdir.name)
+  path = run_page.write(run, own, [_read_other(folder) for folder in others])
+  if own.rows or own.results:
+    card.write(run, own)
+  write_figures(run)
+  return path
+
+
+def _read_other(folder: pathlib.Path) -> facts.Facts:
+  if not folder.is_dir():
     raise errors.UserError(
-      f"{run.workdir} has neither metrics.jsonl nor neighbours.npz to draw;"
-      " pretrain first."
+      f"--compare={folder} is no folder; give workdirs of runs, separated by"
+      " commas."
     )
-  for fig in available:
-    fig.write(run)
+  return facts.read(folder, str(folder))
+
+
+def write_figures(run: runs.Run) -> None:
+  """Draws the pictures of `FIGURES` that a workdir has data for."""
+  for fig in FIGURES.values():
+    if fig.is_available(run):
+      fig.write(run)
+
+
+def write_together(
+  folder: pathlib.Path, workdirs: Sequence[pathlib.Path]
+) -> pathlib.Path:
+  """Writes a page on which several runs stand side by side.
+
+  Args:
+    folder: holds the page.
+    workdirs: of the runs, which may be empty or missing.
+
+  Returns:
+    The path of the page.
+
+  Raises:
+    UserError: a file cannot be read or written.
+  """
+  runs_of = [facts.read(path, _name(path, folder)) for path in workdirs]
+  title = f"{len(runs_of)} runs in {folder.name}"
+  body = markup.section("Side by side", comparison.draw(runs_of))
+  return page.write(folder, title, body)
+
+
+def _name(path: pathlib.Path, folder: pathlib.Path) -> str:
+  """Returns the path of a run as short as it can be."""
+  inside = path.is_relative_to(folder)
+  return str(path.relative_to(folder) if inside else path)

@@ -14,7 +14,8 @@ SECOND_COLOR = "#d1742a"
 DOTS_PER_INCH = 100
 IMAGE_DOTS_PER_INCH = 150  # Of pictures that show images.
 
-_REMEDY = "free space there and run with --mode=report"
+# Of a picture or a page that cannot be written.
+REMEDY = "free space there and run with --mode=report"
 
 
 def new_panels(width: float, height: float, rows: int, columns: int):
@@ -56,7 +57,7 @@ def figure_path(workdir: pathlib.Path, name: str) -> pathlib.Path:
 def save(fig: figure.Figure, path: str | os.PathLike) -> None:
   """Writes a figure as a PNG; raises `UserError` if it cannot be written."""
   path = files.to_path(path)
-  with files.atomic_write(path, _REMEDY) as file, warnings.catch_warnings():
+  with files.atomic_write(path, REMEDY) as file, warnings.catch_warnings():
     # Names of classes may have letters that matplotlib's font lacks.
     warnings.filterwarnings("ignore", "Glyph .* missing from font")
     fig.savefig(file)

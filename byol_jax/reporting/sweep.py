@@ -19,6 +19,12 @@ def is_sweep(folder: pathlib.Path) -> bool:
   return (folder / sweeps.FILE).exists()
 
 
+def find_workdirs(folder: pathlib.Path) -> list[pathlib.Path]:
+  """Returns the workdirs of all runs of a sweep, begun or not."""
+  runs = sweeps.members(_read(folder / sweeps.FILE))
+  return [folder / run.name for run in runs]
+
+
 def write(folder: pathlib.Path) -> pathlib.Path:
   """Writes `sweep.md` and `sweep.png`, the results at each point of a sweep.
 

@@ -18,7 +18,7 @@ _FILE = "results.md"
 REMEDY = "free space there and run again"  # Where a table cannot be written.
 
 # The network of a result in `results.json`, and its column of the table.
-_COLUMNS = {
+COLUMNS = {
   NETWORKS[ONLINE]: "BYOL",
   NETWORKS[RANDOM]: "untrained",
   NETWORKS[PIXELS]: "pixels",
@@ -46,6 +46,11 @@ def find_workdirs(folder: pathlib.Path) -> list[pathlib.Path]:
   return sorted(path.parent for path in folder.glob("*/results.json"))
 
 
+def with_results(workdirs: Iterable[pathlib.Path]) -> list[pathlib.Path]:
+  """Returns those workdirs that hold results."""
+  return [path for path in workdirs if (path / "results.json").exists()]
+
+
 def write(folder: pathlib.Path) -> pathlib.Path:
   """Writes `results.md`, the results of a folder's runs over their seeds.
 
@@ -70,9 +75,9 @@ def write(folder: pathlib.Path) -> pathlib.Path:
     path,
     f"Mean of {len(results)} seeds ({seeds}) ± half their range; in brackets,"
     " the widest 95% interval of a seed over the test examples.",
-    ["", *_COLUMNS.values()],
+    ["", *COLUMNS.values()],
     [
-      [str(row), *(cell(results, row, network) for network in _COLUMNS)]
+      [str(row), *(cell(results, row, network) for network in COLUMNS)]
       for row in rows_of(results.values())
     ],
   )
@@ -93,19 +98,29 @@ def write_table(
     header: of the columns.
     lines: the cells of each line.
   """
-  text = [
-    caption,
-    "",
-    "|" + "|".join(f" {name} " if name else " " for name in header) + "|",
-    "|" + "---|" * len(header),
-    *(f"| {' | '.join(line)} |" for line in lines),
-  ]
+  text = [caption, "", *markdown(header, lines)]
   with files.atomic_write(path, REMEDY) as file:
     file.write_text("\n".join(text) + "\n")
 
 
+def markdown(
+  header: Sequence[str], lines: Iterable[Sequence[str]]
+) -> list[str]:
+  """Returns the lines of a Markdown table.
+
+  Args:
+    header: of the columns.
+    lines: the cells of each line.
+  """
+  return [
+    "|" + "|".join(f" {name} " if name else " " for name in header) + "|",
+    "|" + "---|" * len(header),
+    *(f"| {' | '.join(line)} |" for line in lines),
+  ]
+
+
 def rows_of(
-  results: Iterable[Results], networks: Collection[str] = tuple(_COLUMNS)
+  results: Iterable[Results], networks: Collection[str] = tuple(COLUMNS)
 ) -> list[Row]:
   """Returns the rows that a table of results has, in order of appearance.
 
@@ -115,7 +130,7 @@ def rows_of(
   """
   return list(
     dict.fromkeys(
-      _row_of(name, result)
+      row_of(name, result)
       for of_run in results
       for name, result in of_run.items()
       if result["network"] in networks
@@ -123,7 +138,15 @@ def rows_of(
   )
 
 
-def _row_of(name: str, result: Mapping[str, Any]) -> Row:
+def names_of(rows: Sequence[Row]) -> list[str]:
+  """Returns the names of rows, without the data set if there is one only."""
+  several = len({row.dataset for row in rows}) > 1
+  return [
+    str(row) if several else f"{row.protocol} {row.metric}" for row in rows
+  ]
+
+
+def row_of(name: str, result: Mapping[str, Any]) -> Row:
   """Returns the row of a result, the same wherever a folder of images lies."""
   dataset = result["dataset"]
   if os.path.isabs(dataset):
@@ -153,7 +176,7 @@ def cell(
     run: result
     for run, of_run in results.items()
     for name, result in of_run.items()
-    if _row_of(name, result) == row and result["network"] == network
+    if row_of(name, result) == row and result["network"] == network
   }
   if not found:
     return "-"

@@ -4,7 +4,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import figure
@@ -16,8 +16,22 @@ from byol_jax.training import build, runs
 _SHOWN_IMAGES = 4
 
 
-def write(run: runs.Run) -> pathlib.Path:
-  """Draws `figures/views.png`, the first step's first views, and returns it."""
+class Views(NamedTuple):
+  """Images and their two views.
+
+  Attributes:
+    originals: images [H, W, 3] of any sizes, uint8 or in [0, 1].
+    view1: [N, S, S, 3] in [0, 1], one for each original.
+    view2: likewise.
+  """
+
+  originals: Sequence[np.ndarray]
+  view1: np.ndarray
+  view2: np.ndarray
+
+
+def first(run: runs.Run) -> Views:
+  """Returns the first views that the first step trains on."""
   views = build.make_views(run.config)
   originals, batch = run.source.first_views(
     views,
@@ -26,9 +40,21 @@ def write(run: runs.Run) -> pathlib.Path:
     seed=run.config.seed,
   )
   finished = device_ops.apply_to_batch(views, batch)
+  return Views(
+    originals, *map(np.asarray, (finished["view1"], finished["view2"]))
+  )
+
+
+def write(run: runs.Run, shown: Views | None = None) -> pathlib.Path:
+  """Draws `figures/views.png` and returns it.
+
+  Args:
+    run: the run.
+    shown: from `first`, which is called if it is None.
+  """
   path = style.figure_path(run.workdir, "views")
   settings = dataclasses.asdict(run.config.augment)
-  draw(originals, finished["view1"], finished["view2"], path, settings)
+  draw(*(shown or first(run)), path, settings)
   return path
 
 
