@@ -92,6 +92,24 @@ def test_biases_and_norms_are_neither_decayed_nor_adapted():
   }
 
 
+def test_the_heads_may_learn_at_rates_of_their_own():
+  params = {
+    module: {"w": jnp.ones(2)}
+    for module in ("encoder", "projector/linear", "predictor/linear_1")
+  }
+  updates = []
+  for rates in ({}, {"projector_rate": 2.0, "predictor_rate": 10.0}):
+    optimizer = optimizers.make_optimizer(
+      lambda step: 0.1, schema.OptimizerConfig(**rates)
+    )
+    updates.append(optimizer.update(params, optimizer.init(params), params)[0])
+  plain, scaled = updates
+  for module, factor in zip(params, (1, 2, 10), strict=True):
+    np.testing.assert_allclose(
+      scaled[module]["w"], factor * plain[module]["w"], rtol=1e-6
+    )
+
+
 def test_tau_of_one_keeps_the_target_and_zero_copies():
   params = {"m": {"w": jnp.array([0.1, -3.0, 1e-8])}}
   online = {"m": {"w": jnp.array([7.3, 0.2, 1.0])}}

@@ -4,7 +4,8 @@
 edit; `convert.typed` turns the result into these dataclasses again. Only base
 values live here. Scaled learning rates, step counts and per-device batches are
 derived in code, so that an override never leaves a stale number. The keys of
-evaluations are in `evaluation_schema`, those of a view in `augment.spec`.
+evaluations are in `evaluation_schema`, those of the loss in `loss_schema`, those of
+a view in `augment.spec`.
 
 [P] is Grill et al. 2020 (arXiv 2006.07733v3), [C] deepmind-research/byol.
 """
@@ -14,6 +15,7 @@ from dataclasses import field
 
 from byol_jax.augment import spec
 from byol_jax.config.evaluation_schema import EvaluationConfig
+from byol_jax.config.loss_schema import LossConfig
 
 # Values of data.labels that are no path of a CSV file.
 LABELS = ("folders", "none")
@@ -118,10 +120,16 @@ class ProjectorConfig:
 
 @dataclasses.dataclass(slots=True)
 class PredictorConfig:
-  """The MLP on the online network's projector."""
+  """The predictor on the online network's projector."""
 
+  # mlp; none; closed_form, the linear predictor that is best for each batch; or
+  # direct_pred (arXiv 2102.06810). A name in `models.predictors.PREDICTORS`.
+  kind: str = "mlp"
   layers: int = 2  # [P] 3.2
   hidden_size: int = 4096  # [P] 3.2
+  # closed_form only: the regularisation, in mean eigenvalues of the projections' second
+  # moment. Our choice: float32 solves a system of this condition to three digits.
+  ridge: float = 1e-4
 
 
 @dataclasses.dataclass(slots=True)
@@ -170,6 +178,9 @@ class OptimizerConfig:
   momentum: float = 0.9  # [C] configs/byol.py
   trust_coefficient: float = 1e-3  # LARS only. [C] configs/byol.py
   warmup_epochs: float = 10.0  # [P] 3.2
+  # Multiply the learning rate of the heads. [P] tables 21, 22
+  projector_rate: float = 1.0
+  predictor_rate: float = 1.0
 
 
 @dataclasses.dataclass(slots=True)
@@ -223,6 +234,7 @@ class Config:
   data: DataConfig = field(default_factory=DataConfig)
   augment: AugmentConfig = field(default_factory=AugmentConfig)
   model: ModelConfig = field(default_factory=ModelConfig)
+  loss: LossConfig = field(default_factory=LossConfig)
   ema: EmaConfig = field(default_factory=EmaConfig)
   optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
   train: TrainConfig = field(default_factory=TrainConfig)

@@ -13,7 +13,6 @@ import optax
 from byol_jax.learning import losses
 from byol_jax.learning.schedules import Schedule
 from byol_jax.learning.target import update_target
-from byol_jax.models import networks
 from byol_jax.runtime import devices
 
 Batch = Mapping[str, chex.Array]
@@ -78,14 +77,14 @@ def _both_views(
   state: hk.State,
   batch: Batch,
   axis_name: str | None,
-) -> tuple[networks.Outputs, networks.Outputs, hk.State]:
+) -> tuple[losses.BothViews, hk.State]:
   """Returns the outputs for view 1 and view 2, and the state after both."""
   views = jnp.stack([batch["view1"], batch["view2"]])
   outputs, state = network.apply(
     params, state, views, is_training=True, axis_name=axis_name
   )
   first, second = (jax.tree.map(lambda x, i=i: x[i], outputs) for i in range(2))
-  return first, second, state
+  return (first, second), state
 
 
 def labelled_fraction(labels: chex.Array, axis_name: str | None) -> chex.Array:
@@ -100,13 +99,13 @@ def loss_fn(
   batch: Batch,
   labelled: chex.Array,
   axis_name: str | None = None,
+  *,
+  representation_loss: losses.RepresentationLoss = losses.byol_loss,
 ) -> tuple[chex.Array, tuple[hk.State, hk.State, Metrics]]:
   """Returns BYOL's loss plus the loss of the online classifier.
 
-  The loss compares the online network's prediction for each view with the target
-  network's projection of the other view, and adds both directions (Grill et al.
-  2020, eq. 2). The classifier sees view 1 behind a stopped gradient and counts
-  labelled examples only.
+  The classifier sees view 1 behind a stopped gradient and counts labelled examples
+  only.
 
   Args:
     network: from `networks.make_network`.
@@ -119,28 +118,25 @@ def loss_fn(
       whole batch.
     labelled: the fraction of labelled examples in the whole batch.
     axis_name: the devices' axis, for batch-norm statistics.
+    representation_loss: of the outputs of both networks.
 
   Returns:
     The scalar loss, and (online_state, target_state, metrics).
   """
-  online1, online2, online_state = _both_views(
+  online, online_state = _both_views(
     network, online_params, state.online_state, batch, axis_name
   )
-  target1, target2, target_state = _both_views(
+  target, target_state = _both_views(
     network, state.target_params, state.target_state, batch, axis_name
   )
-  stop = jax.lax.stop_gradient
-  repr_loss = jnp.mean(
-    losses.regression_loss(online1.prediction, stop(target2.projection))
-    + losses.regression_loss(online2.prediction, stop(target1.projection))
-  )
+  repr_loss = representation_loss(online, target, axis_name)
 
   def mean_of_labelled(values: chex.Array) -> chex.Array:
     # Division by the fraction in the whole batch makes the mean over parts the
     # mean over all labelled examples. Without any, it is 0.
     return jnp.mean(values) / jnp.maximum(labelled, 1e-9)
 
-  labels, logits = batch["label"], online1.logits
+  labels, logits = batch["label"], online[0].logits
   classif_loss = mean_of_labelled(losses.softmax_cross_entropy(logits, labels))
   loss = repr_loss + classif_loss
   metrics = dict(
@@ -160,6 +156,7 @@ def _accumulate(
   microbatches: int,
   augment: Callable[[Batch], Batch],
   axis_name: str | None,
+  representation_loss: losses.RepresentationLoss,
 ) -> tuple[hk.Params, hk.State, hk.State, Metrics]:
   """Returns mean gradients, the last states and mean metrics of micro-batches.
 
@@ -177,7 +174,13 @@ def _accumulate(
     now = state._replace(online_state=online_state, target_state=target_state)
     grads, (online_state, target_state, metrics) = jax.grad(
       lambda params: loss_fn(
-        network, params, now, views_of(part), labelled, axis_name
+        network,
+        params,
+        now,
+        views_of(part),
+        labelled,
+        axis_name,
+        representation_loss=representation_loss,
       ),
       has_aux=True,
     )(state.online_params)
@@ -207,6 +210,7 @@ def make_learner(
   learning_rate: Schedule,
   tau: Schedule,
   *,
+  representation_loss: losses.RepresentationLoss = losses.byol_loss,
   microbatches: int = 1,
   draw: Callable[..., Batch] = lambda batch, step, axis_name: batch,
   augment: Callable[[Batch], Batch] = lambda batch: batch,
@@ -218,6 +222,8 @@ def make_learner(
     optimizer: the whole chain, with the learning rate.
     learning_rate: the schedule that the optimizer follows, for the metrics.
     tau: the target's decay as a function of the step.
+    representation_loss: of the outputs of both networks; other than BYOL's, it may
+      compare the images of a batch, then those of one micro-batch on all devices.
     microbatches: parts in which `update` processes a batch, to need less memory.
       Gradients are averaged, and optimizer and target take one step per batch;
       batch norm sees one part at a time (paper, batch ablation).
@@ -237,7 +243,13 @@ def make_learner(
     with jax.named_scope("draw_batch"):  # Scopes are for profiles.
       batch = draw(batch, state.step, axis_name)
     grads, online_state, target_state, metrics = _accumulate(
-      network, state, batch, microbatches, augment, axis_name
+      network,
+      state,
+      batch,
+      microbatches,
+      augment,
+      axis_name,
+      representation_loss,
     )
     grads, metrics = devices.mean_over_devices((grads, metrics), axis_name)
     with jax.named_scope("optimizer"):

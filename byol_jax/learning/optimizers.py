@@ -28,6 +28,28 @@ def exclude_bias_and_norm(params: chex.ArrayTree) -> chex.ArrayTree:
   }
 
 
+def _scale_heads(
+  config: schema.OptimizerConfig,
+) -> optax.GradientTransformation:
+  """Multiplies the updates of projector and predictor by their own factors."""
+  factors = {
+    "projector": config.projector_rate,
+    "predictor": config.predictor_rate,
+  }
+
+  def scale(updates: chex.ArrayTree, params: chex.ArrayTree) -> chex.ArrayTree:
+    del params
+    return {
+      module: {
+        name: factors.get(module.split("/")[0], 1.0) * update
+        for name, update in arrays.items()
+      }
+      for module, arrays in updates.items()
+    }
+
+  return optax.stateless(scale)
+
+
 def lars(
   learning_rate: Schedule, config: schema.OptimizerConfig
 ) -> optax.GradientTransformation:
@@ -80,4 +102,7 @@ def make_optimizer(
   """Returns the optimizer `config.name`; `UserError` if it is unknown."""
   if config.name not in OPTIMIZERS:
     raise errors.unknown_name("optimizer.name", config.name, OPTIMIZERS)
-  return OPTIMIZERS[config.name](learning_rate, config)
+  optimizer = OPTIMIZERS[config.name](learning_rate, config)
+  if (config.projector_rate, config.predictor_rate) == (1, 1):
+    return optimizer
+  return optax.chain(optimizer, _scale_heads(config))

@@ -1,4 +1,4 @@
-"""The projector and the predictor."""
+"""The MLP that is the projector and, by default, the predictor."""
 
 import chex
 import haiku as hk

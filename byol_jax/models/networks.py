@@ -13,7 +13,7 @@ import jmp
 
 from byol_jax import errors
 from byol_jax.config import schema
-from byol_jax.models import encoders, layers
+from byol_jax.models import encoders, layers, predictors
 from byol_jax.models.batch_norm import Settings
 from byol_jax.models.heads import MLP
 
@@ -122,6 +122,7 @@ def make_encoder(config: NetworkConfig) -> hk.TransformedWithState:
 
 def _check_names(config: NetworkConfig) -> None:
   encoders.find(config.model.encoder)
+  predictors.find(config.model)
   if config.precision not in PRECISIONS:
     raise errors.unknown_name("train.precision", config.precision, PRECISIONS)
 
@@ -135,21 +136,14 @@ def _apply_parts(
   """Builds the parts of the network and applies them to [V, B, H, W, C]."""
   model = config.model
   bn_settings = _bn_settings(config, axis_name)
-  size = model.projector.output_size
   projector = MLP(
     model.projector.layers,
     model.projector.hidden_size,
-    size,
+    model.projector.output_size,
     bn_settings,
     "projector",
   )
-  predictor = MLP(
-    model.predictor.layers,
-    model.predictor.hidden_size,
-    size,
-    bn_settings,
-    "predictor",
-  )
+  predictor = predictors.find(model)(model, bn_settings)
   classifier = hk.Linear(config.num_classes, name="classifier")
 
   embedding = _encode(config, images, is_training, axis_name).embedding

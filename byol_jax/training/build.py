@@ -6,7 +6,14 @@ import haiku as hk
 
 from byol_jax.augment import device_batches, device_ops, spec
 from byol_jax.config import schema
-from byol_jax.learning import optimizers, schedules, target
+from byol_jax.learning import (
+  closed_form,
+  loss_family,
+  losses,
+  optimizers,
+  schedules,
+  target,
+)
 from byol_jax.learning.learner import Learner, make_learner
 from byol_jax.models import networks
 from byol_jax.training.plan import Plan
@@ -67,6 +74,17 @@ def make_schedules(
   return learning_rate, tau
 
 
+def make_representation_loss(
+  config: schema.Config,
+) -> losses.RepresentationLoss:
+  """Returns the loss of both networks' outputs; `UserError` for unknown names."""
+  loss = loss_family.make_loss(config.loss)
+  predictor = config.model.predictor
+  if predictor.kind == "closed_form":
+    return closed_form.with_closed_form_predictor(loss, predictor.ridge)
+  return loss
+
+
 def build_learner(
   config: schema.Config, plan: Plan, num_classes: int
 ) -> Learner:
@@ -82,7 +100,7 @@ def build_learner(
     all images with `data.placement=device`.
 
   Raises:
-    UserError: if the encoder, optimizer, schedule or precision is unknown.
+    UserError: if a name, such as that of the optimizer, is unknown.
   """
   learning_rate, tau = make_schedules(config, plan)
   draw = None
@@ -96,6 +114,7 @@ def build_learner(
     optimizers.make_optimizer(learning_rate, config.optimizer),
     learning_rate,
     tau,
+    representation_loss=make_representation_loss(config),
     microbatches=plan.microbatches,
     augment=functools.partial(device_ops.apply_to_batch, make_views(config)),
     **({"draw": draw} if draw else {}),
