@@ -107,6 +107,9 @@ class EncoderConfig:
   # Start the last scale of each residual block at 0 instead of the paper's 1;
   # more stable, slightly worse for very large networks ([C] README).
   zero_init_last_scale: bool = False
+  # batch; group, with standardised weights (arXiv 2010.10241); layer; none. A name in
+  # `models.norms.NORMS`.
+  norm: str = "batch"
 
 
 @dataclasses.dataclass(slots=True)
@@ -116,6 +119,7 @@ class ProjectorConfig:
   layers: int = 2  # [P] 3.2
   hidden_size: int = 4096  # [P] 3.2
   output_size: int = 256  # Of the predictor, too. [P] 3.2
+  norm: str = "batch"  # As model.encoder.norm; weights are never standardised.
 
 
 @dataclasses.dataclass(slots=True)
@@ -127,6 +131,7 @@ class PredictorConfig:
   kind: str = "mlp"
   layers: int = 2  # [P] 3.2
   hidden_size: int = 4096  # [P] 3.2
+  norm: str = "batch"  # As model.projector.norm.
   # closed_form only: the regularisation, in mean eigenvalues of the projections' second
   # moment. Our choice: float32 solves a system of this condition to three digits.
   ridge: float = 1e-4
@@ -166,6 +171,12 @@ class EmaConfig:
   # train.batch_size is (arXiv 2307.13813). [C] does not.
   scale_with_batch: bool = False
   base_batch_size: int = 4096  # [P] 3.2
+  # Start the target as a copy of the online network, as in [P]'s pseudo-code, instead
+  # of from random weights of its own, as in [C].
+  same_start: bool = False
+  # Let the target's batch norm use an average of the online network's statistics
+  # (EMAN, arXiv 2101.08482) instead of those of the batch.
+  average_statistics: bool = False
 
 
 @dataclasses.dataclass(slots=True)
@@ -173,11 +184,14 @@ class OptimizerConfig:
   """How the online network is trained."""
 
   name: str = "lars"  # A name in `learning.optimizers.OPTIMIZERS`.
+  # How the rate falls after the warm-up; a name in `learning.schedules.DECAYS`.
+  schedule: str = "cosine"  # [P] 3.2
   base_learning_rate: float = 0.2  # At batch 256; scales with the batch. [P]
   weight_decay: float = 1.5e-6  # [P] 3.2
-  momentum: float = 0.9  # [C] configs/byol.py
+  momentum: float = 0.9  # [C] configs/byol.py; the first beta of Adam and Lion.
   trust_coefficient: float = 1e-3  # LARS only. [C] configs/byol.py
   warmup_epochs: float = 10.0  # [P] 3.2
+  clip: float = 0.0  # The gradient's norm over all parameters at most; 0: off.
   # Multiply the learning rate of the heads. [P] tables 21, 22
   projector_rate: float = 1.0
   predictor_rate: float = 1.0

@@ -56,6 +56,7 @@ _NOT_NEGATIVE = (
   "optimizer.base_learning_rate",
   "optimizer.weight_decay",
   "optimizer.warmup_epochs",
+  "optimizer.clip",
   "optimizer.projector_rate",
   "optimizer.predictor_rate",
   "train.check_replicas_every",

@@ -90,10 +90,54 @@ def sgd(
   )
 
 
+def adam(
+  learning_rate: Schedule, config: schema.OptimizerConfig
+) -> optax.GradientTransformation:
+  """Returns Adam with weight decay in the gradient (Kingma and Ba 2015).
+
+  `momentum` is its first beta; the second and epsilon are optax' defaults. See
+  `lars` for the arguments.
+  """
+  return optax.chain(
+    optax.add_decayed_weights(config.weight_decay, mask=exclude_bias_and_norm),
+    optax.adam(learning_rate, b1=config.momentum),
+  )
+
+
+def adamw(
+  learning_rate: Schedule, config: schema.OptimizerConfig
+) -> optax.GradientTransformation:
+  """Returns Adam with decoupled weight decay (Loshchilov and Hutter 2019).
+
+  See `adam`.
+  """
+  return optax.adamw(
+    learning_rate,
+    b1=config.momentum,
+    weight_decay=config.weight_decay,
+    mask=exclude_bias_and_norm,
+  )
+
+
+def lion(
+  learning_rate: Schedule, config: schema.OptimizerConfig
+) -> optax.GradientTransformation:
+  """Returns Lion, whose weight decay is decoupled (Chen et al. 2023).
+
+  See `adam`.
+  """
+  return optax.lion(
+    learning_rate,
+    b1=config.momentum,
+    weight_decay=config.weight_decay,
+    mask=exclude_bias_and_norm,
+  )
+
+
 OPTIMIZERS: dict[
   str,
   Callable[[Schedule, schema.OptimizerConfig], optax.GradientTransformation],
-] = {"lars": lars, "sgd": sgd}
+] = {"lars": lars, "sgd": sgd, "adam": adam, "adamw": adamw, "lion": lion}
 
 
 def make_optimizer(
@@ -103,6 +147,9 @@ def make_optimizer(
   if config.name not in OPTIMIZERS:
     raise errors.unknown_name("optimizer.name", config.name, OPTIMIZERS)
   optimizer = OPTIMIZERS[config.name](learning_rate, config)
-  if (config.projector_rate, config.predictor_rate) == (1, 1):
-    return optimizer
-  return optax.chain(optimizer, _scale_heads(config))
+  # Not in every chain, as checkpoints hold its structure.
+  if config.clip:
+    optimizer = optax.chain(optax.clip_by_global_norm(config.clip), optimizer)
+  if (config.projector_rate, config.predictor_rate) != (1, 1):
+    optimizer = optax.chain(optimizer, _scale_heads(config))
+  return optimizer

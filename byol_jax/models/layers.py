@@ -2,9 +2,13 @@
 
 import chex
 import haiku as hk
+import jax
 import numpy as np
 
 from byol_jax.models import convolution
+
+# big_transfer's (arXiv 1912.11370).
+_STANDARDISATION_EPS = 1e-10
 
 
 class Conv2D(hk.Module):
@@ -18,6 +22,7 @@ class Conv2D(hk.Module):
     name: str,
     *,
     on_blocks: bool = False,
+    standardised: bool = False,
   ):
     """Builds the layer.
 
@@ -27,12 +32,15 @@ class Conv2D(hk.Module):
       stride: in both directions.
       name: of the module.
       on_blocks: whether to compute by `convolution.conv_on_blocks`.
+      standardised: whether to give the weights of each output channel mean 0 and
+        variance 1 before use (Qiao et al. 2019, arXiv 1903.10520).
     """
     super().__init__(name=name)
     self._channels = channels
     self._kernel = kernel
     self._stride = stride
     self._on_blocks = on_blocks
+    self._standardised = standardised
 
   def __call__(self, x: chex.Array) -> chex.Array:
     """Convolves [..., H, W, C] to [..., h, w, D]."""
@@ -41,6 +49,8 @@ class Conv2D(hk.Module):
     w = hk.get_parameter(
       "w", shape, x.dtype, hk.initializers.TruncatedNormal(stddev)
     )
+    if self._standardised:
+      w = jax.nn.standardize(w, axis=(0, 1, 2), epsilon=_STANDARDISATION_EPS)
     if self._on_blocks:
       return convolution.conv_on_blocks(x, w)
     return convolution.conv(x, w, self._stride)

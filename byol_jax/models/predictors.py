@@ -65,6 +65,7 @@ def _mlp(config: schema.ModelConfig, bn_settings: Settings) -> Predictor:
     config.predictor.layers,
     config.predictor.hidden_size,
     config.projector.output_size,
+    config.predictor.norm,
     bn_settings,
     _NAME,
   )
