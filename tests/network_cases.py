@@ -1,9 +1,10 @@
 """Networks for tests, from a few changed options."""
 
 import haiku as hk
+import jax.numpy as jnp
 
 from byol_jax.config import schema
-from byol_jax.models import networks
+from byol_jax.models import encoders, networks
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -43,3 +44,26 @@ def make_network(
       remat=remat,
     )
   )
+
+
+class _Patches(hk.Module):
+  """A toy family: the mean of linear patch embeddings."""
+
+  def __init__(self, config, *, bn_settings, remat):
+    del bn_settings, remat
+    super().__init__(name="patches")
+    self._channels = round(8 * config.width)
+
+  def __call__(self, images, is_training):
+    del is_training
+    views, batch, height, width, channels = images.shape
+    x = images.reshape(views, batch, height // 4, 4, width // 4, 4, channels)
+    x = x.transpose(0, 1, 2, 4, 3, 5, 6).reshape(
+      views, batch, height // 4, width // 4, 16 * channels
+    )
+    x = hk.Linear(self._channels)(x)
+    return x, jnp.mean(x, axis=(2, 3))
+
+
+# An encoder that compiles in a moment.
+PATCHES = encoders.Encoder(_Patches, lambda config: None)

@@ -13,7 +13,7 @@ from byol_jax import errors
 from byol_jax.models import describe, encoders, networks
 from byol_jax.runtime import platforms
 from tests import golden_data
-from tests.network_cases import make_network
+from tests.network_cases import PATCHES, make_network
 
 TREES = golden_data.param_trees()
 
@@ -239,28 +239,8 @@ def test_rematerialisation_changes_no_result():
   chex.assert_trees_all_close(*results, rtol=1e-4, atol=1e-6)
 
 
-class _Patches(hk.Module):
-  """A toy family: the mean of linear patch embeddings."""
-
-  def __init__(self, config, *, bn_settings, remat):
-    del bn_settings, remat
-    super().__init__(name="patches")
-    self._channels = round(8 * config.width)
-
-  def __call__(self, images, is_training):
-    del is_training
-    views, batch, height, width, channels = images.shape
-    x = images.reshape(views, batch, height // 4, 4, width // 4, 4, channels)
-    x = x.transpose(0, 1, 2, 4, 3, 5, 6).reshape(
-      views, batch, height // 4, width // 4, 16 * channels
-    )
-    x = hk.Linear(self._channels)(x)
-    return x, jnp.mean(x, axis=(2, 3))
-
-
 def test_the_registry_takes_encoders_that_are_no_resnets(monkeypatch):
-  entry = encoders.Encoder(_Patches, lambda config: None)
-  monkeypatch.setitem(encoders.ENCODERS, "Patches", entry)
+  monkeypatch.setitem(encoders.ENCODERS, "Patches", PATCHES)
   network = make_network(name="Patches", width=2.0, stem="none of a ResNet's")
   (encoder, *_) = describe.describe(network, (2, 32, 32, 3))
   assert encoder == ("patches", "2x32x32x3", "2x16", 16 * (48 + 1))

@@ -92,6 +92,86 @@ def test_biases_and_norms_are_neither_decayed_nor_adapted():
   }
 
 
+def test_the_heads_may_learn_at_rates_of_their_own():
+  params = {
+    module: {"w": jnp.ones(2)}
+    for module in ("encoder", "projector/linear", "predictor/linear_1")
+  }
+  updates = []
+  for rates in ({}, {"projector_rate": 2.0, "predictor_rate": 10.0}):
+    optimizer = optimizers.make_optimizer(
+      lambda step: 0.1, schema.OptimizerConfig(**rates)
+    )
+    updates.append(optimizer.update(params, optimizer.init(params), params)[0])
+  plain, scaled = updates
+  for module, factor in zip(params, (1, 2, 10), strict=True):
+    np.testing.assert_allclose(
+      scaled[module]["w"], factor * plain[module]["w"], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+  ("decay", "rates"),
+  [
+    ("constant", [1, 1, 1, 1, 1, 1, 1]),
+    ("step", [1, 1, 0.1, 0.1, 0.01, 0.001, 0.001]),
+    ("wsd", [1, 1, 1, 1, 1, 0.5, 0]),
+  ],
+)
+def test_rates_decay_by_other_schedules(decay, rates):
+  schedule = schedules.learning_rate_schedule(
+    2.0, total_steps=100, warmup_steps=10, decay=decay
+  )
+  steps = jnp.array([10, 39, 41, 69, 71, 91, 100])
+  np.testing.assert_allclose(
+    jax.vmap(schedule)(steps), 2 * np.array(rates), rtol=1e-5, atol=1e-6
+  )
+  np.testing.assert_allclose(schedule(5), 1.0)
+  with pytest.raises(errors.UserError, match="cosine, constant, step, wsd"):
+    schedules.learning_rate_schedule(
+      2.0, total_steps=100, warmup_steps=10, decay="linear"
+    )
+
+
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
+def test_every_optimizer_decays_weights_only(name):
+  arrays = {"w": jnp.full((2, 2), 3.0), "b": jnp.full(2, 3.0)}
+  params = {"linear": arrays, "batch_norm": {"scale": jnp.full(2, 3.0)}}
+  optimizer = optimizers.make_optimizer(
+    lambda step: 0.1, schema.OptimizerConfig(name=name, weight_decay=0.5)
+  )
+  zeros = jax.tree.map(jnp.zeros_like, params)
+  updates, _ = optimizer.update(zeros, optimizer.init(params), params)
+  assert np.all(updates["linear"]["w"] < 0)
+  assert not np.any(updates["linear"]["b"])
+  assert not np.any(updates["batch_norm"]["scale"])
+
+
+@pytest.mark.parametrize(
+  ("name", "update"),
+  [("adam", [-0.1, 0.1]), ("adamw", [-0.1, 0.1]), ("lion", [-0.1, 0.1])],
+)
+def test_first_steps_of_adam_and_lion_are_signs(name, update):
+  params = {"linear": {"w": jnp.zeros(2)}}
+  optimizer = optimizers.make_optimizer(
+    lambda step: 0.1, schema.OptimizerConfig(name=name)
+  )
+  gradient = {"linear": {"w": jnp.array([5.0, -0.2])}}
+  updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+  np.testing.assert_allclose(updates["linear"]["w"], update, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("clip", "length"), [(0.0, 5.0), (2.0, 2.0)])
+def test_the_gradient_is_clipped_by_its_norm_over_all_parameters(clip, length):
+  params = {"a": {"b": jnp.zeros(1)}, "norm": {"scale": jnp.zeros(1)}}
+  gradient = {"a": {"b": jnp.array([3.0])}, "norm": {"scale": jnp.array([4.0])}}
+  optimizer = optimizers.make_optimizer(
+    lambda step: 1.0, schema.OptimizerConfig(name="sgd", clip=clip)
+  )
+  updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+  np.testing.assert_allclose(optax.global_norm(updates), length, rtol=1e-6)
+
+
 def test_tau_of_one_keeps_the_target_and_zero_copies():
   params = {"m": {"w": jnp.array([0.1, -3.0, 1e-8])}}
   online = {"m": {"w": jnp.array([7.3, 0.2, 1.0])}}

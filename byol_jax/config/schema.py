@@ -4,7 +4,8 @@
 edit; `convert.typed` turns the result into these dataclasses again. Only base
 values live here. Scaled learning rates, step counts and per-device batches are
 derived in code, so that an override never leaves a stale number. The keys of
-evaluations are in `evaluation_schema`, those of a view in `augment.spec`.
+evaluations are in `evaluation_schema`, those of the loss in `loss_schema`, those of
+a view in `augment.spec`.
 
 [P] is Grill et al. 2020 (arXiv 2006.07733v3), [C] deepmind-research/byol.
 """
@@ -14,6 +15,7 @@ from dataclasses import field
 
 from byol_jax.augment import spec
 from byol_jax.config.evaluation_schema import EvaluationConfig
+from byol_jax.config.loss_schema import LossConfig
 
 # Values of data.labels that are no path of a CSV file.
 LABELS = ("folders", "none")
@@ -109,6 +111,9 @@ class EncoderConfig:
   # Start the last scale of each residual block at 0 instead of the paper's 1;
   # more stable, slightly worse for very large networks ([C] README).
   zero_init_last_scale: bool = False
+  # batch; group, with standardised weights (arXiv 2010.10241); layer; none. A name in
+  # `models.norms.NORMS`.
+  norm: str = "batch"
 
 
 @dataclasses.dataclass(slots=True)
@@ -118,14 +123,22 @@ class ProjectorConfig:
   layers: int = 2  # [P] 3.2
   hidden_size: int = 4096  # [P] 3.2
   output_size: int = 256  # Of the predictor, too. [P] 3.2
+  norm: str = "batch"  # As model.encoder.norm; weights are never standardised.
 
 
 @dataclasses.dataclass(slots=True)
 class PredictorConfig:
-  """The MLP on the online network's projector."""
+  """The predictor on the online network's projector."""
 
+  # mlp; none; closed_form, the linear predictor that is best for each batch; or
+  # direct_pred (arXiv 2102.06810). A name in `models.predictors.PREDICTORS`.
+  kind: str = "mlp"
   layers: int = 2  # [P] 3.2
   hidden_size: int = 4096  # [P] 3.2
+  norm: str = "batch"  # As model.projector.norm.
+  # closed_form only: the regularisation, in mean eigenvalues of the projections' second
+  # moment. Our choice: float32 solves a system of this condition to three digits.
+  ridge: float = 1e-4
 
 
 @dataclasses.dataclass(slots=True)
@@ -162,6 +175,12 @@ class EmaConfig:
   # train.batch_size is (arXiv 2307.13813). [C] does not.
   scale_with_batch: bool = False
   base_batch_size: int = 4096  # [P] 3.2
+  # Start the target as a copy of the online network, as in [P]'s pseudo-code, instead
+  # of from random weights of its own, as in [C].
+  same_start: bool = False
+  # Let the target's batch norm use an average of the online network's statistics
+  # (EMAN, arXiv 2101.08482) instead of those of the batch.
+  average_statistics: bool = False
 
 
 @dataclasses.dataclass(slots=True)
@@ -169,11 +188,17 @@ class OptimizerConfig:
   """How the online network is trained."""
 
   name: str = "lars"  # A name in `learning.optimizers.OPTIMIZERS`.
+  # How the rate falls after the warm-up; a name in `learning.schedules.DECAYS`.
+  schedule: str = "cosine"  # [P] 3.2
   base_learning_rate: float = 0.2  # At batch 256; scales with the batch. [P]
   weight_decay: float = 1.5e-6  # [P] 3.2
-  momentum: float = 0.9  # [C] configs/byol.py
+  momentum: float = 0.9  # [C] configs/byol.py; the first beta of Adam and Lion.
   trust_coefficient: float = 1e-3  # LARS only. [C] configs/byol.py
   warmup_epochs: float = 10.0  # [P] 3.2
+  clip: float = 0.0  # The gradient's norm over all parameters at most; 0: off.
+  # Multiply the learning rate of the heads. [P] tables 21, 22
+  projector_rate: float = 1.0
+  predictor_rate: float = 1.0
 
 
 @dataclasses.dataclass(slots=True)
@@ -236,6 +261,7 @@ class Config:
   data: DataConfig = field(default_factory=DataConfig)
   augment: AugmentConfig = field(default_factory=AugmentConfig)
   model: ModelConfig = field(default_factory=ModelConfig)
+  loss: LossConfig = field(default_factory=LossConfig)
   ema: EmaConfig = field(default_factory=EmaConfig)
   optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
   train: TrainConfig = field(default_factory=TrainConfig)

@@ -20,6 +20,8 @@ _POSITIVE = (
   "model.predictor.layers",
   "model.predictor.hidden_size",
   "model.batch_norm.eps",
+  "model.predictor.ridge",
+  "loss.alpha",
   "optimizer.trust_coefficient",
   "ema.base_batch_size",
   "train.batch_size",
@@ -50,9 +52,14 @@ _NOT_NEGATIVE = (
   "data.prefetch",
   "model.batch_norm.group_size",
   "evaluation.finetune.decay_count",
+  "loss.beta",
+  "loss.relic",
   "optimizer.base_learning_rate",
   "optimizer.weight_decay",
   "optimizer.warmup_epochs",
+  "optimizer.clip",
+  "optimizer.projector_rate",
+  "optimizer.predictor_rate",
   "train.check_replicas_every",
   "train.hang_seconds",
   "checkpoint.every_seconds",
@@ -145,6 +152,7 @@ def validate(config: schema.Config) -> None:
     f"model.encoder.space_to_depth needs an even data.image_size, not"
     f" {config.data.image_size}.",
   )
+  _check_loss(config)
   steps = config.train.steps
   _require(
     steps is None or steps > 0,
@@ -210,6 +218,22 @@ def _check_numbers(config: schema.Config) -> None:
     value = value_at(config, key)
     choices = " or ".join(map(str, known))
     _require(value in known, f"{key}={value} must be {choices}.")
+
+
+def _check_loss(config: schema.Config) -> None:
+  """Checks that the parts of the loss suit each other."""
+  loss, kind = config.loss, config.model.predictor.kind
+  compares_images = loss.beta or loss.relic
+  _require(
+    not compares_images or loss.normalization == "l2",
+    f"loss.normalization={loss.normalization} must be l2 with loss.beta or"
+    " loss.relic above 0, which compare cosines.",
+  )
+  _require(
+    loss.target_network or kind != "closed_form",
+    f"loss.target_network={loss.target_network} must be True with"
+    f" model.predictor.kind={kind}, which fits the target network.",
+  )
 
 
 def _check_data(data: schema.DataConfig) -> None:

@@ -28,7 +28,7 @@ class TrainState(NamedTuple):
     online_params: {module: {name: array}}, which the gradient moves.
     target_params: the same tree, the moving average.
     online_state: running batch-norm statistics of the online network.
-    target_state: running batch-norm statistics of the target network; they are
+    target_state: running batch-norm statistics of the target network; BYOL's are
       not a moving average of those of the online network.
     opt_state: the state of the optimizer.
   """
@@ -53,39 +53,58 @@ class Learner(NamedTuple):
   update: Callable[..., tuple[TrainState, Metrics]]
 
 
-def _initialiser(
-  network: hk.TransformedWithState, images: chex.Array
-) -> tuple[Callable[[chex.PRNGKey], hk.Params], hk.State]:
-  """Returns a function that draws parameters, and the initial state of zeros.
-
-  Haiku creates parameters by running the forward pass. Under `jit`, XLA removes
-  all of it but the initialisers, as only they lead to the parameters. The state
-  would depend on the images, so it is made from its shapes.
-  """
-  zeros = jnp.zeros((1, *images.shape[-3:]))
-
-  def init(key: chex.PRNGKey) -> tuple[hk.Params, hk.State]:
-    return network.init(key, zeros, is_training=True)
-
-  _, shapes = jax.eval_shape(init, jax.random.key(0))
-  state = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-  return jax.jit(lambda key: init(key)[0]), state
-
-
-def _both_views(
+def both_views(
   network: hk.TransformedWithState,
   params: hk.Params,
   state: hk.State,
   batch: Batch,
   axis_name: str | None,
-) -> tuple[networks.Outputs, networks.Outputs, hk.State]:
-  """Returns the outputs for view 1 and view 2, and the state after both."""
+  *,
+  is_training: bool = True,
+) -> tuple[losses.BothViews, hk.State]:
+  """Returns the outputs for view 1 and view 2, and the state after both.
+
+  With `is_training`, batch norm uses the statistics of the batch instead of those
+  in the state.
+  """
   views = jnp.stack([batch["view1"], batch["view2"]])
   outputs, state = network.apply(
-    params, state, views, is_training=True, axis_name=axis_name
+    params, state, views, is_training=is_training, axis_name=axis_name
   )
   first, second = (jax.tree.map(lambda x, i=i: x[i], outputs) for i in range(2))
-  return first, second, state
+  return (first, second), state
+
+
+def _target_views(
+  network: hk.TransformedWithState,
+  state: TrainState,
+  online_state: hk.State,
+  batch: Batch,
+  axis_name: str | None,
+) -> tuple[losses.BothViews, hk.State]:
+  """Returns the target's outputs, by statistics of its own; see `Objective`."""
+  del online_state
+  return both_views(
+    network, state.target_params, state.target_state, batch, axis_name
+  )
+
+
+class Objective(NamedTuple):
+  """What an update minimises; the defaults are BYOL's.
+
+  Attributes:
+    representation_loss: of the outputs of both networks. Other than BYOL's, it may
+      compare the images of a batch, then those of one micro-batch on all devices.
+    target_views: (network, state, online_state, batch, axis_name) -> the target's
+      outputs for both views and its state after them; `online_state` is the online
+      network's state after the same views.
+  """
+
+  representation_loss: losses.RepresentationLoss = losses.byol_loss
+  target_views: Callable[..., tuple[losses.BothViews, hk.State]] = _target_views
+
+
+BYOL = Objective()
 
 
 def labelled_fraction(labels: chex.Array, axis_name: str | None) -> chex.Array:
@@ -100,13 +119,12 @@ def loss_fn(
   batch: Batch,
   labelled: chex.Array,
   axis_name: str | None = None,
+  objective: Objective = BYOL,
 ) -> tuple[chex.Array, tuple[hk.State, hk.State, Metrics]]:
   """Returns BYOL's loss plus the loss of the online classifier.
 
-  The loss compares the online network's prediction for each view with the target
-  network's projection of the other view, and adds both directions (Grill et al.
-  2020, eq. 2). The classifier sees view 1 behind a stopped gradient and counts
-  labelled examples only.
+  The classifier sees view 1 behind a stopped gradient and counts labelled examples
+  only.
 
   Args:
     network: from `networks.make_network`.
@@ -119,28 +137,25 @@ def loss_fn(
       whole batch.
     labelled: the fraction of labelled examples in the whole batch.
     axis_name: the devices' axis, for batch-norm statistics.
+    objective: what is minimised beside the classifier's loss.
 
   Returns:
     The scalar loss, and (online_state, target_state, metrics).
   """
-  online1, online2, online_state = _both_views(
+  online, online_state = both_views(
     network, online_params, state.online_state, batch, axis_name
   )
-  target1, target2, target_state = _both_views(
-    network, state.target_params, state.target_state, batch, axis_name
+  target, target_state = objective.target_views(
+    network, state, online_state, batch, axis_name
   )
-  stop = jax.lax.stop_gradient
-  repr_loss = jnp.mean(
-    losses.regression_loss(online1.prediction, stop(target2.projection))
-    + losses.regression_loss(online2.prediction, stop(target1.projection))
-  )
+  repr_loss = objective.representation_loss(online, target, axis_name)
 
   def mean_of_labelled(values: chex.Array) -> chex.Array:
     # Division by the fraction in the whole batch makes the mean over parts the
     # mean over all labelled examples. Without any, it is 0.
     return jnp.mean(values) / jnp.maximum(labelled, 1e-9)
 
-  labels, logits = batch["label"], online1.logits
+  labels, logits = batch["label"], online[0].logits
   classif_loss = mean_of_labelled(losses.softmax_cross_entropy(logits, labels))
   loss = repr_loss + classif_loss
   metrics = dict(
@@ -160,6 +175,7 @@ def _accumulate(
   microbatches: int,
   augment: Callable[[Batch], Batch],
   axis_name: str | None,
+  objective: Objective,
 ) -> tuple[hk.Params, hk.State, hk.State, Metrics]:
   """Returns mean gradients, the last states and mean metrics of micro-batches.
 
@@ -177,7 +193,13 @@ def _accumulate(
     now = state._replace(online_state=online_state, target_state=target_state)
     grads, (online_state, target_state, metrics) = jax.grad(
       lambda params: loss_fn(
-        network, params, now, views_of(part), labelled, axis_name
+        network,
+        params,
+        now,
+        views_of(part),
+        labelled,
+        axis_name,
+        objective,
       ),
       has_aux=True,
     )(state.online_params)
@@ -207,6 +229,7 @@ def make_learner(
   learning_rate: Schedule,
   tau: Schedule,
   *,
+  objective: Objective = BYOL,
   microbatches: int = 1,
   draw: Callable[..., Batch] = lambda batch, step, axis_name: batch,
   augment: Callable[[Batch], Batch] = lambda batch: batch,
@@ -218,6 +241,7 @@ def make_learner(
     optimizer: the whole chain, with the learning rate.
     learning_rate: the schedule that the optimizer follows, for the metrics.
     tau: the target's decay as a function of the step.
+    objective: the loss, and how the target network sees the views.
     microbatches: parts in which `update` processes a batch, to need less memory.
       Gradients are averaged, and optimizer and target take one step per batch;
       batch norm sees one part at a time (paper, batch ablation).
@@ -237,7 +261,13 @@ def make_learner(
     with jax.named_scope("draw_batch"):  # Scopes are for profiles.
       batch = draw(batch, state.step, axis_name)
     grads, online_state, target_state, metrics = _accumulate(
-      network, state, batch, microbatches, augment, axis_name
+      network,
+      state,
+      batch,
+      microbatches,
+      augment,
+      axis_name,
+      objective,
     )
     grads, metrics = devices.mean_over_devices((grads, metrics), axis_name)
     with jax.named_scope("optimizer"):
@@ -272,7 +302,7 @@ def _initial_state(
   """Returns the state before the first update; see `Learner.init`."""
   # Two draws, as in the reference: the target does not start as a copy.
   online_key, target_key = jax.random.split(key)
-  init_params, state = _initialiser(network, batch["view1"])
+  init_params, state = networks.initialiser(network, batch["view1"])
   online_params = init_params(online_key)
   return TrainState(
     step=jnp.zeros((), jnp.int32),

@@ -1,14 +1,26 @@
-"""Losses and accuracies per example; callers take the mean."""
+"""BYOL's loss; and losses and accuracies per example, of which callers take the mean."""
+
+from collections.abc import Callable
 
 import chex
 import jax
 import jax.numpy as jnp
 
+from byol_jax.models.networks import Outputs
+
+# The outputs of one network for view 1 and view 2, each [B, D], maybe of the part of
+# a batch that one of several devices holds.
+BothViews = tuple[Outputs, Outputs]
+# From (online, target, axis_name=None) to a scalar. The mean over the devices on the
+# axis is the loss of the whole batch.
+RepresentationLoss = Callable[..., chex.Array]
+
 # A vector with a smaller squared norm stays short instead of being scaled up.
 _MIN_SQUARED_NORM = 1e-12  # deepmind-research/byol/utils/helpers.py
 
 
-def _l2_normalize(x: chex.Array) -> chex.Array:
+def l2_normalize(x: chex.Array) -> chex.Array:
+  """Returns vectors [..., D] of unit length, or 0 where they vanish."""
   squared = jnp.sum(x**2, axis=-1, keepdims=True)
   return x * jax.lax.rsqrt(jnp.maximum(squared, _MIN_SQUARED_NORM))
 
@@ -27,10 +39,32 @@ def regression_loss(
   """
   chex.assert_equal_shape([prediction, projection])
   chex.assert_rank(prediction, 2)
-  cosine = jnp.sum(
-    _l2_normalize(prediction) * _l2_normalize(projection), axis=-1
-  )
+  cosine = jnp.sum(l2_normalize(prediction) * l2_normalize(projection), axis=-1)
   return 2 - 2 * cosine
+
+
+def byol_loss(
+  online: BothViews, target: BothViews, axis_name: str | None = None
+) -> chex.Array:
+  """Returns BYOL's loss (Grill et al. 2020, eq. 2).
+
+  It compares the online network's prediction for each view with the target
+  network's projection of the other view, and adds both directions.
+
+  Args:
+    online: outputs of the online network for both views.
+    target: outputs of the target network, which get no gradient.
+    axis_name: not used, as each image counts by itself.
+
+  Returns:
+    The mean over the images, in [0, 8].
+  """
+  del axis_name
+  stop = jax.lax.stop_gradient
+  return jnp.mean(
+    regression_loss(online[0].prediction, stop(target[1].projection))
+    + regression_loss(online[1].prediction, stop(target[0].projection))
+  )
 
 
 def softmax_cross_entropy(logits: chex.Array, labels: chex.Array) -> chex.Array:

@@ -28,6 +28,28 @@ def exclude_bias_and_norm(params: chex.ArrayTree) -> chex.ArrayTree:
   }
 
 
+def _scale_heads(
+  config: schema.OptimizerConfig,
+) -> optax.GradientTransformation:
+  """Multiplies the updates of projector and predictor by their own factors."""
+  factors = {
+    "projector": config.projector_rate,
+    "predictor": config.predictor_rate,
+  }
+
+  def scale(updates: chex.ArrayTree, params: chex.ArrayTree) -> chex.ArrayTree:
+    del params
+    return {
+      module: {
+        name: factors.get(module.split("/")[0], 1.0) * update
+        for name, update in arrays.items()
+      }
+      for module, arrays in updates.items()
+    }
+
+  return optax.stateless(scale)
+
+
 def lars(
   learning_rate: Schedule, config: schema.OptimizerConfig
 ) -> optax.GradientTransformation:
@@ -68,10 +90,54 @@ def sgd(
   )
 
 
+def adam(
+  learning_rate: Schedule, config: schema.OptimizerConfig
+) -> optax.GradientTransformation:
+  """Returns Adam with weight decay in the gradient (Kingma and Ba 2015).
+
+  `momentum` is its first beta; the second and epsilon are optax' defaults. See
+  `lars` for the arguments.
+  """
+  return optax.chain(
+    optax.add_decayed_weights(config.weight_decay, mask=exclude_bias_and_norm),
+    optax.adam(learning_rate, b1=config.momentum),
+  )
+
+
+def adamw(
+  learning_rate: Schedule, config: schema.OptimizerConfig
+) -> optax.GradientTransformation:
+  """Returns Adam with decoupled weight decay (Loshchilov and Hutter 2019).
+
+  See `adam`.
+  """
+  return optax.adamw(
+    learning_rate,
+    b1=config.momentum,
+    weight_decay=config.weight_decay,
+    mask=exclude_bias_and_norm,
+  )
+
+
+def lion(
+  learning_rate: Schedule, config: schema.OptimizerConfig
+) -> optax.GradientTransformation:
+  """Returns Lion, whose weight decay is decoupled (Chen et al. 2023).
+
+  See `adam`.
+  """
+  return optax.lion(
+    learning_rate,
+    b1=config.momentum,
+    weight_decay=config.weight_decay,
+    mask=exclude_bias_and_norm,
+  )
+
+
 OPTIMIZERS: dict[
   str,
   Callable[[Schedule, schema.OptimizerConfig], optax.GradientTransformation],
-] = {"lars": lars, "sgd": sgd}
+] = {"lars": lars, "sgd": sgd, "adam": adam, "adamw": adamw, "lion": lion}
 
 
 def make_optimizer(
@@ -80,4 +146,10 @@ def make_optimizer(
   """Returns the optimizer `config.name`; `UserError` if it is unknown."""
   if config.name not in OPTIMIZERS:
     raise errors.unknown_name("optimizer.name", config.name, OPTIMIZERS)
-  return OPTIMIZERS[config.name](learning_rate, config)
+  optimizer = OPTIMIZERS[config.name](learning_rate, config)
+  # Not in every chain, as checkpoints hold its structure.
+  if config.clip:
+    optimizer = optax.chain(optax.clip_by_global_norm(config.clip), optimizer)
+  if (config.projector_rate, config.predictor_rate) != (1, 1):
+    optimizer = optax.chain(optimizer, _scale_heads(config))
+  return optimizer

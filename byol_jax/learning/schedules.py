@@ -9,6 +9,8 @@ from collections.abc import Callable
 import chex
 import jax.numpy as jnp
 
+from byol_jax import errors
+
 Schedule = Callable[[chex.Numeric], chex.Numeric]
 
 
@@ -27,24 +29,63 @@ def peak_learning_rate(base: float, batch_size: int) -> float:
   return base * batch_size / 256
 
 
+def _constant(step: chex.Numeric, length: chex.Numeric) -> chex.Numeric:
+  del length
+  return jnp.ones_like(step)
+
+
+# Goyal et al. 2017 (arXiv 1706.02677) divide by 10 after 30, 60 and 80 of 90 epochs.
+_FALLS = (1 / 3, 2 / 3, 8 / 9)
+
+
+def _step(step: chex.Numeric, length: chex.Numeric) -> chex.Numeric:
+  falls = sum((step >= fall * length).astype(jnp.float32) for fall in _FALLS)
+  return 0.1**falls
+
+
+# Hägele et al. 2024 (arXiv 2405.18392) match a cosine with a linear fall in the last
+# fifth of the steps.
+_COOLDOWN = 0.2
+
+
+def _wsd(step: chex.Numeric, length: chex.Numeric) -> chex.Numeric:
+  left = 1.0 - step / jnp.maximum(length, 1)
+  return jnp.clip(left / _COOLDOWN, 0.0, 1.0)
+
+
+# By name: from a step after the warm-up and the steps from the warm-up to the end to
+# the fraction of the peak. wsd is warm-up, stable, decay.
+DECAYS: dict[str, Callable[[chex.Numeric, chex.Numeric], chex.Numeric]] = {
+  "cosine": half_cosine,
+  "constant": _constant,
+  "step": _step,
+  "wsd": _wsd,
+}
+
+
 def learning_rate_schedule(
-  peak: float, *, total_steps: int, warmup_steps: int
+  peak: float, *, total_steps: int, warmup_steps: int, decay: str = "cosine"
 ) -> Schedule:
-  """Returns a linear warm-up from 0, then a half cosine to 0 (paper, 3.2).
+  """Returns a linear warm-up from 0, then by default a half cosine to 0 (paper, 3.2).
 
   Args:
     peak: see `peak_learning_rate`.
-    total_steps: the step at which the rate reaches 0.
+    total_steps: the step at which the rate reaches the end of its decay.
     warmup_steps: the step at which the rate peaks; if it is not below
       `total_steps`, the whole run is warm-up.
+    decay: a name in `DECAYS`.
+
+  Raises:
+    UserError: if the name is unknown.
   """
+  if decay not in DECAYS:
+    raise errors.unknown_name("optimizer.schedule", decay, DECAYS)
+  fraction = DECAYS[decay]
 
   def schedule(step: chex.Numeric) -> chex.Numeric:
     step = jnp.asarray(step, jnp.float32)
     warming = peak * step / max(warmup_steps, 1)
-    cooling = peak * half_cosine(
-      step - warmup_steps, total_steps - warmup_steps
-    )
+    cooling = peak * fraction(step - warmup_steps, total_steps - warmup_steps)
     return jnp.where(step < warmup_steps, warming, cooling)
 
   return schedule

@@ -57,7 +57,12 @@ def describe(
     "classifier": (outputs.embedding, outputs.logits),
   }
   return [
-    Part(part, _text(batch_size, before), _text(batch_size, after), sizes[part])
+    Part(
+      part,
+      _text(batch_size, before),
+      _text(batch_size, after),
+      sizes.get(part, 0),  # Some predictors have no parameters.
+    )
     for part, (before, after) in shapes.items()
   ]
 

@@ -2,9 +2,13 @@
 
 import chex
 import haiku as hk
+import jax
 import numpy as np
 
 from byol_jax.models import convolution
+
+# big_transfer's (arXiv 1912.11370).
+_STANDARDISATION_EPS = 1e-10
 
 
 class Conv2D(hk.Module):
@@ -19,6 +23,7 @@ class Conv2D(hk.Module):
     *,
     padding: convolution.Padding = "SAME",
     on_blocks: bool = False,
+    standardised: bool = False,
   ):
     """Builds the layer.
 
@@ -29,6 +34,8 @@ class Conv2D(hk.Module):
       name: of the module.
       padding: as for `convolution.conv`.
       on_blocks: whether to compute by `convolution.conv_on_blocks`.
+      standardised: whether to give the weights of each output channel mean 0 and
+        variance 1 before use (Qiao et al. 2019, arXiv 1903.10520).
     """
     super().__init__(name=name)
     self._channels = channels
@@ -36,6 +43,7 @@ class Conv2D(hk.Module):
     self._stride = stride
     self._padding = padding
     self._on_blocks = on_blocks
+    self._standardised = standardised
 
   def __call__(self, x: chex.Array) -> chex.Array:
     """Convolves [..., H, W, C] to [..., h, w, D]."""
@@ -44,6 +52,8 @@ class Conv2D(hk.Module):
     w = hk.get_parameter(
       "w", shape, x.dtype, hk.initializers.TruncatedNormal(stddev)
     )
+    if self._standardised:
+      w = jax.nn.standardize(w, axis=(0, 1, 2), epsilon=_STANDARDISATION_EPS)
     if self._on_blocks:
       return convolution.conv_on_blocks(x, w, self._padding)
     return convolution.conv(x, w, self._stride, self._padding)

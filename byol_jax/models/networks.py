@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import chex
@@ -13,7 +13,7 @@ import jmp
 
 from byol_jax import errors
 from byol_jax.config import schema
-from byol_jax.models import encoders, layers
+from byol_jax.models import encoders, layers, norms, predictors
 from byol_jax.models.batch_norm import Settings
 from byol_jax.models.heads import MLP
 
@@ -123,6 +123,11 @@ def make_encoder(config: NetworkConfig) -> hk.TransformedWithState:
 
 def _check_names(config: NetworkConfig) -> None:
   encoders.find(config.model.encoder)
+  predictors.find(config.model)
+  for head in ("projector", "predictor"):
+    norm = getattr(config.model, head).norm
+    if norm not in norms.NORMS:
+      raise errors.unknown_name(f"model.{head}.norm", norm, norms.NORMS)
   if config.precision not in PRECISIONS:
     raise errors.unknown_name("train.precision", config.precision, PRECISIONS)
 
@@ -136,21 +141,15 @@ def _apply_parts(
   """Builds the parts of the network and applies them to [V, B, H, W, C]."""
   model = config.model
   bn_settings = _bn_settings(config, axis_name)
-  size = model.projector.output_size
   projector = MLP(
     model.projector.layers,
     model.projector.hidden_size,
-    size,
+    model.projector.output_size,
+    model.projector.norm,
     bn_settings,
     "projector",
   )
-  predictor = MLP(
-    model.predictor.layers,
-    model.predictor.hidden_size,
-    size,
-    bn_settings,
-    "predictor",
-  )
+  predictor = predictors.find(model)(model, bn_settings)
   classifier = hk.Linear(config.num_classes, name="classifier")
 
   embedding = _encode(config, images, is_training, axis_name).embedding
@@ -208,6 +207,25 @@ def _precision(config: NetworkConfig, dtype: Any) -> Iterator[None]:
 
 def _per_channel(values: Sequence[float]) -> chex.Array:
   return jnp.asarray(values, jnp.float32).reshape(1, 1, 1, 1, -1)
+
+
+def initialiser(
+  network: hk.TransformedWithState, images: chex.Array
+) -> tuple[Callable[[chex.PRNGKey], hk.Params], hk.State]:
+  """Returns a function that draws parameters, and the initial state of zeros.
+
+  Haiku creates parameters by running the forward pass. Under `jit`, XLA removes
+  all of it but the initialisers, as only they lead to the parameters. The state
+  would depend on the images, so it is made from its shapes.
+  """
+  zeros = jnp.zeros((1, *images.shape[-3:]))
+
+  def init(key: chex.PRNGKey) -> tuple[hk.Params, hk.State]:
+    return network.init(key, zeros, is_training=True)
+
+  _, shapes = jax.eval_shape(init, jax.random.key(0))
+  state = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+  return jax.jit(lambda key: init(key)[0]), state
 
 
 def is_of_encoder(module: str) -> bool:

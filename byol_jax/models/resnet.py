@@ -17,8 +17,8 @@ import jax.numpy as jnp
 
 from byol_jax import errors
 from byol_jax.config import schema
-from byol_jax.models import convolution, layers
-from byol_jax.models.batch_norm import BatchNorm, Settings
+from byol_jax.models import convolution, layers, norms
+from byol_jax.models.batch_norm import Settings
 
 
 class Architecture(NamedTuple):
@@ -35,6 +35,20 @@ class Architecture(NamedTuple):
   blocks: Sequence[int]
   channels: Sequence[int]
   bottleneck: bool
+
+
+class Layers(NamedTuple):
+  """What all parts of a ResNet are made of.
+
+  Attributes:
+    conv: makes a convolution from (channels, kernel, stride, name), and `on_blocks` of
+      `layers.Conv2D`.
+    norm: makes a norm from (scale_init=None, name=None). Names are the reference's,
+      whatever the norm.
+  """
+
+  conv: Callable[..., layers.Conv2D]
+  norm: Callable[..., norms.Norm]
 
 
 # By name: kernel, stride, and whether a 3x3 max-pool of stride 2 follows.
@@ -68,8 +82,7 @@ class _Block(hk.Module):
     bottleneck: bool,
     project: bool,
     last_scale_init: Any,
-    bn_settings: Settings,
-    padding: str,
+    made_of: Layers,
     name: str,
   ):
     super().__init__(name=name)
@@ -83,32 +96,25 @@ class _Block(hk.Module):
       convs = [(channels, 3, stride), (channels, 3, 1)]
     self.shortcut_conv = None
     if project:
-      self.shortcut_conv = layers.Conv2D(channels, 1, stride, "shortcut_conv")
+      self.shortcut_conv = made_of.conv(channels, 1, stride, "shortcut_conv")
     self.layers = []
     for i, (size, kernel, conv_stride) in enumerate(convs):
       is_last = i == len(convs) - 1
-      norm = BatchNorm(
-        bn_settings,
+      norm = made_of.norm(
         scale_init=last_scale_init if is_last else None,
         name=f"batchnorm_{i}",
       )
-      conv = layers.Conv2D(
-        size,
-        kernel,
-        conv_stride,
-        f"conv_{i}",
-        padding=_PADDINGS[padding](kernel),
-      )
+      conv = made_of.conv(size, kernel, conv_stride, f"conv_{i}")
       self.layers.append((conv, norm))
 
 
 class _BlockV1(_Block):
-  """Convolution, batch norm, ReLU; the last ReLU follows the addition."""
+  """Convolution, norm, ReLU; the last ReLU follows the addition."""
 
-  def __init__(self, *, bn_settings: Settings, **kwargs):
-    super().__init__(bn_settings=bn_settings, **kwargs)
+  def __init__(self, *, made_of: Layers, **kwargs):
+    super().__init__(made_of=made_of, **kwargs)
     if self.shortcut_conv is not None:
-      self.shortcut_norm = BatchNorm(bn_settings, name="shortcut_batchnorm")
+      self.shortcut_norm = made_of.norm(name="shortcut_batchnorm")
 
   def __call__(self, x: chex.Array, is_training: bool) -> chex.Array:
     shortcut = x
@@ -122,7 +128,7 @@ class _BlockV1(_Block):
 
 
 class _BlockV2(_Block):
-  """Batch norm, ReLU, convolution; nothing follows the addition."""
+  """Norm, ReLU, convolution; nothing follows the addition."""
 
   def __call__(self, x: chex.Array, is_training: bool) -> chex.Array:
     shortcut = x
@@ -182,7 +188,7 @@ class ResNet(hk.Module):
 
     Args:
       architecture: its depth and width.
-      config: width multiplier, version, stem, padding, pooling, initial scales.
+      config: width multiplier, version, stem, padding, pooling, norm, initial scales.
       bn_settings: how every batch norm works.
       remat: whether to keep each block's input only and compute the block again
         for its gradient, which takes less memory and a third more work.
@@ -193,16 +199,31 @@ class ResNet(hk.Module):
     self.version = config.version
     self.pool = _POOLINGS[config.pooling]
     scale_init = jnp.zeros if config.zero_init_last_scale else None
-    self.initial_conv = layers.Conv2D(
+
+    def conv(channels, kernel, stride, name, **kwargs):
+      return layers.Conv2D(
+        channels,
+        kernel,
+        stride,
+        name,
+        padding=_PADDINGS[config.padding](kernel),
+        # As in Richemond et al. 2020 (arXiv 2010.10241).
+        standardised=config.norm == "group",
+        **kwargs,
+      )
+
+    made_of = Layers(
+      conv, functools.partial(norms.NORMS[config.norm], bn_settings)
+    )
+    self.initial_conv = made_of.conv(
       scaled(_STEM_CHANNELS, config.width),
       kernel,
       stride,
       "initial_conv",
-      padding=_PADDINGS[config.padding](kernel),
       on_blocks=config.space_to_depth and config.stem == "imagenet",
     )
     if config.version == "v1":
-      self.initial_norm = BatchNorm(bn_settings, name="initial_batchnorm")
+      self.initial_norm = made_of.norm(name="initial_batchnorm")
     self.groups = [
       _BlockGroup(
         _BLOCKS[config.version],
@@ -211,15 +232,14 @@ class ResNet(hk.Module):
         channels=scaled(architecture.channels[i], config.width),
         bottleneck=architecture.bottleneck,
         last_scale_init=scale_init,
-        bn_settings=bn_settings,
-        padding=config.padding,
+        made_of=made_of,
         remat=remat,
         name=f"block_group_{i}",
       )
       for i in range(4)
     ]
     if config.version == "v2":
-      self.final_norm = BatchNorm(bn_settings, name="final_batchnorm")
+      self.final_norm = made_of.norm(name="final_batchnorm")
 
   def __call__(
     self, images: chex.Array, is_training: bool
@@ -261,6 +281,7 @@ def check(config: schema.EncoderConfig) -> None:
     ("stem", config.stem, _STEMS),
     ("padding", config.padding, _PADDINGS),
     ("pooling", config.pooling, _POOLINGS),
+    ("norm", config.norm, norms.NORMS),
   ):
     if value not in known:
       raise errors.unknown_name(f"model.encoder.{key}", value, known)

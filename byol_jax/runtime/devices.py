@@ -117,6 +117,21 @@ def mean_over_devices(
   return unflatten(mean(flat))
 
 
+def gather_over_devices(
+  x: chex.Array, axis_name: str | None
+) -> tuple[chex.Array, chex.Numeric]:
+  """Returns the rows of all devices, and the index of this device's first one.
+
+  Args:
+    x: this device's rows, [b, ...]; every device has as many.
+    axis_name: of the devices; None returns the rows as they are, and 0.
+  """
+  if axis_name is None:
+    return x, 0
+  rows = jax.lax.all_gather(x, axis_name, tiled=True)
+  return rows, jax.lax.axis_index(axis_name) * len(x)
+
+
 def pmap_examples(
   fn: Callable[..., chex.ArrayTree],
 ) -> Callable[..., chex.ArrayTree]:

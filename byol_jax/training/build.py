@@ -6,8 +6,15 @@ import haiku as hk
 
 from byol_jax.augment import device_batches, device_ops, spec
 from byol_jax.config import schema
-from byol_jax.learning import optimizers, schedules, target
-from byol_jax.learning.learner import Learner, make_learner
+from byol_jax.learning import (
+  closed_form,
+  loss_family,
+  optimizers,
+  schedules,
+  target,
+  target_variants,
+)
+from byol_jax.learning.learner import Learner, Objective, make_learner
 from byol_jax.models import networks
 from byol_jax.training.plan import Plan
 
@@ -62,9 +69,27 @@ def make_schedules(
     plan.peak_learning_rate,
     total_steps=plan.total_steps,
     warmup_steps=plan.warmup_steps,
+    decay=config.optimizer.schedule,
   )
   tau = target.tau_schedule(config.ema.schedule, plan.tau, plan.total_steps)
   return learning_rate, tau
+
+
+def make_objective(config: schema.Config, tau: schedules.Schedule) -> Objective:
+  """Returns what an update minimises; `UserError` for unknown names."""
+  objective = Objective(loss_family.make_loss(config.loss))
+  predictor = config.model.predictor
+  if predictor.kind == "closed_form":
+    objective = objective._replace(
+      representation_loss=closed_form.with_closed_form_predictor(
+        objective.representation_loss, predictor.ridge
+      )
+    )
+  if config.ema.average_statistics:
+    objective = objective._replace(
+      target_views=target_variants.averaging_statistics(tau)
+    )
+  return objective
 
 
 def build_learner(
@@ -82,7 +107,7 @@ def build_learner(
     all images with `data.placement=device`.
 
   Raises:
-    UserError: if the encoder, optimizer, schedule or precision is unknown.
+    UserError: if a name, such as that of the optimizer, is unknown.
   """
   learning_rate, tau = make_schedules(config, plan)
   draw = None
@@ -91,12 +116,18 @@ def build_learner(
       make_views(config), config.seed, plan.num_examples, plan.batch_size
     )
     draw = functools.partial(device_batches.draw, stream)
-  return make_learner(
+  learner = make_learner(
     build_network(config, num_classes),
     optimizers.make_optimizer(learning_rate, config.optimizer),
     learning_rate,
     tau,
+    objective=make_objective(config, tau),
     microbatches=plan.microbatches,
     augment=functools.partial(device_ops.apply_to_batch, make_views(config)),
     **({"draw": draw} if draw else {}),
   )
+  if config.ema.same_start:
+    return learner._replace(
+      init=target_variants.starting_as_online(learner.init)
+    )
+  return learner

@@ -1,0 +1,172 @@
+"""Every variant trains on two devices."""
+
+import jax
+import numpy as np
+import pytest
+
+from byol_jax import config
+from byol_jax.config import convert
+from byol_jax.learning import losses
+from byol_jax.models import encoders
+from byol_jax.runtime import devices
+from byol_jax.training import build, plan
+from tests.network_cases import PATCHES
+
+VARIANTS = {
+  "layer norm in the loss": {"loss.normalization": "layer"},
+  "batch norm in the loss": {"loss.normalization": "batch"},
+  "one plain direction": {
+    "loss.normalization": "none",
+    "loss.symmetric": False,
+  },
+  "SimCLR's loss and ReLIC's penalty": {
+    "loss.beta": 1.0,
+    "loss.relic": 1.0,
+    "loss.target_network": False,
+    "model.predictor.kind": "none",
+  },
+  "a closed-form predictor": {"model.predictor.kind": "closed_form"},
+  "DirectPred": {
+    "model.predictor.kind": "direct_pred",
+    "optimizer.projector_rate": 2.0,
+  },
+  "an average of statistics": {
+    "ema.average_statistics": True,
+    "ema.same_start": True,
+    "optimizer.name": "adamw",
+    "optimizer.schedule": "wsd",
+  },
+  "group norm and standardised weights": {
+    "model.encoder.name": "TinyResNet",
+    "model.encoder.norm": "group",
+    "model.projector.norm": "layer",
+    "model.predictor.norm": "none",
+  },
+  "Lion": {
+    "optimizer.name": "lion",
+    "optimizer.clip": 0.1,
+    "optimizer.schedule": "step",
+  },
+}
+
+
+def make_batch():
+  rng = np.random.RandomState(0)
+  images = rng.rand(2, 8, 8, 8, 3).astype(np.float32)
+  labels = np.arange(8, dtype=np.int32) % 4
+  return {"view1": images[0], "view2": images[1], "label": labels}
+
+
+def settings_of_patches(overrides):
+  """Settings of a network that compiles in a moment; needs `PATCHES`' entry."""
+  settings = convert.updated(
+    convert.typed(config.small_grey_config()),
+    {
+      "model.encoder.name": "Patches",
+      "model.projector.hidden_size": 16,
+      "model.projector.output_size": 6,
+      "model.predictor.hidden_size": 16,
+      "data.image_size": 8,
+      "data.mean": (0.5, 0.5, 0.5),
+      "data.std": (0.3, 0.3, 0.3),
+      "train.batch_size": 8,
+      "train.steps": 20,
+      "optimizer.warmup_epochs": 0.5,
+    }
+    | overrides,
+  )
+  config.validate(settings)
+  return settings
+
+
+def make_learner(settings):
+  return build.build_learner(settings, plan.make_plan(settings, 64), 4)
+
+
+# A ResNet takes long to compile.
+_SLOW = {"group norm and standardised weights"}
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(name, marks=pytest.mark.slow) if name in _SLOW else name
+    for name in VARIANTS
+  ],
+)
+def test_a_variant_trains_on_two_devices(name, monkeypatch):
+  monkeypatch.setitem(encoders.ENCODERS, "Patches", PATCHES)
+  learner = make_learner(settings_of_patches(VARIANTS[name]))
+  batch = make_batch()
+  state = learner.init(jax.random.key(0), batch)
+  start = jax.device_get(state.online_params)
+  update = devices.pmap_update(learner.update)
+  state = devices.replicate(state)
+  for on_devices in devices.prefetch([batch] * 20):
+    state, metrics = update(state, on_devices)
+  for leaf in jax.tree.leaves((state, metrics)):
+    assert np.all(np.isfinite(leaf))
+  moved = {
+    module
+    for module, arrays in start.items()
+    for key, array in arrays.items()
+    if np.any(state.online_params[module][key] != array)
+  }
+  assert moved == set(start)
+
+
+def test_the_target_may_start_as_a_copy(monkeypatch):
+  monkeypatch.setitem(encoders.ENCODERS, "Patches", PATCHES)
+  for same in (False, True):
+    learner = make_learner(settings_of_patches({"ema.same_start": same}))
+    state = learner.init(jax.random.key(0), make_batch())
+    w = [params["patches/linear"]["w"] for params in state[1:3]]
+    assert np.array_equal(*w) is same
+    assert w[0] is not w[1]
+
+
+def test_the_target_may_average_the_statistics_of_the_online_network(
+  monkeypatch,
+):
+  monkeypatch.setitem(encoders.ENCODERS, "Patches", PATCHES)
+  settings = settings_of_patches({"ema.average_statistics": True})
+  learner, batch = make_learner(settings), make_batch()
+  state = learner.init(jax.random.key(0), batch)
+  states, update = [], jax.jit(learner.update)
+  for _ in range(2):
+    before = state
+    state, metrics = update(state, batch)
+    states.append(state)
+  first, second = states
+  averages = [
+    (s.target_state[module]["average"], s.online_state[module]["average"])
+    for s in states
+    for module in sorted(s.online_state)
+  ]
+  modules = len(first.online_state)
+  for target, online in averages[:modules]:
+    np.testing.assert_allclose(target, online)
+  tau = metrics["tau"]
+  for (old, _), (target, online) in zip(
+    averages[:modules], averages[modules:], strict=True
+  ):
+    np.testing.assert_allclose(
+      target, tau * old + (1 - tau) * online, rtol=1e-4, atol=1e-6
+    )
+    assert np.any(target != online)
+  # The target sees the views by these statistics.
+  network = build.build_network(settings, 4)
+  views = [batch["view1"], batch["view2"]]
+  online, target = (
+    [
+      network.apply(params, statistics, view, is_training=training)[0]
+      for view in views
+    ]
+    for params, statistics, training in (
+      (before.online_params, before.online_state, True),
+      (before.target_params, second.target_state, False),
+    )
+  )
+  np.testing.assert_allclose(
+    metrics["repr_loss"], losses.byol_loss(online, target), rtol=1e-4
+  )
