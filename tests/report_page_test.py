@@ -136,6 +136,14 @@ def test_ticks_are_round_numbers_inside_the_scale():
   assert line_chart.ticks(0, 8) == [0, 2, 4, 6, 8]
 
 
+def test_numbers_are_short():
+  given = (0, 0.5, 0.00025, -3.108e-5, 999.96, 12_500, 2.5e6, 3e9)
+  assert [line_chart.number(value) for value in given] == [
+    *("0", "0.5", "2.5e-4", "-3.11e-5", "1000", "12.5k", "2.5M", "3G")
+  ]
+  assert line_chart.number(0.0036, percent=True) == "0.36%"
+
+
 def test_curves_leave_out_what_is_not_finite_and_draw_constants():
   rows = [{"step": 1, "a": 2.0}, {"step": 2, "a": None}, {"step": 3, "a": 2.0}]
   curve = line_chart.series(rows, "a")

@@ -50,7 +50,8 @@ def _query(found: Neighbours, i: int) -> str:
   columns = 1 + found.after.images.shape[1]
   name = found.names[i]
   query = markup.image(found.images[i], name or "image", "query")
-  caption = f"<span class=name>{markup.text(name)}</span>" if name else ""
+  words = markup.text(name)
+  caption = f'<span class=name title="{words}">{words}</span>' if name else ""
   rows = [f"<div>{query}{caption}</div>{_tiles(found.after, i)}"]
   if found.before is not None:
     rows.append(

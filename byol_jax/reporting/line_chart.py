@@ -11,8 +11,10 @@ from byol_jax.reporting.facts import Row
 
 # Units of the picture, which is shown about as wide on a phone; text is 12 high.
 _WIDTH, _HEIGHT = 360, 190
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 352, 8, 166
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 352, 8, 166
 _TICKS = 4
+# Above which number a letter stands for a unit.
+_UNITS = ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k"))
 # Points of a curve: our choice, more than the picture has units.
 _MOST_POINTS = 400
 
@@ -122,12 +124,15 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def number(value: float, percent: bool = False) -> str:
-  """Returns a value as short as its digits allow, such as 12.5k."""
+  """Returns a value in few letters, such as 12.5k."""
   if percent:
     return f"{100 * value:.3g}%"
-  for limit, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+  if 0 < abs(value) < 1e-3:
+    digits, exponent = f"{value:.2e}".split("e")
+    return f"{float(digits):g}e{int(exponent)}"
+  for limit, unit, letter in _UNITS:
     if abs(value) >= limit:
-      return f"{value / limit if letter != 'k' else value / 1e3:.4g}{letter}"
+      return f"{value / unit:.4g}{letter}"
   return f"{value:.4g}"
 
 

@@ -78,7 +78,8 @@ svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
 .neighbours { display: grid; gap: .25rem; align-items: start; max-width: 32rem;
   grid-template-columns: repeat(var(--columns), minmax(0, 1fr));
   break-inside: avoid; }
-.name { display: block; color: var(--soft); font-size: .75rem; line-height: 1.2; }
+.name { color: var(--soft); font-size: .75rem; line-height: 1.2; overflow: hidden;
+  display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2; }
 .tile { border: 2px solid transparent; }
 .same { border-color: var(--good); } .differs { border: 2px dashed var(--bad); }
 .map { position: relative; max-width: 40rem; touch-action: pan-y; }
@@ -93,7 +94,7 @@ svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
   margin: 0 auto 1px; image-rendering: pixelated; }
 .legend { margin: .5rem 0 0 -.6rem; max-width: 40rem; }
 .bars { display: grid; gap: .2rem .75rem; max-width: 40rem; align-items: center;
-  grid-template-columns: minmax(2rem, max-content) 1fr max-content;
+  grid-template-columns: fit-content(45%) minmax(3rem, 1fr) max-content;
   font-size: .875rem; font-variant-numeric: tabular-nums; }
 .bar { background: var(--panel); height: .8rem; border-radius: 2px; }
 .bar i { display: block; height: 100%; background: var(--accent);
@@ -105,7 +106,7 @@ svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
 .confusion .right { background: color-mix(in srgb, var(--good)
   calc(var(--part) * 45%), var(--panel)); }
 .confusion .wrong { background: color-mix(in srgb, var(--bad)
-  calc(var(--part) * 100%), var(--panel)); }
+  calc(var(--part) * 75%), var(--panel)); }
 @media print {
   :root { color-scheme: light; --ground: #fff; --ink: #000; --soft: #444;
     --rule: #bbb; --panel: #f0f0f0; --good: #2a8f4f; --bad: #c0392b;

@@ -125,9 +125,8 @@ def cost(facts: Facts) -> str:
   if hours is None:
     return "unknown: the workdir does not tell its devices or its speed"
   last = facts.sessions[-1]
-  amount = f"{hours:.2f} hours" if hours >= 0.1 else f"{60 * hours:.1f} minutes"
   return (
-    f"{amount} of {last['device']} devices, {last['devices']} at a time; without"
+    f"{hours:.3g} device hours, on {last['devices']} {last['device']}; without"
     " compilation and evaluation"
   )
 
@@ -139,17 +138,17 @@ def provenance(facts: Facts) -> list[list[str]]:
     rows.append(["versions", "unknown: no training has recorded them here"])
     return rows
   last = facts.sessions[-1]
-  rows.append(["commit", last.get("commit") or "unknown: not a git checkout"])
+  rows.append(["commit", last["commit"] or "unknown: not a git checkout"])
   for session in reversed(facts.sessions):
     rows.append([f"command at step {session['step']:,}", session["command"]])
   rows.append(
     [
       "machine",
-      f"{last.get('host', '?')}, {last['devices']} {last.get('device', '?')}"
-      f" devices, {last.get('processes', 1)} processes",
+      f"{last['host']}: {last['devices']} {last['device']},"
+      f" {last['processes']} processes",
     ]
   )
-  rows.append(["started", str(facts.sessions[0].get("started", "?"))])
+  rows.append(["started", facts.sessions[0]["started"]])
   versions = (f"{name} {version}" for name, version in last["versions"].items())
   rows.append(["versions", ", ".join(versions)])
   return rows

@@ -84,9 +84,16 @@ def read(workdir: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def _is_session(entry: Any) -> bool:
-  kinds = {"step": int, "devices": int, "command": str, "versions": dict}
+  kinds = {
+    int: ("step", "devices", "processes"),
+    str: ("started", "command", "host", "device"),
+    dict: ("versions",),
+    str | None: ("commit",),
+  }
   return isinstance(entry, dict) and all(
-    isinstance(entry.get(key), kind) for key, kind in kinds.items()
+    key in entry and isinstance(entry[key], kind)
+    for kind, keys in kinds.items()
+    for key in keys
   )
 
 
