@@ -59,15 +59,18 @@ def attack():
 @pytest.mark.parametrize(
   ("hostile", "named"),
   [
-    (Asks(os.system, "true"), r"(posix|nt)\.system"),
-    (Asks(builtins.eval, "1"), r"__builtin__\.eval|builtins\.eval"),
-    (Asks(functools.partial, os.getcwd), r"functools\.partial"),
-    (Asks(getattr, "os", "system"), r"builtin\w*\.getattr"),
-    (Asks(attack), r"pickles_test\.attack"),
+    (Asks(os.system, "true"), r"asks for (posix|nt)\.system"),
+    (Asks(builtins.eval, "1"), r"asks for \w+\.eval"),
+    (Asks(functools.partial, os.getcwd), r"asks for functools\.partial"),
+    (Asks(getattr, "os", "system"), r"asks for \w+\.getattr"),
+    (Asks(attack), r"asks for .*pickles_test\.attack"),
     (np.array([Asks(attack)], object), "type 'O8'"),
     (np.zeros(2, [("x", "f4")]), "type 'V4'"),
     (np.zeros(2, "M8[s]"), "type 'M8'"),
-    ({"w": collections.OrderedDict(f=os.system)}, r"(posix|nt)\.system"),
+    (
+      {"w": collections.OrderedDict(f=os.system)},
+      r"asks for (posix|nt)\.system",
+    ),
   ],
 )
 @pytest.mark.parametrize("protocol", [2, 4])

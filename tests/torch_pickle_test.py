@@ -84,6 +84,12 @@ def tensor(offset=0, shape=(2,), strides=(1,), size=24):
   )
 
 
+def test_the_place_of_an_empty_tensor_does_not_matter(tmp_path):
+  repacked(tmp_path / "a.pth", data_pkl=tensor(2**40, (0,), (2**62,)))
+  (array,) = torch_pickle.read(tmp_path / "a.pth").values()
+  assert array.shape == (0,)
+
+
 def test_a_tensor_may_be_any_part_of_its_storage(tmp_path):
   contents = tensor(1, (3, 2), (4, 7))
   repacked(tmp_path / "a.pth", data_pkl=contents)

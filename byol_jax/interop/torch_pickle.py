@@ -70,7 +70,9 @@ def _tensor(
     (size - 1) * stride for size, stride in zip(shape, strides, strict=True)
   )
   count = math.prod(shape)
-  if count and max(last + 1, count) > storage.size:
+  if not count:  # Its place does not matter, and may be anywhere.
+    return _Tensor(storage, 0, shape, (0,) * len(shape))
+  if max(last + 1, count) > storage.size:
     raise pickles.RefusedError(
       "it has a tensor that is larger than its storage"
     )
