@@ -1,6 +1,7 @@
 """What goes with the weights on a model hub: a configuration and a card."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -114,8 +115,8 @@ with torch.inference_mode():
 
 
 def _name(dataset: str) -> str:
-  """Returns the name of a data set; of a folder only the last part of its path."""
-  return dataset.rstrip("/").rsplit("/", 1)[-1]
+  """Returns the name of a data set; of a path only its last part."""
+  return os.path.basename(dataset) if os.path.isabs(dataset) else dataset
 
 
 def _table(rows: Mapping[str, Any]) -> str:
@@ -133,7 +134,7 @@ def _facts(card: Card) -> dict[str, str]:
     f" {encoder.stem} stem, {encoder.pooling} pooling",
     "parameters": f"{card.parameters:,}",
     "images": f"{side} x {side} x {data.channels}; the central"
-    f" {data.eval_crop:.1%} of the short side, resized bicubically",
+    f" {data.eval_crop:.1%} of the short side, resized bicubically without antialiasing",
     "mean, std": f"{_numbers(data.mean)}; {_numbers(data.std)}",
     "padding": encoder.padding,
     "data": f"{_name(run.source.dataset.tfds_name)},"
@@ -144,7 +145,7 @@ def _facts(card: Card) -> dict[str, str]:
     "licence": config.export.licence or "unknown",
   }
   if encoder.init_from:
-    facts["started from"] = _name(encoder.init_from)
+    facts["started from"] = os.path.basename(encoder.init_from)
   return facts
 
 

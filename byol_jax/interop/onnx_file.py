@@ -75,7 +75,9 @@ class _Graph:
   def encoder(self, images: str, side: int) -> str:
     """Adds the whole network; its output is called `features`."""
     data, options = self._config.data, self._config.model.encoder
-    x = self._add("Cast", images, to=1)  # To float32.
+    from onnx import TensorProto
+
+    x = self._add("Cast", images, to=TensorProto.FLOAT)
     # (x / 255 - mean) / std
     std = np.asarray(data.std, np.float32)
     x = self._add("Div", x, self._constant("range", 255 * std))
