@@ -4,7 +4,6 @@ A mode imports `reporting` where it draws: matplotlib would delay the first step
 """
 
 import functools
-import pathlib
 from collections.abc import Callable, Mapping
 
 from byol_jax import errors
@@ -19,7 +18,7 @@ from byol_jax.interop import (
   warm_start,
 )
 from byol_jax.learning.learner import TrainState
-from byol_jax.runtime import claim, processes
+from byol_jax.runtime import claim, files, processes
 from byol_jax.training import (
   arrays,
   loop,
@@ -117,7 +116,7 @@ def _report(run: Run, options: Options) -> None:
     write, workdirs = sweep.write, sweep.find_workdirs(folder)
   else:
     write, workdirs = tables.write, tables.find_workdirs(folder)
-  others = [pathlib.Path(name) for name in options.compare]
+  others = [files.to_path(name) for name in options.compare]
   if not workdirs:
     messages.say(f"Written: {report.write(run, others)}")
     return

@@ -5,6 +5,7 @@ import pathlib
 from byol_jax import errors
 from byol_jax.interop import encoder_file
 from byol_jax.interop.encoder import Encoder
+from byol_jax.runtime import files
 
 # In the order in which they are looked for: in a workdir, in the folder that
 # --mode=export wrote, and under the name that model hubs use.
@@ -25,7 +26,7 @@ def load_encoder(path: str | pathlib.Path) -> Encoder:
   Raises:
     UserError: if there is no such file, or it cannot be read as an encoder.
   """
-  folder = pathlib.Path(path)
+  folder = files.to_path(path)
   if not folder.is_dir():
     return encoder_file.load(path)
   for name in _FILES:

@@ -23,7 +23,7 @@ from byol_jax.interop import (
   torch_pickle,
 )
 from byol_jax.models import encoders, networks
-from byol_jax.runtime import checkpoints
+from byol_jax.runtime import checkpoints, files
 from byol_jax.training import build, saved_settings, workdir_files
 
 Tree = Mapping[str, Mapping[str, Any]]
@@ -65,7 +65,7 @@ def read(path: str) -> Weights:
     UserError: if there is no encoder, it cannot be read, or it is none of those
       that `models.encoders` has.
   """
-  place = pathlib.Path(path)
+  place = files.to_path(path)
   if place.is_dir():
     found = _of_workdir(place)
   elif place.suffix == ".pkl":
