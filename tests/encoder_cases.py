@@ -31,32 +31,23 @@ def save(path, *, precision="float32", class_names=(), **encoder) -> None:
   options = {"name": "TinyResNet"} | encoder
   for name, value in options.items():
     setattr(settings.model.encoder, name, value)
-  encoder_file.write(path, settings, state(settings), class_names)
-
-
-def state(settings) -> TrainState:
-  """Returns a state whose online encoder has random parameters and statistics.
-
-  Args:
-    settings: a resolved configuration.
-  """
   network = build.build_encoder(settings)
-  side, channels = settings.data.image_size, settings.data.channels
-  image = np.zeros((1, side, side, channels), np.float32)
-  params, statistics = jax.eval_shape(
+  image = np.zeros((1, SIDE, SIDE, 3), np.float32)
+  params, state = jax.eval_shape(
     lambda key: network.init(key, image, is_training=True), jax.random.key(0)
   )
   random = np.random.RandomState(0)
 
   def draw(x):
-    if len(x.shape) == 4 and x.shape[:3] != (1, 1, 1):
+    if len(x.shape) == 4 and x.shape[0] > 1:
       values = random.randn(*x.shape) / np.sqrt(np.prod(x.shape[:-1]))
     else:  # Of batch norm, whose variances are positive.
       values = random.uniform(0.5, 1.5, x.shape)
     return np.asarray(values, x.dtype)
 
-  params, statistics = jax.tree.map(draw, (params, statistics))
-  return TrainState(np.int32(7), params, {}, statistics, {}, ())
+  params, state = jax.tree.map(draw, (params, state))
+  state = TrainState(np.int32(7), params, {}, state, {}, ())
+  encoder_file.write(path, settings, state, class_names)
 
 
 def rewrite(source, path, *, keep_checksums=False, **metadata) -> None:

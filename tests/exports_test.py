@@ -23,6 +23,7 @@ from byol_jax.interop import (
   torch_files,
   torch_names,
 )
+from byol_jax.learning.learner import TrainState
 from byol_jax.training import build
 from tests import encoder_cases, eval_cases
 from tests.torch_cases import needs_extra
@@ -47,9 +48,32 @@ def settings(side, *formats, channels=3, **encoder):
   return found
 
 
+def random_state(cfg):
+  """A state whose encoder has random parameters and running statistics."""
+  network = build.build_encoder(cfg)
+  side, channels = cfg.data.image_size, cfg.data.channels
+  image = jax.ShapeDtypeStruct((1, side, side, channels), np.float32)
+  shapes = jax.eval_shape(
+    lambda key, x: network.init(key, x, is_training=True),
+    jax.random.key(0),
+    image,
+  )
+  random = np.random.RandomState(0)
+
+  def draw(x):
+    if x.shape[:3] in ((), (1, 1, 1)):  # Of batch norm: variances are positive.
+      values = random.uniform(0.5, 1.5, x.shape)
+    else:
+      values = random.randn(*x.shape) / np.sqrt(np.prod(x.shape[:-1]))
+    return np.asarray(values, x.dtype)
+
+  params, statistics = jax.tree.map(draw, shapes)
+  return TrainState(np.int32(7), params, {}, statistics, {}, ())
+
+
 def export(prepared, folder, cfg):
   """Writes a random encoder of a configuration; returns its state."""
-  state = encoder_cases.state(cfg)
+  state = random_state(cfg)
   run = prepared._replace(config=cfg, workdir=folder)
   exports.write(run, state, lambda line: None)
   return state
@@ -160,7 +184,7 @@ def test_weights_of_torchvision_give_its_features(name, side):
   model.fc = torch.nn.Identity()
   arrays = {k: v.numpy() for k, v in model.state_dict().items()}
   cfg = settings(side, name=name, padding="torch")
-  state = encoder_cases.state(cfg)
+  state = random_state(cfg)
   root = next(iter(state.online_params)).split("/")[0]
   imported = torch_names.from_torch(arrays, root).arrays
   params, statistics = (
