@@ -24,3 +24,23 @@ def test_a_workdir_that_cannot_be_is_one_line(path, reason):
   assert "\n" not in message
   assert len(message) < 200
   message.encode()
+
+
+@pytest.mark.parametrize(
+  ("mode", "import_from"), [("import", ""), ("pretrain", "FILE")]
+)
+def test_only_the_import_takes_a_file_to_import(mode, import_from):
+  options = flags.Options(
+    mode=mode,
+    workdir=pathlib.Path("run"),
+    step=None,
+    encoder="",
+    import_from=import_from,
+    watch=False,
+    split="",
+    coordinator="",
+    num_processes=None,
+    process_id=None,
+  )
+  with pytest.raises(errors.UserError, match="needs --import_from=FILE"):
+    flags._check(options)

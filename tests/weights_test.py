@@ -47,7 +47,7 @@ def resnet(name="ResNet18", width=0.25, **options):
   )
   random = np.random.default_rng(0)
   arrays = {}
-  for path, x in sorted(arrays_of(weights.Weights({}, *shapes)).items()):
+  for path, x in sorted(arrays_of(weights.Weights({}, *shapes, 0)).items()):
     arrays[path] = random.standard_normal(x.shape, np.float32)
     if path.endswith("/counter"):
       arrays[path] = np.asarray(2**20, np.int32)
@@ -86,6 +86,7 @@ def test_a_resnet_with_torchvisions_names(tmp_path):
   }
   assert found.step is None
   assert set(found.left_out) == set(extra)
+  assert found.taken == len(torch_names.to_torch(arrays))
   assert found.added == ()
 
 
@@ -209,6 +210,15 @@ def test_what_is_no_plain_resnet_is_one_line(tmp_path, change, reason):
     weights.read(str(path))
   assert str(raised.value).startswith(f"{path} cannot be read as an encoder")
   assert "\n" not in str(raised.value)
+
+
+def test_a_type_that_numpy_lacks_is_one_line(tmp_path):
+  about = {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}
+  header = json.dumps({"conv1.weight": about}).encode()
+  path = tmp_path / "model.safetensors"
+  path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(2))
+  with pytest.raises(errors.UserError, match="is of type F8_E4M3"):
+    weights.read(str(path))
 
 
 def test_a_file_of_an_unknown_kind_is_one_line(tmp_path):

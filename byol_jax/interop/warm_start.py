@@ -171,18 +171,23 @@ def _described(
   path: str, found: weights.Weights, new: TrainState
 ) -> Iterable[str]:
   """Yields what was taken, left out and newly made, by name and count."""
-  taken, made = _counts(new.online_params, new.online_state)
+  made = sum(
+    len(leaves)
+    for tree in (new.online_params, new.online_state)
+    for module, leaves in tree.items()
+    if not networks.is_of_encoder(module)
+  )
   step = "" if found.step is None else f", step {found.step}"
   yield (
-    f"Encoder from {path}{step}: all its {taken - len(found.added)} arrays are"
-    f" taken; {made} arrays of the heads and the optimizer's state are new."
+    f"Encoder from {path}{step}: all its {found.taken} arrays are taken;"
+    f" {made} arrays of the heads and the optimizer's state are new."
   )
   if found.left_out:
     yield f"Left out: {_grouped(found.left_out)}."
   if found.added:
     yield (
       f"New in the encoder: {len(found.added)} arrays of projections in place of"
-      " identity shortcuts, which change nothing until they are trained."
+      " identity shortcuts; they are the identity, but training normalises there."
     )
 
 
@@ -206,14 +211,3 @@ def _with_encoder(new: Mapping[str, Any], loaded: Mapping[str, Any]) -> Any:
     else leaves
     for module, leaves in new.items()
   }
-
-
-def _counts(*trees: Mapping[str, Mapping[str, Any]]) -> tuple[int, int]:
-  """Returns the number of arrays of the encoder, and of the heads."""
-  sizes = [
-    (networks.is_of_encoder(module), len(leaves))
-    for tree in trees
-    for module, leaves in tree.items()
-  ]
-  encoder = sum(size for is_encoder, size in sizes if is_encoder)
-  return encoder, sum(size for _, size in sizes) - encoder

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from byol_jax import errors
@@ -28,6 +29,8 @@ from byol_jax.training import build, saved_settings, workdir_files
 
 Tree = Mapping[str, Mapping[str, Any]]
 
+# The types in safetensors files that NumPy has, bfloat16 by JAX.
+_TYPES = ("F16", "BF16", "F32", "F64", "I32", "I64")
 # The path of a leaf in our checkpoints.
 _LEAF = re.compile(r"online_(params|state)\['(.+)'\]\['(.+)'\]")
 
@@ -39,15 +42,17 @@ class Weights(NamedTuple):
     settings: by key, those that the encoder needs or was trained with.
     params: {module: {name: array}}, of the encoder alone.
     statistics: of batch norm, likewise.
+    taken: number of arrays in that place that they come from.
     step: updates that it was trained for; None if the place does not tell.
     left_out: names of arrays in that place that are not of the encoder.
     added: names of arrays of the encoder that are not in that place: projections
-      that change nothing, where the encoder there has none.
+      that are the identity, where the encoder there has none.
   """
 
   settings: Mapping[str, Any]
   params: Tree
   statistics: Tree
+  taken: int
   step: int | None = None
   left_out: tuple[str, ...] = ()
   added: tuple[str, ...] = ()
@@ -73,12 +78,7 @@ def read(path: str) -> Weights:
   elif place.suffix in (".pth", ".pt", ".bin"):
     found = _of_torch(path, torch_pickle.read(path), {})
   else:
-    with encoder_file.opened(path) as file:
-      names = list(file.keys())
-      is_own = any(name.startswith("params/") for name in names)
-      arrays = {} if is_own else {name: file.get_tensor(name) for name in names}
-      metadata = file.metadata() or {}
-    found = _of_own_file(path) if is_own else _of_torch(path, arrays, metadata)
+    found = _of_safetensors(path)
   config = convert.updated(schema.Config(), found.settings)
   try:
     encoder = build.build_encoder(config)
@@ -121,10 +121,22 @@ def _refusal(path: object, reason: object) -> errors.UserError:
   )
 
 
-def _of_own_file(path: str) -> Weights:
+def _of_safetensors(path: str) -> Weights:
+  arrays = {}
+  with encoder_file.opened(path) as file:
+    names = list(file.keys())
+    is_own = any(name.startswith("params/") for name in names)
+    for name in () if is_own else names:
+      if (kind := file.get_slice(name).get_dtype()) not in _TYPES:
+        raise _refusal(path, f"{name!r} is of type {kind}")
+      arrays[name] = file.get_tensor(name)
+    metadata = file.metadata() or {}
+  if not is_own:
+    return _of_torch(path, arrays, metadata)
   config = encoder_file.config_for(schema.Config(), path)
   header, (params, statistics) = encoder_file.read(path, config)
-  return Weights(header.settings, params, statistics, header.step)
+  count = len(jax.tree.leaves((params, statistics)))
+  return Weights(header.settings, params, statistics, count, header.step)
 
 
 def _of_workdir(workdir: pathlib.Path) -> Weights:
@@ -192,6 +204,7 @@ def _of_torch(
   step = metadata.get("step", "")
   return weights._replace(
     settings=usual | inferred | known,
+    taken=len(arrays) - len(found.left_out),
     step=int(step) if re.fullmatch("[0-9]{1,9}", step) else None,
     left_out=found.left_out,
     added=found.added,
@@ -233,8 +246,9 @@ def _of_arrays(
       trees[kind].setdefault(module, {})[name] = array
     else:
       left_out.append(path)
+  taken = len(arrays) - len(left_out)
   return Weights(
-    settings, trees["params"], trees["state"], step, tuple(left_out)
+    settings, trees["params"], trees["state"], taken, step, tuple(left_out)
   )
 
 
