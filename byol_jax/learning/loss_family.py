@@ -75,7 +75,12 @@ def make_loss(config: schema.LossConfig) -> losses.RepresentationLoss:
     raise errors.unknown_name(
       "loss.normalization", config.normalization, NORMALIZATIONS
     )
-  if config == schema.LossConfig():
+  if (
+    config.normalization == "l2"
+    and config.symmetric
+    and config.target_network
+    and config.beta == config.relic == 0
+  ):
     return losses.byol_loss
   normalize = NORMALIZATIONS[config.normalization]
   directions = ((0, 1), (1, 0)) if config.symmetric else ((0, 1),)
