@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import haiku as hk
@@ -100,11 +100,12 @@ class Objective(NamedTuple):
       compare the images of a batch, then those of one micro-batch on all devices.
     target_views: (network, state, online_state, batch, axis_name) -> the target's
       outputs for both views and its state after them; `online_state` is the online
-      network's state after the same views.
+      network's state after the same views. The outputs may be () if the loss needs
+      none.
   """
 
   representation_loss: losses.RepresentationLoss = losses.byol_loss
-  target_views: Callable[..., tuple[losses.BothViews, hk.State]] = _target_views
+  target_views: Callable[..., tuple[Any, hk.State]] = _target_views
 
 
 BYOL = Objective()
