@@ -68,6 +68,18 @@ def test_small_batch_norm_groups_and_long_warm_ups_draw_a_note():
   assert "optimizer.warmup_epochs" in note
 
 
+def test_a_network_without_batch_norm_has_no_groups_to_note():
+  cfg = config.default_config()
+  cfg.train.batch_size = 8
+  for part in ("encoder", "projector"):
+    cfg.model[part].norm = "group"
+  assert any("batch norm sees only" in x for x in told(cfg))
+  cfg.model.predictor.norm = "none"
+  lines = told(cfg)
+  assert not any("sees only" in x for x in lines)
+  assert any("No batch norm, in 1 micro-batches" in x for x in lines)
+
+
 def told(cfg):
   return plan.describe(plan.make_plan(cfg, 10_000), cfg.ema.schedule)
 

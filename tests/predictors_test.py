@@ -67,6 +67,19 @@ def test_the_gradient_needs_no_path_through_the_closed_form():
   assert abs(difference) > 0.01
 
 
+def test_the_closed_form_predicts_each_view_of_the_target_from_the_other():
+  online = views(16)
+  mixing = normal(4, 4)
+  # The target's view 1 is a linear function of the online network's view 2.
+  target = [
+    view._replace(projection=view.projection @ mixing) for view in online
+  ]
+  plain = loss_family.make_loss(LossConfig(normalization="none"))
+  loss = closed_form.with_closed_form_predictor(plain, 1e-7)
+  assert loss(online, target[::-1]) < 1e-6
+  assert loss(online, target) > 0.1
+
+
 def test_the_closed_form_is_that_of_all_devices():
   online, target = views(), views()
   loss = closed_form.with_closed_form_predictor(

@@ -6,7 +6,7 @@ import pytest
 
 from byol_jax import config
 from byol_jax.config import convert
-from byol_jax.learning import losses
+from byol_jax.learning import learner, losses, optimizers, schedules
 from byol_jax.models import encoders
 from byol_jax.runtime import devices
 from byol_jax.training import build, plan
@@ -50,6 +50,11 @@ VARIANTS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def patches(monkeypatch):
+  monkeypatch.setitem(encoders.ENCODERS, "Patches", PATCHES)
+
+
 def make_batch():
   rng = np.random.RandomState(0)
   images = rng.rand(2, 8, 8, 8, 3).astype(np.float32)
@@ -58,7 +63,7 @@ def make_batch():
 
 
 def settings_of_patches(overrides):
-  """Settings of a network that compiles in a moment; needs `PATCHES`' entry."""
+  """Settings of a network that compiles in a moment."""
   settings = convert.updated(
     convert.typed(config.small_grey_config()),
     {
@@ -94,13 +99,12 @@ _SLOW = {"group norm and standardised weights"}
     for name in VARIANTS
   ],
 )
-def test_a_variant_trains_on_two_devices(name, monkeypatch):
-  monkeypatch.setitem(encoders.ENCODERS, "Patches", PATCHES)
-  learner = make_learner(settings_of_patches(VARIANTS[name]))
+def test_a_variant_trains_on_two_devices(name):
+  built = make_learner(settings_of_patches(VARIANTS[name]))
   batch = make_batch()
-  state = learner.init(jax.random.key(0), batch)
+  state = built.init(jax.random.key(0), batch)
   start = jax.device_get(state.online_params)
-  update = devices.pmap_update(learner.update)
+  update = devices.pmap_update(built.update)
   state = devices.replicate(state)
   for on_devices in devices.prefetch([batch] * 20):
     state, metrics = update(state, on_devices)
@@ -115,24 +119,20 @@ def test_a_variant_trains_on_two_devices(name, monkeypatch):
   assert moved == set(start)
 
 
-def test_the_target_may_start_as_a_copy(monkeypatch):
-  monkeypatch.setitem(encoders.ENCODERS, "Patches", PATCHES)
+def test_the_target_may_start_as_a_copy():
   for same in (False, True):
-    learner = make_learner(settings_of_patches({"ema.same_start": same}))
-    state = learner.init(jax.random.key(0), make_batch())
+    built = make_learner(settings_of_patches({"ema.same_start": same}))
+    state = built.init(jax.random.key(0), make_batch())
     w = [params["patches/linear"]["w"] for params in state[1:3]]
     assert np.array_equal(*w) is same
     assert w[0] is not w[1]
 
 
-def test_the_target_may_average_the_statistics_of_the_online_network(
-  monkeypatch,
-):
-  monkeypatch.setitem(encoders.ENCODERS, "Patches", PATCHES)
+def test_the_target_may_average_the_statistics_of_the_online_network():
   settings = settings_of_patches({"ema.average_statistics": True})
-  learner, batch = make_learner(settings), make_batch()
-  state = learner.init(jax.random.key(0), batch)
-  states, update = [], jax.jit(learner.update)
+  built, batch = make_learner(settings), make_batch()
+  state = built.init(jax.random.key(0), batch)
+  states, update = [], jax.jit(built.update)
   for _ in range(2):
     before = state
     state, metrics = update(state, batch)
@@ -170,3 +170,26 @@ def test_the_target_may_average_the_statistics_of_the_online_network(
   np.testing.assert_allclose(
     metrics["repr_loss"], losses.byol_loss(online, target), rtol=1e-4
   )
+
+
+@pytest.mark.parametrize("has_target", [True, False])
+def test_a_target_network_that_the_loss_ignores_does_not_run(has_target):
+  settings = settings_of_patches({"loss.target_network": has_target})
+  network, calls = build.build_network(settings, 4), []
+
+  def apply(*args, **options):
+    calls.append(args)
+    return network.apply(*args, **options)
+
+  tau = schedules.learning_rate_schedule(1.0, total_steps=1, warmup_steps=0)
+  one = learner.make_learner(
+    network._replace(apply=apply),
+    optimizers.make_optimizer(tau, settings.optimizer),
+    tau,
+    tau,
+    objective=build.make_objective(settings, tau),
+  )
+  batch = make_batch()
+  state = jax.eval_shape(lambda key: one.init(key, batch), jax.random.key(0))
+  jax.eval_shape(one.update, state, batch)
+  assert len(calls) == 1 + has_target

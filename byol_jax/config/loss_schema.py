@@ -18,7 +18,7 @@ class LossConfig:
   # Compare predictions with the target network's projections, or with those of the
   # online network, through which the gradient then flows as well, as in SimCLR.
   target_network: bool = True
-  # Negative pairs, of the InfoNCE family: their temperature and weight. [P] eq. 8
+  # Negative pairs: their temperature and weight. [P] InfoNCE family
   alpha: float = 0.1
   beta: float = 0.0
   # The weight of ReLIC's invariance penalty (arXiv 2010.07922), relative to an

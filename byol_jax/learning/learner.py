@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import haiku as hk
@@ -46,7 +46,10 @@ class Learner(NamedTuple):
 
   Attributes:
     init: (key, batch) -> TrainState; only the batch's shapes matter.
-    update: (state, batch, axis_name=None) -> (TrainState, metrics).
+    update: (state, batch, axis_name=None) -> (TrainState, metrics). With `axis_name`,
+      gradients, metrics and batch-norm statistics are averaged over that axis. Metrics
+      are those of the state before the update: loss, repr_loss, classif_loss,
+      top1_accuracy, top5_accuracy, tau, learning_rate.
   """
 
   init: Callable[[chex.PRNGKey, Batch], TrainState]
@@ -97,11 +100,12 @@ class Objective(NamedTuple):
       compare the images of a batch, then those of one micro-batch on all devices.
     target_views: (network, state, online_state, batch, axis_name) -> the target's
       outputs for both views and its state after them; `online_state` is the online
-      network's state after the same views.
+      network's state after the same views. The outputs may be () if the loss needs
+      none.
   """
 
   representation_loss: losses.RepresentationLoss = losses.byol_loss
-  target_views: Callable[..., tuple[losses.BothViews, hk.State]] = _target_views
+  target_views: Callable[..., tuple[Any, hk.State]] = _target_views
 
 
 BYOL = Objective()
@@ -169,13 +173,12 @@ def loss_fn(
 
 
 def _accumulate(
-  network: hk.TransformedWithState,
+  loss: Callable[..., tuple[chex.Array, tuple[hk.State, hk.State, Metrics]]],
   state: TrainState,
   batch: Batch,
   microbatches: int,
   augment: Callable[[Batch], Batch],
   axis_name: str | None,
-  objective: Objective,
 ) -> tuple[hk.Params, hk.State, hk.State, Metrics]:
   """Returns mean gradients, the last states and mean metrics of micro-batches.
 
@@ -192,15 +195,7 @@ def _accumulate(
     total, online_state, target_state = carry
     now = state._replace(online_state=online_state, target_state=target_state)
     grads, (online_state, target_state, metrics) = jax.grad(
-      lambda params: loss_fn(
-        network,
-        params,
-        now,
-        views_of(part),
-        labelled,
-        axis_name,
-        objective,
-      ),
+      lambda params: loss(params, now, views_of(part), labelled, axis_name),
       has_aux=True,
     )(state.online_params)
     total = jax.tree.map(jnp.add, total, grads)
@@ -249,10 +244,7 @@ def make_learner(
     augment: makes the views of a part from its crops, if the data layer does not.
 
   Returns:
-    `init` and `update`. With `axis_name`, `update` averages gradients, metrics
-    and batch-norm statistics over that axis. Metrics are those of the state
-    before the update: loss, repr_loss, classif_loss, top1_accuracy,
-    top5_accuracy, tau, learning_rate.
+    `init` and `update`.
   """
 
   def update(
@@ -260,14 +252,9 @@ def make_learner(
   ) -> tuple[TrainState, Metrics]:
     with jax.named_scope("draw_batch"):  # Scopes are for profiles.
       batch = draw(batch, state.step, axis_name)
+    loss = functools.partial(loss_fn, network, objective=objective)
     grads, online_state, target_state, metrics = _accumulate(
-      network,
-      state,
-      batch,
-      microbatches,
-      augment,
-      axis_name,
-      objective,
+      loss, state, batch, microbatches, augment, axis_name
     )
     grads, metrics = devices.mean_over_devices((grads, metrics), axis_name)
     with jax.named_scope("optimizer"):

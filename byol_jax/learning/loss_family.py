@@ -14,8 +14,8 @@ from byol_jax.runtime import devices
 # The paper does not give one. Our choice: that of its batch norm.
 _EPS = 1e-5
 
-# By name: from vectors [B, D] on one of several devices, and the devices' axis, to
-# vectors of unit length in all directions (l2) or about unit length on average.
+# From vectors [B, D] of one of several devices, and the devices' axis, to vectors of
+# length 1 (l2, layer), of length 1 on average (batch), or as they are (none).
 Normalize = Callable[[chex.Array, str | None], chex.Array]
 
 
@@ -59,10 +59,9 @@ def make_loss(config: schema.LossConfig) -> losses.RepresentationLoss:
       |q_i - z'_i|^2 + 2 alpha beta ln(sum_{j != i} exp(q_i z_j / alpha)
                                        + sum_j exp(q_i z'_j / alpha))
 
-  in the mean over the images i (Grill et al. 2020, eq. 8, negated). `beta` = 0 is
+  in the mean over the images i (Grill et al. 2020, InfoNCE family). `beta` = 0 is
   BYOL. `beta` = 1 without predictor and target network is SimCLR's NT-Xent, times
-  2 alpha and plus 2. Negatives are the images of all devices, and of one
-  micro-batch.
+  2 alpha and plus 2. The images j are those of a micro-batch on all devices.
 
   With `relic`, 2 alpha relic times the divergence KL(p || p') is added, where p is
   softmax(q_i z'_j / alpha) over the images j, and p' is that of the other direction
@@ -75,7 +74,12 @@ def make_loss(config: schema.LossConfig) -> losses.RepresentationLoss:
     raise errors.unknown_name(
       "loss.normalization", config.normalization, NORMALIZATIONS
     )
-  if config == schema.LossConfig():
+  if (
+    config.normalization == "l2"
+    and config.symmetric
+    and config.target_network
+    and config.beta == config.relic == 0
+  ):
     return losses.byol_loss
   normalize = NORMALIZATIONS[config.normalization]
   directions = ((0, 1), (1, 0)) if config.symmetric else ((0, 1),)

@@ -43,8 +43,8 @@ def _step(step: chex.Numeric, length: chex.Numeric) -> chex.Numeric:
   return 0.1**falls
 
 
-# Hägele et al. 2024 (arXiv 2405.18392) match a cosine with a linear fall in the last
-# fifth of the steps.
+# Hägele et al. 2024 (arXiv 2405.18392) cool down in about the last fifth of the steps.
+# Our choice: linearly.
 _COOLDOWN = 0.2
 
 

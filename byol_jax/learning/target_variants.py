@@ -1,4 +1,4 @@
-"""Other beginnings of the target network, and other statistics of its batch norm."""
+"""Other beginnings of the target network, other statistics of its batch norm, or none."""
 
 from collections.abc import Callable
 
@@ -27,6 +27,18 @@ def starting_as_online(
     )
 
   return init_with_copy
+
+
+def no_target_views(
+  network: hk.TransformedWithState,
+  state: learner.TrainState,
+  online_state: hk.State,
+  batch: learner.Batch,
+  axis_name: str | None,
+) -> tuple[tuple[()], hk.State]:
+  """Returns no outputs, as `target_views` of an `Objective` without a target network."""
+  del network, online_state, batch, axis_name
+  return (), state.target_state
 
 
 def averaging_statistics(

@@ -14,9 +14,9 @@ from byol_jax.models.cpu_convolution import at_least_float32
 
 Norm = Callable[[chex.Array, bool], chex.Array]  # Also takes `is_training`.
 
-# Channels in a group: the best of Wu and He's table 3 (arXiv 1803.08494), as good as
-# 32 groups. Unlike those, it leaves more than one value in a group of few channels and
-# one position, where normalising would give 0.
+# Channels in a group, as in one of Wu and He's two settings (arXiv 1803.08494). Their
+# other one, 32 groups, leaves one value in a group of few channels and one position,
+# and normalising that value would give 0.
 _CHANNELS = 16
 
 

@@ -17,7 +17,7 @@ Predictor = Callable[[chex.Array, bool], chex.Array]  # [V, B, P] to [V, B, P].
 
 _NAME = "predictor"
 
-# Tian et al. 2021 (arXiv 2102.06810), section 4: rho and epsilon.
+# Tian et al. 2021 (arXiv 2102.06810): rho and epsilon.
 _DECAY = 0.3
 _BOOST = 0.1
 

@@ -89,6 +89,8 @@ def make_objective(config: schema.Config, tau: schedules.Schedule) -> Objective:
     objective = objective._replace(
       target_views=target_variants.averaging_statistics(tau)
     )
+  if not config.loss.target_network:
+    objective = objective._replace(target_views=target_variants.no_target_views)
   return objective
 
 

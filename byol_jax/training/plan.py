@@ -29,7 +29,8 @@ class Plan(NamedTuple):
     num_examples: images in an epoch.
     batch_size: images per update, over all devices and micro-batches.
     microbatches: parts in which an update processes its batch.
-    norm_groups: groups of devices with batch-norm statistics of their own.
+    norm_groups: groups of devices with batch-norm statistics of their own; 0 without
+      batch norm.
     total_steps: updates in the whole run.
     warmup_steps: updates until the learning rate peaks.
     peak_learning_rate: scaled with the batch.
@@ -47,7 +48,7 @@ class Plan(NamedTuple):
 
   @property
   def group_size(self) -> int:
-    """Images of a view that share batch-norm statistics."""
+    """Images of a view that share batch-norm statistics, where there are any."""
     return self.batch_size // self.microbatches // self.norm_groups
 
   @property
@@ -76,7 +77,6 @@ def make_plan(config: schema.Config, num_examples: int) -> Plan:
     tau = target.scaled_tau(ema.base, train.batch_size / ema.base_batch_size)
   total_steps = train.steps or max(epochs_in_steps, 1)
   warmup_epochs = config.optimizer.warmup_epochs
-  of_group = config.model.batch_norm.group_size
   warmup_steps = int(warmup_epochs * num_examples) // train.batch_size
   for setting, steps in (
     (f"train.epochs={train.epochs}", total_steps),
@@ -90,7 +90,7 @@ def make_plan(config: schema.Config, num_examples: int) -> Plan:
     num_examples=num_examples,
     batch_size=train.batch_size,
     microbatches=train.microbatches,
-    norm_groups=jax.device_count() // of_group if of_group else 1,
+    norm_groups=_norm_groups(config.model),
     total_steps=total_steps,
     warmup_steps=warmup_steps,
     peak_learning_rate=schedules.peak_learning_rate(
@@ -100,16 +100,28 @@ def make_plan(config: schema.Config, num_examples: int) -> Plan:
   )
 
 
+def _norm_groups(model: schema.ModelConfig) -> int:
+  """Returns `Plan.norm_groups`."""
+  parts = (model.encoder, model.projector, model.predictor)
+  if all(part.norm != "batch" for part in parts):
+    return 0
+  of_group = model.batch_norm.group_size
+  return jax.device_count() // of_group if of_group else 1
+
+
 def describe(plan: Plan, ema_schedule: str) -> list[str]:
   """Returns lines that describe the plan, with a note on each doubtful number."""
   epochs = plan.total_steps / plan.steps_per_epoch
+  norm = "No batch norm"
+  if plan.norm_groups:
+    norm = f"Batch norm over {plan.group_size} images"
   lines = [
     f"{plan.total_steps:,} steps of {plan.batch_size} images, {epochs:.3g}"
     f" epochs; learning rate to {plan.peak_learning_rate:.4g} in"
     f" {plan.warmup_steps:,} steps of warm-up.",
     f"tau {ema_schedule} from {plan.tau:.6g}: the target forgets half in"
-    f" {plan.half_life:,.0f} images. Batch norm over {plan.group_size} images,"
-    f" in {plan.microbatches} micro-batches a step.",
+    f" {plan.half_life:,.0f} images. {norm}, in {plan.microbatches} micro-batches a"
+    " step.",
   ]
   if plan.warmup_steps >= plan.total_steps:
     lines.append(
@@ -117,7 +129,7 @@ def describe(plan: Plan, ema_schedule: str) -> list[str]:
       " so the learning rate never reaches its peak; lower"
       " optimizer.warmup_epochs."
     )
-  if plan.group_size < _SMALL_GROUP:
+  if plan.norm_groups and plan.group_size < _SMALL_GROUP:
     known = ", ".join(f"{v} at {k}" for k, v in _TOP1_BY_GROUP.items())
     grouped = " or model.batch_norm.group_size" if plan.norm_groups > 1 else ""
     lines.append(

@@ -8,6 +8,9 @@ of the online network behind a stopped gradient stands in for the target. The ot
 normalise predictions and projections in another way.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from byol_jax.sweeps import Point, Sweep
 
 _NEGATIVES = {"loss.beta": 1.0}
@@ -17,7 +20,7 @@ _COPY = {"ema.base": 0.0, "ema.schedule": "constant"}
 
 
 def get_sweep():
-  settings = {
+  settings: dict[str, tuple[Mapping[str, Any], tuple[float, float]]] = {
     "BYOL": ({}, (72.5, 0.0)),
     "no predictor": (_NO_PREDICTOR, (0.2, 0.0)),
     "no target": (_COPY, (0.3, 0.0)),
