@@ -169,7 +169,7 @@ def test_the_gradient_is_clipped_by_its_norm_over_all_parameters(clip, length):
     lambda step: 1.0, schema.OptimizerConfig(name="sgd", clip=clip)
   )
   updates, _ = optimizer.update(gradient, optimizer.init(params), params)
-  np.testing.assert_allclose(optax.global_norm(updates), length, rtol=1e-6)
+  np.testing.assert_allclose(optax.tree.norm(updates), length, rtol=1e-6)
 
 
 def test_tau_of_one_keeps_the_target_and_zero_copies():
