@@ -1,5 +1,7 @@
 """Small encoders in files, without a run that trained them."""
 
+import zlib
+
 import jax
 import numpy as np
 import safetensors.numpy
@@ -56,13 +58,16 @@ def rewrite(source, path, *, keep_checksums=False, **metadata) -> None:
   Args:
     source: the file.
     path: of the copy.
-    keep_checksums: whether the copy has those of the original, or none.
+    keep_checksums: whether the copy has those of the original; else it has none of
+      the arrays, and the right one of what the file tells.
     **metadata: those that differ; None leaves one out.
   """
   with safetensors.safe_open(source, "numpy") as file:
     old = file.metadata()
   if not keep_checksums:
     del old["checksums"]
+    about = metadata.get("about", old["about"])
+    old["about_checksum"] = str(zlib.crc32(about.encode()))
   new = {k: v for k, v in (old | metadata).items() if v is not None}
   safetensors.numpy.save_file(safetensors.numpy.load_file(source), path, new)
 

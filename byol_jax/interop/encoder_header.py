@@ -47,12 +47,19 @@ def to_metadata(
   described = {
     "step": str(step),
     "config": json.dumps(encoder_settings.of(config)),
-    "about": encoder_about.to_text(config, class_names),
   }
   checksums = {name: zlib.crc32(x) for name, x in arrays.items()} | {
     name: zlib.crc32(text.encode()) for name, text in described.items()
   }
-  return {"format": _FORMAT, "checksums": json.dumps(checksums), **described}
+  about = encoder_about.to_text(config, class_names)
+  return {
+    "format": _FORMAT,
+    "checksums": json.dumps(checksums),
+    **described,
+    "about": about,
+    # Earlier versions know what `checksums` may hold, and ignore other metadata.
+    "about_checksum": str(zlib.crc32(about.encode())),
+  }
 
 
 def parsed(metadata: Mapping[str, str]) -> Header:
@@ -65,11 +72,10 @@ def parsed(metadata: Mapping[str, str]) -> Header:
     raise errors.UserError(
       f"it is of format {metadata.get('format')}, not {_FORMAT}"
     )
-  tells = {"about"} & metadata.keys()  # Earlier versions wrote no such text.
   checksums = None
   if "checksums" in metadata:
     checksums = _dictionary("checksums", metadata)
-    for key in ("step", "config", *tells):
+    for key in ("step", "config"):
       found = zlib.crc32(metadata.get(key, "").encode())
       if checksums.pop(key, None) != found:
         raise errors.UserError(f"{key} differs from its checksum")
@@ -79,10 +85,17 @@ def parsed(metadata: Mapping[str, str]) -> Header:
     int(step) > np.iinfo(np.int32).max
   ):
     raise errors.UserError(f"step={step} must be a number from 0 to 2**31 - 1")
-  about = encoder_about.About()
-  if tells:
-    about = encoder_about.parsed(_dictionary("about", metadata))
-  return Header(settings, int(step), checksums, about)
+  return Header(settings, int(step), checksums, _about(metadata))
+
+
+def _about(metadata: Mapping[str, str]) -> encoder_about.About:
+  """Returns what a file tells; earlier versions wrote no such text."""
+  text, checksum = (metadata.get(x) for x in ("about", "about_checksum"))
+  if text is None and checksum is None:
+    return encoder_about.About()
+  if checksum != str(zlib.crc32((text or "").encode())):
+    raise errors.UserError("about differs from its checksum")
+  return encoder_about.parsed(_dictionary("about", metadata))
 
 
 def _dictionary(key: str, metadata: Mapping[str, str]) -> dict[str, Any]:
