@@ -147,7 +147,8 @@ def pmap_examples(
     NumPy arrays. It repeats the last example until the devices divide the
     number, and cuts off the results of the repetitions.
   """
-  mapped = jax.pmap(fn, in_axes=(None, 0))
+  # Named, since the primary process writes reports without the others.
+  mapped = jax.pmap(fn, in_axes=(None, 0), devices=jax.local_devices())
 
   def run(shared: chex.ArrayTree, examples: chex.ArrayTree) -> chex.ArrayTree:
     devices = jax.local_device_count()
