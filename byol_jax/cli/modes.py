@@ -9,12 +9,14 @@ from collections.abc import Callable, Mapping
 from byol_jax import errors
 from byol_jax.cli import messages
 from byol_jax.cli.flags import Options
-from byol_jax.evaluation import embed, protocols, results, runner
+from byol_jax.evaluation import embed, monitor, protocols, results, runner
 from byol_jax.interop import encoder_file, warm_start
+from byol_jax.learning import verdict
 from byol_jax.learning.learner import TrainState
 from byol_jax.runtime import claim, processes
 from byol_jax.training import (
   arrays,
+  health,
   loop,
   restore,
   saved_settings,
@@ -37,9 +39,11 @@ def _pretrain(run: Run, options: Options) -> None:
   start = loop.untrained
   if run.config.model.encoder.init_from:
     start = functools.partial(warm_start.start, tell=messages.say)
+  watcher = monitor.Monitor(run) if run.config.evaluation.every_epochs else None
   state, was_finished = loop.pretrain(
-    run, start, messages.describe_start, messages.say
+    run, start, messages.describe_start, messages.say, watcher
   )
+  _show_health(run)
   if was_finished and processes.broadcast_from_primary(
     lambda: results.is_complete(run, selection.names)
   ):
@@ -52,6 +56,13 @@ def _pretrain(run: Run, options: Options) -> None:
     from byol_jax.reporting import report
 
     report.write(run)
+
+
+def _show_health(run: Run) -> None:
+  """Prints whether training was healthy, and adds it to `results.json`."""
+  if processes.is_primary() and (found := health.of_run(run)):
+    messages.say(f"Health: {verdict.describe(found)}")
+    results.add_health(run.workdir, verdict.to_json(found))
 
 
 def _evaluate(run: Run, options: Options) -> None:
@@ -110,6 +121,7 @@ def _report(run: Run, options: Options) -> None:
     messages.say(f"Written: {path}")
   else:
     report.write(run)
+    _show_health(run)
 
 
 def _views(run: Run, options: Options) -> None:

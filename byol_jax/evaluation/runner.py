@@ -74,7 +74,13 @@ def evaluate(
         on_result(name, result)
       found = results.add(run.workdir, new)
     if model.is_online:
-      results.append_history(run.workdir, int(state.step), found)
+      values = {
+        name: result["value"]
+        for name, result in found.items()
+        if result["network"] == results.NETWORKS[model.name]
+        and result["step"] == int(state.step)
+      }
+      results.append_history(run.workdir, int(state.step), values)
   return found
 
 

@@ -72,6 +72,26 @@ def _initialiser(
   return jax.jit(lambda key: init(key)[0]), state
 
 
+class Passes(NamedTuple):
+  """What both networks make of both views of a batch.
+
+  Attributes:
+    online1: outputs of the online network for view 1.
+    online2: for view 2.
+    target1: outputs of the target network for view 1.
+    target2: for view 2.
+    online_state: batch-norm statistics of the online network after both views.
+    target_state: of the target network.
+  """
+
+  online1: networks.Outputs
+  online2: networks.Outputs
+  target1: networks.Outputs
+  target2: networks.Outputs
+  online_state: hk.State
+  target_state: hk.State
+
+
 def _both_views(
   network: hk.TransformedWithState,
   params: hk.Params,
@@ -123,12 +143,33 @@ def loss_fn(
   Returns:
     The scalar loss, and (online_state, target_state, metrics).
   """
+  passes = forward(network, online_params, state, batch, axis_name)
+  loss, metrics = losses_of(passes, batch["label"], labelled)
+  return loss, (passes.online_state, passes.target_state, metrics)
+
+
+def forward(
+  network: hk.TransformedWithState,
+  online_params: hk.Params,
+  state: TrainState,
+  batch: Batch,
+  axis_name: str | None = None,
+) -> Passes:
+  """Returns what both networks make of a batch; see `loss_fn`."""
   online1, online2, online_state = _both_views(
     network, online_params, state.online_state, batch, axis_name
   )
   target1, target2, target_state = _both_views(
     network, state.target_params, state.target_state, batch, axis_name
   )
+  return Passes(online1, online2, target1, target2, online_state, target_state)
+
+
+def losses_of(
+  passes: Passes, labels: chex.Array, labelled: chex.Array
+) -> tuple[chex.Array, Metrics]:
+  """Returns the loss of both networks' outputs, and metrics; see `loss_fn`."""
+  online1, online2, target1, target2, *_ = passes
   stop = jax.lax.stop_gradient
   repr_loss = jnp.mean(
     losses.regression_loss(online1.prediction, stop(target2.projection))
@@ -140,7 +181,7 @@ def loss_fn(
     # mean over all labelled examples. Without any, it is 0.
     return jnp.mean(values) / jnp.maximum(labelled, 1e-9)
 
-  labels, logits = batch["label"], online1.logits
+  logits = online1.logits
   classif_loss = mean_of_labelled(losses.softmax_cross_entropy(logits, labels))
   loss = repr_loss + classif_loss
   metrics = dict(
@@ -150,7 +191,7 @@ def loss_fn(
     top1_accuracy=mean_of_labelled(losses.topk_correct(logits, labels, 1)),
     top5_accuracy=mean_of_labelled(losses.topk_correct(logits, labels, 5)),
   )
-  return loss, (online_state, target_state, metrics)
+  return loss, metrics
 
 
 def _accumulate(

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 _MIN_SQUARED_NORM = 1e-12  # deepmind-research/byol/utils/helpers.py
 
 
-def _l2_normalize(x: chex.Array) -> chex.Array:
+def l2_normalize(x: chex.Array) -> chex.Array:
+  """Returns vectors [..., D] scaled to length 1; very short ones stay short."""
   squared = jnp.sum(x**2, axis=-1, keepdims=True)
   return x * jax.lax.rsqrt(jnp.maximum(squared, _MIN_SQUARED_NORM))
 
@@ -27,9 +28,7 @@ def regression_loss(
   """
   chex.assert_equal_shape([prediction, projection])
   chex.assert_rank(prediction, 2)
-  cosine = jnp.sum(
-    _l2_normalize(prediction) * _l2_normalize(projection), axis=-1
-  )
+  cosine = jnp.sum(l2_normalize(prediction) * l2_normalize(projection), axis=-1)
   return 2 - 2 * cosine
 
 

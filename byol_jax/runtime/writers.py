@@ -25,6 +25,8 @@ _MUCH_WAIT = 0.2
 
 _REMEDY = "free space there or choose another directory"
 
+_COMPILING = "compiling"  # What the progress bar says during the first step.
+
 # The scalars that the progress bar shows, in this order.
 _SHOWN = {
   "train/loss": "loss {:.2f}",
@@ -135,7 +137,8 @@ class TensorBoardWriter:
 class ProgressBar:
   """Shows the steps done and the latest scalars on stderr.
 
-  A terminal gets a bar, anything else one line every 30 seconds.
+  A terminal gets a bar, anything else one line every 30 seconds, with the time of
+  day. Until the first step is done, it says that the program compiles.
 
   Args:
     total: steps of the run.
@@ -154,20 +157,24 @@ class ProgressBar:
       bar_format="{percentage:3.0f}% "
       + ("|{bar}| " if terminal else "")
       + "step {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {desc}",
+      desc=_COMPILING,
     )
 
   def update(self, step: int) -> None:
     """Moves the bar to `step` steps done."""
+    if step > self._bar.initial and self._bar.desc.startswith(_COMPILING):
+      self._bar.set_description_str("", refresh=False)
     self._bar.update(step - self._bar.n)
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     """Moves the bar to `step` and shows the scalars that fit on a line."""
-    shown = (
+    shown = [
       text.format(float(scalars[name]))
       for name, text in _SHOWN.items()
       if name in scalars
-    )
-    self._bar.set_description_str(" | ".join(shown), refresh=False)
+    ]
+    if shown:
+      self._bar.set_description_str(" | ".join(shown), refresh=False)
     self.update(step)
 
   def close(self) -> None:
@@ -188,9 +195,11 @@ class DataWaitHint:
     self._was_shown = False
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
-    """Checks `train/data_wait`, from the second call on."""
+    """Checks `train/data_wait`, from its second value on."""
+    if "train/data_wait" not in scalars:
+      return
     self._writes += 1
-    wait = scalars.get("train/data_wait", 0.0)
+    wait = scalars["train/data_wait"]
     # The buffers fill during the first interval.
     if self._writes > 1 and wait > _MUCH_WAIT and not self._was_shown:
       tqdm.tqdm.write(
@@ -205,11 +214,11 @@ class DataWaitHint:
 
 
 class _Lines:
-  """Writes each state of tqdm on its own line of stderr."""
+  """Writes each state of tqdm on its own line of stderr, after the time of day."""
 
   def write(self, text: str) -> None:
     if text := text.strip():
-      sys.stderr.write(text + "\n")
+      sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
 
   def flush(self) -> None:
     sys.stderr.flush()
