@@ -56,9 +56,7 @@ _BANDS = (
   _Band(DIVERGING, "encoder_step", 0.1),
   _Band(COLLAPSED, "projection_std", 0.15, is_least=True),
   _Band(PARTIAL_COLLAPSE, "projection_std", 0.5, is_least=True),
-  _Band(
-    PARTIAL_COLLAPSE, "projection_rank", 0.15, is_least=True, of_start=True
-  ),
+  _Band(PARTIAL_COLLAPSE, "projection_rank", 0.2, is_least=True, of_start=True),
   _Band(BARELY_STARTED, "prediction_cosine", 0.3, is_least=True),
 )
 
@@ -102,7 +100,7 @@ def judge(numbers: Numbers, start: Numbers | None = None) -> Verdict:
     if band.of_start:
       if start is None:
         continue
-      value /= max(start[band.name], 1e-12)
+      value = value / max(start[band.name], 1e-12)
     is_left = value < band.limit if band.is_least else value > band.limit
     if is_left:
       return verdict(band.verdict, _words(band, value, numbers, start))

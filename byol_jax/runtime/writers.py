@@ -31,6 +31,7 @@ _COMPILING = "compiling"  # What the progress bar says during the first step.
 _SHOWN = {
   "train/loss": "loss {:.2f}",
   "train/top1_accuracy": "top-1 {:.1%}",
+  "held_out/knn": "kNN {:.1%}",
   "train/images_per_second": "{:,.0f} img/s",
   "train/data_wait": "data wait {:.0%}",
 }
@@ -147,6 +148,7 @@ class ProgressBar:
 
   def __init__(self, total: int, initial: int):
     terminal = sys.stderr.isatty()
+    self._latest: dict[str, float] = {}  # Of scalars that not every write has.
     self._bar = tqdm.tqdm(
       total=total,
       initial=initial,
@@ -167,11 +169,12 @@ class ProgressBar:
     self._bar.update(step - self._bar.n)
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
-    """Moves the bar to `step` and shows the scalars that fit on a line."""
+    """Moves the bar to `step` and shows the latest scalars."""
+    self._latest |= scalars
     shown = [
-      text.format(float(scalars[name]))
+      text.format(float(self._latest[name]))
       for name, text in _SHOWN.items()
-      if name in scalars
+      if name in self._latest
     ]
     if shown:
       self._bar.set_description_str(" | ".join(shown), refresh=False)
