@@ -36,7 +36,7 @@ def test_a_sample_is_measured_as_by_the_protocols_without_the_test_split(
   watch = monitor.Monitor(run)
   assert [step for step in range(1, 300) if watch.is_due(step)] == [132, 264]
   found = watch(state)
-  assert read == [("train", range(42)), ("train", range(42, 53))]
+  assert read == [("train", range(53))]
 
   features = eval_model.online(run, run.source, state).features("train")
   bank, queries = (
@@ -51,6 +51,26 @@ def test_a_sample_is_measured_as_by_the_protocols_without_the_test_split(
   )
   lines = (run.workdir / "evaluations.jsonl").read_text().splitlines()
   assert json.loads(lines[-1]) == {"step": int(state.step), **found}
+
+
+def test_examples_of_unknown_class_neither_vote_nor_count(
+  tmp_path, monkeypatch
+):
+  run = prepare(tmp_path, config_of(tmp_path))
+  found = Features(
+    np.eye(53, 4, dtype=np.float32) + 1, np.arange(53, dtype=np.int32) % 4 - 1
+  )
+  watch = monitor.Monitor(run)
+  monkeypatch.setattr(watch, "_features", lambda state: found)
+  votes = []
+
+  def of(bank, queries, **unused):
+    votes.append((bank.labels.min(), len(queries)))
+    return np.zeros((len(queries), 3))
+
+  monkeypatch.setattr(knn, "votes", of)
+  watch(settled_state(run))
+  assert votes == [(0, np.sum(found.labels[42:] >= 0))]
 
 
 def test_the_sample_is_a_tenth_of_the_images_between_two_evaluations(tmp_path):

@@ -82,6 +82,7 @@ _AT_MOST = {
   "model.predictor.layers": 100,
   "model.predictor.hidden_size": 2**20,
   "evaluation.batch_size": 2**20,
+  "evaluation.every_epochs": 1e6,
   "evaluation.linear.epochs": 1e6,
   "evaluation.linear.batch_size": 2**20,
   "evaluation.logistic.l2_count": 1000,

@@ -25,8 +25,8 @@ class Monitor:
   """Evaluates states of a run on fixed examples of its train split.
 
   The examples to classify are the first that hyper-parameters are chosen on, and
-  those that vote are the first that classifiers are fitted to (`splits.Splits`). The
-  test split is not read. All processes call it for the same steps.
+  those that vote are the ones before them, the last that classifiers are fitted to
+  (`splits.Splits`). The test split is not read. All processes call it for the same steps.
 
   Args:
     run: the run; its `evaluation.every_epochs` is above 0.
@@ -48,8 +48,10 @@ class Monitor:
     self._splits = splits_lib.make_splits(run, run.source)
     images = _SHARE * self._every_steps * plan.batch_size
     part = min(images / (_BANK + _QUERIES), 1.0)
-    self._bank = _first(self._splits.fit, part * _BANK)
-    self._queries = _first(self._splits.validation, part * _QUERIES)
+    fit, validation = self._splits.fit, self._splits.validation
+    # Neighbours in the split, so that they are read at once.
+    self._bank = fit[-max(round(part * _BANK), 2) :]
+    self._queries = validation[: max(round(part * _QUERIES), 2)]
     # Once, as it compiles.
     self._embed = make_embed(build.build_network(config, run.num_classes))
 
@@ -64,23 +66,29 @@ class Monitor:
       state: after a step.
 
     Returns:
-      `held_out/knn`, the data set's metric, absent without labels, and
-      `held_out/rank_me` and `held_out/uniformity` of the classified examples.
+      `held_out/knn`, the data set's metric, absent without labels, and the metrics
+      of `geometry.measure` on the classified examples, such as `held_out/rank_me`.
     """
+    both, count = self._features(state), len(self._bank)
     bank, queries = (
-      self._features(state, indices) for indices in (self._bank, self._queries)
+      both.select(rows)
+      for rows in (range(count), range(count, len(both.labels)))
     )
     seed = self._run.config.seed
     found = {
       f"{_PREFIX}{name}": details["value"]
       for name, details in geometry.measure(queries, seed)
     }
-    if self._run.source.num_classes:
+    bank, queries = _labelled(bank), _labelled(queries)
+    if (
+      self._run.source.num_classes and len(bank.labels) and len(queries.labels)
+    ):
       found[BEST_BY] = self._knn(bank, queries)
     results.append_history(self._run.workdir, int(state.step), found)
     return found
 
-  def _features(self, state: TrainState, indices: range) -> Features:
+  def _features(self, state: TrainState) -> Features:
+    indices = range(self._bank.start, self._queries.stop)
     variables = (state.online_params, state.online_state)
     batches = data_streams.eval_batches(
       self._run.config,
@@ -107,6 +115,7 @@ class Monitor:
     return metrics.value(metric, queries.labels, votes)
 
 
-def _first(indices: range, count: float) -> range:
-  """Returns about the first `count` of some indices, at least two if there are."""
-  return indices[: max(round(count), 2)]
+def _labelled(found: Features) -> Features:
+  """Returns the features of the examples whose label is known."""
+  known = found.labels >= 0
+  return found.select(np.flatnonzero(known if known.ndim == 1 else known[:, 0]))

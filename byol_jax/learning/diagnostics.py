@@ -1,7 +1,26 @@
 """What one batch tells of the health of a training state.
 
 A function of its own beside the update, which stays as it is: it is called at
-intervals and changes nothing.
+intervals and changes nothing. Its diagnostics are:
+
+- `projection_std`: the standard deviation of the online projections on the unit
+  sphere, times sqrt(d), mean over dimensions: 1 if they are spread evenly, 0 if
+  they are all the same (Chen and He 2021, arXiv 2011.10566, section 4.1).
+- `projection_rank`, `feature_rank`: `effective_rank` of the projections and of
+  the encoder's features.
+- `alignment`: mean squared distance, in [0, 4], of an image's two projections.
+- `uniformity`: log of the mean over pairs of exp(-2 squared distance), at most
+  0, which is a single point (both: Wang and Isola 2020, arXiv 2005.10242).
+- `same_neighbour`: the largest fraction of examples whose nearest neighbour
+  among the projections is one and the same example.
+- `prediction_cosine`: of prediction and target projection of the other view.
+- `target_cosine`: of online and target projection of the same view.
+- `target_distance`: between online and target parameters of encoder and
+  projector, relative to the norm of the online ones.
+- `PART_norm`, `PART_gradient`, `PART_update`: norms of the parameters, of the
+  gradient and of the update by this batch, for encoder, projector, predictor;
+  `PART_step` is that of the update relative to that of the parameters.
+- `PART_trust`: the median of LARS' trust ratios; absent for other optimizers.
 """
 
 from collections.abc import Callable, Mapping
@@ -46,27 +65,8 @@ def make_diagnose(
     augment: makes views from crops.
 
   Returns:
-    A function of (state, batch, axis_name=None) to float32 scalars, the same on
-    all devices:
-
-    - `projection_std`: the standard deviation of the online projections on the unit
-      sphere, times sqrt(d), mean over dimensions: 1 if they are spread evenly, 0 if
-      they are all the same (Chen and He 2021, arXiv 2011.10566, section 4.1).
-    - `projection_rank`, `feature_rank`: `effective_rank` of the projections and of
-      the encoder's features.
-    - `alignment`: mean squared distance, in [0, 4], of an image's two projections.
-    - `uniformity`: log of the mean over pairs of exp(-2 squared distance), at most
-      0, which is a single point (both: Wang and Isola 2020, arXiv 2005.10242).
-    - `same_neighbour`: the largest fraction of examples whose nearest neighbour
-      among the projections is one and the same example.
-    - `prediction_cosine`: of prediction and target projection of the other view.
-    - `target_cosine`: of online and target projection of the same view.
-    - `target_distance`: between online and target parameters of encoder and
-      projector, relative to the norm of the online ones.
-    - `PART_norm`, `PART_gradient`, `PART_update`: norms of the parameters, of the
-      gradient and of the update by this batch, for encoder, projector, predictor;
-      `PART_step` is that of the update relative to that of the parameters.
-    - `PART_trust`: the median of LARS' trust ratios; absent for other optimizers.
+    A function of (state, batch, axis_name=None) to float32 scalars by name, the
+    same on all devices.
   """
 
   def diagnose(

@@ -28,8 +28,7 @@ class TrainState(NamedTuple):
     online_params: {module: {name: array}}, which the gradient moves.
     target_params: the same tree, the moving average.
     online_state: running batch-norm statistics of the online network.
-    target_state: running batch-norm statistics of the target network; they are
-      not a moving average of those of the online network.
+    target_state: those of the target network, no moving average of the online's.
     opt_state: the state of the optimizer.
   """
 
@@ -76,12 +75,9 @@ class Passes(NamedTuple):
   """What both networks make of both views of a batch.
 
   Attributes:
-    online1: outputs of the online network for view 1.
-    online2: for view 2.
-    target1: outputs of the target network for view 1.
-    target2: for view 2.
-    online_state: batch-norm statistics of the online network after both views.
-    target_state: of the target network.
+    online1, online2: outputs of the online network for views 1 and 2.
+    target1, target2: those of the target network.
+    online_state, target_state: batch-norm statistics after both views.
   """
 
   online1: networks.Outputs
@@ -169,11 +165,11 @@ def losses_of(
   passes: Passes, labels: chex.Array, labelled: chex.Array
 ) -> tuple[chex.Array, Metrics]:
   """Returns the loss of both networks' outputs, and metrics; see `loss_fn`."""
-  online1, online2, target1, target2, *_ = passes
-  stop = jax.lax.stop_gradient
+  online1, online2 = passes[:2]
+  target1, target2 = jax.lax.stop_gradient(passes[2:4])
   repr_loss = jnp.mean(
-    losses.regression_loss(online1.prediction, stop(target2.projection))
-    + losses.regression_loss(online2.prediction, stop(target1.projection))
+    losses.regression_loss(online1.prediction, target2.projection)
+    + losses.regression_loss(online2.prediction, target1.projection)
   )
 
   def mean_of_labelled(values: chex.Array) -> chex.Array:
@@ -183,15 +179,14 @@ def losses_of(
 
   logits = online1.logits
   classif_loss = mean_of_labelled(losses.softmax_cross_entropy(logits, labels))
-  loss = repr_loss + classif_loss
   metrics = dict(
-    loss=loss,
+    loss=repr_loss + classif_loss,
     repr_loss=repr_loss,
     classif_loss=classif_loss,
     top1_accuracy=mean_of_labelled(losses.topk_correct(logits, labels, 1)),
     top5_accuracy=mean_of_labelled(losses.topk_correct(logits, labels, 5)),
   )
-  return loss, metrics
+  return metrics["loss"], metrics
 
 
 def _accumulate(
@@ -204,8 +199,7 @@ def _accumulate(
 ) -> tuple[hk.Params, hk.State, hk.State, Metrics]:
   """Returns mean gradients, the last states and mean metrics of micro-batches.
 
-  Micro-batches are processed one after the other, so that the views and
-  activations of only one are in memory.
+  They are processed in turn, so that only one's views and activations are in memory.
   """
   labelled = labelled_fraction(batch["label"], axis_name)
 
@@ -260,8 +254,8 @@ def make_learner(
     learning_rate: the schedule that the optimizer follows, for the metrics.
     tau: the target's decay as a function of the step.
     microbatches: parts in which `update` processes a batch, to need less memory.
-      Gradients are averaged, and optimizer and target take one step per batch;
-      batch norm sees one part at a time (paper, batch ablation).
+      Optimizer and target take one step per batch, by mean gradients; batch norm
+      sees one part at a time (paper, batch ablation).
     draw: makes the batch from images on the device, by (batch, step, axis_name).
     augment: makes the views of a part from its crops, if the data layer does not.
 
