@@ -125,10 +125,12 @@ RIGHT = {
     "optimizer.predictor_rate",
     "train.check_replicas_every",
     "train.hang_seconds",
+    "evaluation.every_epochs",
     "evaluation.finetune.decay_count",
     "checkpoint.every_seconds",
     "checkpoint.every_steps",
     "checkpoint.keep_every",
+    "log.diagnose_every",
   ],
   # Useless, but no harm is done before the loss shows it.
   10**30: [
@@ -212,3 +214,12 @@ def test_a_configuration_without_all_keys_is_one_line(lacking):
     config.validate(lacking)
   assert "seed" in str(caught.value)
   assert "\n" not in str(caught.value)
+
+
+def test_a_best_checkpoint_needs_evaluations_while_training():
+  changed = convert.updated(schema.Config(), {"checkpoint.keep_best": True})
+  with pytest.raises(
+    errors.UserError, match=r"every_epochs, which is 0; set it"
+  ):
+    config.validate(changed)
+  config.validate(convert.updated(changed, {"evaluation.every_epochs": 0.5}))

@@ -191,7 +191,7 @@ def test_damaged_lines_of_metrics_are_kept_aside(damage, tmp_path, caplog):
 def test_the_history_goes_on_after_damage(damage, tmp_path):
   path = tmp_path / "evaluations.jsonl"
   path.write_bytes(b'{"step": 1}\n' + DAMAGE[damage])
-  results.append_history(tmp_path, 7, {"knn/top1": RESULT})
+  results.append_history(tmp_path, 7, {"knn/top1": 0.5})
   assert path.read_text() == '{"step": 1}\n{"step": 7, "knn/top1": 0.5}\n'
 
 

@@ -65,6 +65,7 @@ def test_imagenet_trains_two_real_steps(tmp_path):
     f"--workdir={tmp_path / 'run'}",
     "--config.train.batch_size=4",
     "--config.train.steps=2",
+    "--config.log.diagnose=False",
     "--config.evaluation.knn.k=3",
     "--config.evaluation.linear.epochs=1",
   )

@@ -77,6 +77,7 @@ def test_folder_with_broken_files_pretrains_and_loses_no_good_one(
     *command_line.TINY[1:3],
     "--config.train.batch_size=32",
     f"--config.train.steps={STEPS}",
+    "--config.log.diagnose=False",
     "--config.evaluation.baselines=False",
     f"--workdir={tmp_path / 'run'}",
     data_dir=str(tmp_path / "data"),

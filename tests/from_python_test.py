@@ -18,6 +18,7 @@ settings.model.encoder.width = 0.5
 settings.train.batch_size = 32
 settings.train.steps = 3
 settings.log.every_steps = 1
+settings.log.diagnose = False
 """
 
 

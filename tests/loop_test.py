@@ -16,7 +16,7 @@ from byol_jax import errors
 from byol_jax.config import convert, schema
 from byol_jax.learning import learner
 from byol_jax.runtime import claim, devices, meter, writers
-from byol_jax.training import loop, restore, runs
+from byol_jax.training import loop, restore, runs, saver
 from tests import command_line
 from tests.eval_cases import prepare, small_config
 from tests.experiment_configs import experiment_config
@@ -167,8 +167,8 @@ def test_every_step_that_is_kept_for_good_is_saved():
     ),
     open_checkpoints=mock.MagicMock,
   )
-  saver = loop._Saver(run, 0)
-  due = [step for step in range(1, 13) if saver.is_due(step)]
+  writer = saver.Saver(run, 0)
+  due = [step for step in range(1, 13) if writer.is_due(step)]
   assert due == [4, 6, 8, 12]
 
 
@@ -255,6 +255,7 @@ def test_steps_up_to_a_damaged_checkpoint_are_saved_again(tmp_path, digits_dir):
   cfg.train.steps = 8
   cfg.checkpoint.every_steps = 2
   cfg.checkpoint.keep = 9
+  cfg.log.diagnose = False
   loop.pretrain(runs.prepare(cfg, tmp_path))
   folder = tmp_path / "checkpoints"
   for step in (6, 8):

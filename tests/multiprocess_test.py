@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from byol_jax.runtime import writers
 from tests import command_line
 
 STEPS = 12
@@ -87,7 +88,16 @@ def test_two_processes_train_as_one_with_two_devices(tmp_path, digits_dir):
   one = command_line.run(*args("one"), data_dir=digits_dir, devices=2)
   assert one.returncode == 0, one.stderr
   assert_same_end(tmp_path / "two", tmp_path / "one", 50)
-  assert_each_step_once(tmp_path / "two", 50)
+  two, one = (
+    writers.read_jsonl(tmp_path / name / "metrics.jsonl")
+    for name in ("two", "one")
+  )
+  assert [row["step"] for row in two] == [*range(51)]
+  for step in (0, 50):
+    names = [name for name in two[step] if name.startswith("health/")]
+    assert "health/feature_rank" in names
+    for name in names:
+      assert two[step][name] == pytest.approx(one[step][name], rel=0.01), name
 
 
 @pytest.mark.slow

@@ -76,6 +76,9 @@ class EvaluationConfig:
 
   # Names in `evaluation.protocols.PROTOCOLS`, run when pretraining ends; (): none.
   protocols: tuple[str, ...] = ("knn", "linear")
+  # Evaluate a small part of the train split after so many epochs of training, again
+  # and again; see `evaluation.monitor`. 0: never.
+  every_epochs: float = 0.0
   batch_size: int = 256  # Speed only: no metric depends on it.
   # Run the same protocols on raw pixels and on the untrained encoder.
   baselines: bool = True

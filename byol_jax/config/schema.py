@@ -235,6 +235,9 @@ class CheckpointConfig:
   every_steps: int = 0  # 0: never.
   keep: int = 3  # The newest ones.
   keep_every: int = 0  # Save at every multiple, and never delete it. 0: none.
+  # Save, and keep beside the newest, the one in which the most examples of
+  # evaluation.every_epochs have the right neighbours.
+  keep_best: bool = False
 
 
 @dataclasses.dataclass(slots=True)
@@ -242,6 +245,10 @@ class LogConfig:
   """When metrics are written."""
 
   every_steps: int = 10
+  # Diagnose the health of training: before the first step, every so many steps and
+  # at the end. 0 steps: as often as takes 2% of the time, our choice.
+  diagnose: bool = True
+  diagnose_every: int = 0
 
 
 @dataclasses.dataclass(slots=True)

@@ -51,6 +51,7 @@ _NOT_NEGATIVE = (
   "data.threads",
   "data.prefetch",
   "model.batch_norm.group_size",
+  "evaluation.every_epochs",
   "evaluation.finetune.decay_count",
   "loss.beta",
   "loss.relic",
@@ -65,6 +66,7 @@ _NOT_NEGATIVE = (
   "checkpoint.every_seconds",
   "checkpoint.every_steps",
   "checkpoint.keep_every",
+  "log.diagnose_every",
 )
 _IN_0_TO_1 = ("ema.base",)
 _IN_0_TO_BELOW_1 = (
@@ -88,6 +90,7 @@ _AT_MOST = {
   "model.predictor.layers": 100,
   "model.predictor.hidden_size": 2**20,
   "evaluation.batch_size": 2**20,
+  "evaluation.every_epochs": 1e6,
   "evaluation.linear.epochs": 1e6,
   "evaluation.linear.batch_size": 2**20,
   "evaluation.logistic.l2_count": 1000,
@@ -157,6 +160,11 @@ def validate(config: schema.Config) -> None:
   _require(
     steps is None or steps > 0,
     f"train.steps={steps} must be above 0, or unset to use train.epochs.",
+  )
+  _require(
+    not config.checkpoint.keep_best or config.evaluation.every_epochs > 0,
+    "checkpoint.keep_best=True compares the evaluations of"
+    " evaluation.every_epochs, which is 0; set it, such as to 1.",
   )
   _check_evaluation(config)
   _check_view("augment.view1", config.augment.view1)

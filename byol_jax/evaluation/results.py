@@ -19,10 +19,10 @@ from byol_jax.evaluation.eval_model import (
 )
 from byol_jax.evaluation.feature_cache import WRITE_REMEDY
 from byol_jax.runtime import files, processes, writers
-from byol_jax.training import runs
+from byol_jax.training import runs, workdir_files
 
 FILE = "results.json"
-HISTORY_FILE = "evaluations.jsonl"
+_HEALTH = "health"  # An entry of `results.json` that is no result.
 
 # The networks of results by model name, and the prefixes of the results' names.
 # A trained encoder must beat both baselines to have learnt anything.
@@ -77,20 +77,30 @@ Results = dict[str, Result]  # By name, such as linear/top1.
 
 
 def read(workdir: pathlib.Path) -> Results:
-  """Returns the contents of a workdir's `results.json`, {} without one.
+  """Returns the results in a workdir's `results.json`, {} without one.
 
   A damaged file is kept as `results.json.damaged`, and its whole entries go on.
 
   Raises:
     UserError: if the file cannot be read.
   """
+  entries = _read_entries(workdir)
+  return {name: entries[name] for name in entries if name != _HEALTH}
+
+
+def _read_entries(workdir: pathlib.Path) -> dict[str, Any]:
+  """Returns the results, and the health of the run; see `read`."""
   path = workdir / FILE
   if not path.exists():
     return {}
-  whole: Results = {}
+  whole: dict[str, Any] = {}
   try:
     found = files.read_json(path)
-    whole = {name: entry for name, entry in found.items() if _is_result(entry)}
+    whole = {
+      name: entry
+      for name, entry in found.items()
+      if (isinstance(entry, dict) if name == _HEALTH else _is_result(entry))
+    }
     if whole != found:
       damaged = ", ".join(sorted(found.keys() - whole.keys()))
       raise files.DamagedError(f"{damaged} are no results")
@@ -111,8 +121,8 @@ def _is_result(entry: Any) -> bool:
   )
 
 
-def _to_text(results: Results) -> str:
-  return json.dumps(results, indent=2) + "\n"
+def _to_text(entries: Mapping[str, Any]) -> str:
+  return json.dumps(entries, indent=2) + "\n"
 
 
 def add(workdir: pathlib.Path, new: Mapping[str, Result]) -> Results:
@@ -124,10 +134,18 @@ def add(workdir: pathlib.Path, new: Mapping[str, Result]) -> Results:
   Raises:
     UserError: if the file cannot be written.
   """
+  _add_entries(workdir, new)
+  return read(workdir)
+
+
+def add_health(workdir: pathlib.Path, health: Mapping[str, Any]) -> None:
+  """Writes the health of a run as the entry `health`; raises like `add`."""
+  _add_entries(workdir, {_HEALTH: health})
+
+
+def _add_entries(workdir: pathlib.Path, new: Mapping[str, Any]) -> None:
   with _locked(workdir):
-    results = read(workdir) | dict(new)
-    _write(workdir / FILE, _to_text(results))
-  return results
+    _write(workdir / FILE, _to_text(_read_entries(workdir) | dict(new)))
 
 
 @contextlib.contextmanager
@@ -147,24 +165,19 @@ def _locked(workdir: pathlib.Path) -> Iterator[None]:
 
 
 def append_history(
-  workdir: pathlib.Path, step: int, results: Mapping[str, Result]
+  workdir: pathlib.Path, step: int, values: Mapping[str, float]
 ) -> None:
-  """Adds a line with the trained encoder's values to `evaluations.jsonl`.
+  """Adds a line to `evaluations.jsonl`.
 
   Args:
     workdir: holds the file.
-    step: the encoder's step; results of other steps are left out.
-    results: the contents of `results.json`.
+    step: of the trained encoder.
+    values: its metrics by name.
 
   Raises:
     UserError: if the file cannot be written.
   """
-  path = workdir / HISTORY_FILE
-  values = {
-    name: result["value"]
-    for name, result in results.items()
-    if result["network"] == NETWORKS[ONLINE] and result["step"] == step
-  }
+  path = workdir / workdir_files.EVALUATIONS_FILE
   if processes.is_primary():
     with _locked(workdir):
       rows = [*writers.read_undamaged(path), {"step": step, **values}]

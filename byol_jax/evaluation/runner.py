@@ -74,8 +74,19 @@ def evaluate(
         on_result(name, result)
       found = results.add(run.workdir, new)
     if model.is_online:
-      results.append_history(run.workdir, int(state.step), found)
+      _append_history(run, int(state.step), found)
   return found
+
+
+def _append_history(run: runs.Run, step: int, found: Results) -> None:
+  """Adds the trained encoder's values at a step to `evaluations.jsonl`."""
+  values = {
+    name: result["value"]
+    for name, result in found.items()
+    if result["network"] == results.NETWORKS[eval_model.ONLINE]
+    and result["step"] == step
+  }
+  results.append_history(run.workdir, step, values)
 
 
 def _warn_of_dropped(run: runs.Run, selection: protocols.Selection) -> None:

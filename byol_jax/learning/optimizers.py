@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 import chex
+import haiku as hk
+import jax.numpy as jnp
 import optax
 
 from byol_jax import errors
@@ -65,14 +67,62 @@ def lars(
       ||gradient|| (deepmind-research/byol/utils/optimizers.py).
   """
   return optax.chain(
-    optax.add_decayed_weights(config.weight_decay, mask=exclude_bias_and_norm),
-    optax.masked(
-      optax.scale_by_trust_ratio(trust_coefficient=config.trust_coefficient),
-      exclude_bias_and_norm,
-    ),
+    _weight_decay(config),
+    _trust_ratio(config),
     optax.trace(decay=config.momentum),
     optax.scale_by_learning_rate(learning_rate),
   )
+
+
+def _weight_decay(
+  config: schema.OptimizerConfig,
+) -> optax.GradientTransformation:
+  return optax.add_decayed_weights(
+    config.weight_decay, mask=exclude_bias_and_norm
+  )
+
+
+def _trust_ratio(
+  config: schema.OptimizerConfig,
+) -> optax.GradientTransformation:
+  return optax.masked(
+    optax.scale_by_trust_ratio(trust_coefficient=config.trust_coefficient),
+    exclude_bias_and_norm,
+  )
+
+
+def trust_ratios(
+  config: schema.OptimizerConfig, grads: hk.Params, params: hk.Params
+) -> dict[str, dict[str, chex.Array]]:
+  """Returns LARS' trust ratio of each weight; {} for other optimizers.
+
+  Args:
+    config: as for `lars`.
+    grads: the gradient.
+    params: {module: {name: array}}.
+
+  Returns:
+    {module: {name: scalar}}, without biases and batch-norm parameters.
+  """
+  if config.name != "lars":
+    return {}
+
+  def change(transformation, updates):
+    return transformation.update(updates, transformation.init(params), params)[
+      0
+    ]
+
+  before = change(_weight_decay(config), grads)
+  after = change(_trust_ratio(config), before)
+  return {
+    module: {
+      name: jnp.linalg.norm(after[module][name])
+      / jnp.maximum(jnp.linalg.norm(before[module][name]), 1e-30)
+      for name, is_scaled in names.items()
+      if is_scaled
+    }
+    for module, names in exclude_bias_and_norm(params).items()
+  }
 
 
 def sgd(
@@ -84,7 +134,7 @@ def sgd(
   `lars` for the arguments.
   """
   return optax.chain(
-    optax.add_decayed_weights(config.weight_decay, mask=exclude_bias_and_norm),
+    _weight_decay(config),
     optax.trace(decay=config.momentum),
     optax.scale_by_learning_rate(learning_rate),
   )

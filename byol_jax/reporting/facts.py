@@ -56,7 +56,7 @@ def read(workdir: pathlib.Path, name: str) -> Facts:
   return Facts(
     name=name,
     rows=writers.read_jsonl(workdir / workdir_files.METRICS_FILE),
-    evaluations=writers.read_jsonl(workdir / results_lib.HISTORY_FILE),
+    evaluations=writers.read_jsonl(workdir / workdir_files.EVALUATIONS_FILE),
     results={key: entry for key, entry in found.items() if "value" in entry},
     health=health,
     settings=saved_settings.read(workdir),

@@ -14,7 +14,7 @@ import pathlib
 import re
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -33,7 +33,7 @@ class DamagedError(errors.UserError):
   """None of the checkpoints that were asked for can be read."""
 
 
-class Checkpoints:
+class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
   """Saves and restores the latest checkpoints of a run.
 
   Each is a folder named by its step. Only `save` writes to the directory, so
@@ -44,24 +44,26 @@ class Checkpoints:
     directory: made by the first `save`.
     keep: checkpoints to keep; the oldest beyond them are deleted.
     keep_every: those whose step is a multiple of it are never deleted; 0: none.
+    others: orbax' policies of what else is kept (`PreservationPolicy`).
   """
 
   def __init__(
-    self, directory: str | pathlib.Path, keep: int, keep_every: int = 0
+    self,
+    directory: str | pathlib.Path,
+    keep: int,
+    keep_every: int = 0,
+    others: Sequence[Any] = (),
   ):
     self._directory = files.to_path(directory)
     self._storage = checkpoint_storage.open_storage(self._directory)
     policies = ocp.checkpoint_managers
+    multiples = [policies.EveryNSteps(keep_every)] if keep_every else []
     self._preservation = policies.AnyPreservationPolicy(
-      [policies.LatestN(keep)]
-      + ([policies.EveryNSteps(keep_every)] if keep_every else [])
+      [policies.LatestN(keep), *multiples, *others]
     )
     self._damaged: set[int] = set()
     self._writing = False
     self._manager = self._open(read_only=True)
-
-  def __enter__(self) -> "Checkpoints":
-    return self
 
   def __exit__(self, *unused_exc_info) -> None:
     self.close()
@@ -301,9 +303,7 @@ def _quieten_orbax() -> None:
   These are its log and, from threads of tensorstore that are still at work when
   orbax has given up, tracebacks that say that its event loop is closed.
   """
-  logging.get_absl_logger().addFilter(_is_not_of_orbax)
+  logging.get_absl_logger().addFilter(
+    lambda record: "orbax" not in pathlib.Path(record.pathname).parts
+  )
   uncaught.hide(lambda error: str(error) == "Event loop is closed")
-
-
-def _is_not_of_orbax(record: std_logging.LogRecord) -> bool:
-  return "orbax" not in pathlib.Path(record.pathname).parts

@@ -60,17 +60,20 @@ def check_group_size(group_size: int) -> None:
     )
 
 
-def pmap_update(update: Callable[..., Any]) -> Any:
+def pmap_update(
+  update: Callable[..., Any], *, keeps_state: bool = False
+) -> Any:
   """Runs `update` on all devices of all processes.
 
   Args:
     update: a function of `(state, batch, axis_name)` that averages over the
       axis whatever must be the same on all devices.
+    keeps_state: whether the state may be used after the call. Otherwise its memory
+      is used again (donated), so do not touch it.
 
   Returns:
-    A function of `(state, batch)`. The state has no device axis. Its memory is
-    used again (donated), so do not touch it after the call; give the first call
-    a state from `replicate`. The batch has a leading device axis, see
+    A function of `(state, batch)`. The state has no device axis; give the first
+    call a state from `replicate`. The batch has a leading device axis, see
     `prefetch`.
   """
 
@@ -82,8 +85,17 @@ def pmap_update(update: Callable[..., Any]) -> Any:
     axis_name=AXIS,
     in_axes=(None, 0),
     out_axes=None,
-    donate_argnums=0,
+    donate_argnums=() if keeps_state else 0,
   )
+
+
+def gather_examples(
+  tree: chex.ArrayTree, axis_name: str | None
+) -> chex.ArrayTree:
+  """Concatenates the [b, ...] of all devices on an axis, in their order."""
+  if axis_name is None:
+    return tree
+  return jax.lax.all_gather(tree, axis_name, tiled=True)
 
 
 def mean_over_devices(
@@ -128,8 +140,8 @@ def gather_over_devices(
   """
   if axis_name is None:
     return x, 0
-  rows = jax.lax.all_gather(x, axis_name, tiled=True)
-  return rows, jax.lax.axis_index(axis_name) * len(x)
+  first = jax.lax.axis_index(axis_name) * len(x)
+  return gather_examples(x, axis_name), first
 
 
 def pmap_examples(

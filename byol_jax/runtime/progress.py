@@ -1,6 +1,7 @@
 """Bars that show how much is done, and the time that is left, on stderr."""
 
 import sys
+import time
 from typing import Any
 
 import tqdm
@@ -11,17 +12,19 @@ _SECONDS_PER_LINE = 30.0
 _SHORT_SECONDS = 1.0
 
 
-def steps(total: int, initial: int) -> tqdm.tqdm:
+def steps(total: int, initial: int, text: str) -> tqdm.tqdm:
   """Returns a bar of training steps, which shows its description behind them.
 
   Args:
     total: steps of the run.
     initial: steps that are already done.
+    text: the first description.
   """
   return _bar(
     "step {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {desc}",
     total,
     initial=initial,
+    desc=text,
   )
 
 
@@ -57,11 +60,11 @@ def _bar(text: str, total: int, **options: Any) -> tqdm.tqdm:
 
 
 class _Lines:
-  """Writes each state of tqdm on its own line of stderr."""
+  """Writes each state of tqdm on its own line of stderr, after the time of day."""
 
   def write(self, text: str) -> None:
     if text := text.strip():
-      sys.stderr.write(text + "\n")
+      sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
 
   def flush(self) -> None:
     sys.stderr.flush()

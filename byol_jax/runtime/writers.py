@@ -25,10 +25,13 @@ _MUCH_WAIT = 0.2
 
 _REMEDY = "free space there or choose another directory"
 
+_COMPILING = "compiling"  # What the progress bar says during the first step.
+
 # The scalars that the progress bar shows, in this order.
 _SHOWN = {
   "train/loss": "loss {:.2f}",
   "train/top1_accuracy": "top-1 {:.1%}",
+  "held_out/knn": "kNN {:.1%}",
   "train/images_per_second": "{:,.0f} img/s",
   "train/data_wait": "data wait {:.0%}",
 }
@@ -157,7 +160,8 @@ class TensorBoardWriter:
 class ProgressBar:
   """Shows the steps done and the latest scalars on stderr.
 
-  A terminal gets a bar, anything else one line every 30 seconds.
+  A terminal gets a bar, anything else one line every 30 seconds, with the time of
+  day. Until the first step is done, it says that the program compiles.
 
   Args:
     total: steps of the run.
@@ -165,20 +169,25 @@ class ProgressBar:
   """
 
   def __init__(self, total: int, initial: int):
-    self._bar = progress.steps(total, initial)
+    self._latest: dict[str, float] = {}  # Of scalars that not every write has.
+    self._bar = progress.steps(total, initial, _COMPILING)
 
   def update(self, step: int) -> None:
     """Moves the bar to `step` steps done."""
+    if step > self._bar.initial and self._bar.desc.startswith(_COMPILING):
+      self._bar.set_description_str("", refresh=False)
     self._bar.update(step - self._bar.n)
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
-    """Moves the bar to `step` and shows the scalars that fit on a line."""
-    shown = (
-      text.format(float(scalars[name]))
+    """Moves the bar to `step` and shows the latest scalars."""
+    self._latest |= scalars
+    shown = [
+      text.format(float(self._latest[name]))
       for name, text in _SHOWN.items()
-      if name in scalars
-    )
-    self._bar.set_description_str(" | ".join(shown), refresh=False)
+      if name in self._latest
+    ]
+    if shown:
+      self._bar.set_description_str(" | ".join(shown), refresh=False)
     self.update(step)
 
   def flush(self) -> None:
@@ -202,9 +211,11 @@ class DataWaitHint:
     self._was_shown = False
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
-    """Checks `train/data_wait`, from the second call on."""
+    """Checks `train/data_wait`, from its second value on."""
+    if "train/data_wait" not in scalars:
+      return
     self._writes += 1
-    wait = scalars.get("train/data_wait", 0.0)
+    wait = scalars["train/data_wait"]
     # The buffers fill during the first interval.
     if self._writes > 1 and wait > _MUCH_WAIT and not self._was_shown:
       tqdm.tqdm.write(

@@ -1,6 +1,7 @@
 """The network and the learner that a configuration describes."""
 
 import functools
+from typing import Any
 
 import haiku as hk
 
@@ -8,6 +9,7 @@ from byol_jax.augment import device_batches, device_ops, spec
 from byol_jax.config import schema
 from byol_jax.learning import (
   closed_form,
+  diagnostics,
   loss_family,
   optimizers,
   schedules,
@@ -112,24 +114,45 @@ def build_learner(
     UserError: if a name, such as that of the optimizer, is unknown.
   """
   learning_rate, tau = make_schedules(config, plan)
-  draw = None
-  if config.data.placement == "device":
-    stream = device_batches.Stream(
-      make_views(config), config.seed, plan.num_examples, plan.batch_size
-    )
-    draw = functools.partial(device_batches.draw, stream)
   learner = make_learner(
     build_network(config, num_classes),
     optimizers.make_optimizer(learning_rate, config.optimizer),
     learning_rate,
     tau,
     objective=make_objective(config, tau),
-    microbatches=plan.microbatches,
-    augment=functools.partial(device_ops.apply_to_batch, make_views(config)),
-    **({"draw": draw} if draw else {}),
+    **_batch_steps(config, plan),
   )
   if config.ema.same_start:
     return learner._replace(
       init=target_variants.starting_as_online(learner.init)
     )
   return learner
+
+
+def build_diagnose(
+  config: schema.Config, plan: Plan, num_classes: int
+) -> diagnostics.Diagnose:
+  """Returns the function that diagnoses states of `build_learner`."""
+  learning_rate, tau = make_schedules(config, plan)
+  return diagnostics.make_diagnose(
+    build_network(config, num_classes),
+    optimizers.make_optimizer(learning_rate, config.optimizer),
+    functools.partial(optimizers.trust_ratios, config.optimizer),
+    objective=make_objective(config, tau),
+    **_batch_steps(config, plan),
+  )
+
+
+def _batch_steps(config: schema.Config, plan: Plan) -> dict[str, Any]:
+  """Returns how a batch is drawn, divided and augmented on the device."""
+  views = make_views(config)
+  steps: dict[str, Any] = {
+    "microbatches": plan.microbatches,
+    "augment": functools.partial(device_ops.apply_to_batch, views),
+  }
+  if config.data.placement == "device":
+    stream = device_batches.Stream(
+      views, config.seed, plan.num_examples, plan.batch_size
+    )
+    steps["draw"] = functools.partial(device_batches.draw, stream)
+  return steps

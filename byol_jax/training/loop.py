@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -11,7 +11,6 @@ import numpy as np
 from byol_jax import errors
 from byol_jax.learning.learner import TrainState
 from byol_jax.runtime import (
-  checkpoints,
   claim,
   devices,
   processes,
@@ -22,11 +21,13 @@ from byol_jax.runtime.meter import DivergedError, Meter
 from byol_jax.runtime.watchdog import Watchdog
 from byol_jax.training import (
   data_streams,
+  health,
   memory,
   saved_settings,
   workdir_files,
 )
 from byol_jax.training.runs import Run
+from byol_jax.training.saver import Saver
 
 # The largest parameter of a healthy run. Our choice: the float32 numbers above it
 # are at least 2 apart, so a parameter can no longer change by less than that, while
@@ -61,11 +62,22 @@ def untrained(run: Run) -> Start:
   return Start(run.initial_state())
 
 
+class Monitor(Protocol):
+  """Evaluates states while they train; the same in all processes."""
+
+  def is_due(self, step: int) -> bool:
+    """Returns whether the state after a step is to be evaluated."""
+
+  def __call__(self, state: TrainState) -> dict[str, float]:
+    """Returns the metrics of a state by name."""
+
+
 def pretrain(
   run: Run,
   start: Callable[[Run], Start] = untrained,
   on_start: Callable[[Run, int], None] = lambda run, step: None,
   tell: Callable[[str], None] = lambda line: None,
+  monitor: Monitor | None = None,
 ) -> tuple[TrainState, bool]:
   """Trains to the end of the plan, from the latest checkpoint if there is one.
 
@@ -78,6 +90,7 @@ def pretrain(
       the last one.
     tell: prints a line for people, such as one about another training in the
       workdir.
+    monitor: evaluates the steps that it chooses.
 
   Returns:
     The final state, which is also the last checkpoint, and whether an earlier
@@ -98,9 +111,9 @@ def pretrain(
     on_start(run, first)
     state = devices.replicate(state)
     stream = data_streams.train_batches(run.config, run.source, first, tell)
-    with _Saver(run, first) as saver, _open_meter(run, first) as meter:
+    with Saver(run, first) as saver, _open_meter(run, first) as meter:
       try:
-        return _train(run, state, stream, saver, meter), False
+        return _train(run, state, stream, saver, meter, monitor), False
       except DivergedError as error:
         raise errors.UserError(
           f"{error}; the earlier checkpoints in"
@@ -157,15 +170,19 @@ def _starting_state(run: Run, start: Callable[[Run], Start]) -> TrainState:
 def _open_meter(run: Run, start_step: int) -> Iterator[Meter]:
   """Yields a meter, whose writers exist in the primary process only."""
   outputs: list[writers.Writer] = []
+  bar = None
   if processes.is_primary():
+    bar = writers.ProgressBar(run.plan.total_steps, start_step)
     outputs = [
       writers.JsonlWriter(run.workdir / workdir_files.METRICS_FILE, start_step),
       writers.TensorBoardWriter(run.workdir / "tensorboard", start_step),
-      writers.ProgressBar(run.plan.total_steps, start_step),
+      bar,
       writers.DataWaitHint(_DATA_ADVICE[run.config.augment.placement]),
+      health.Note(run),
     ]
   meter = Meter(
     outputs,
+    bar,
     batch_size=run.config.train.batch_size,
     every_steps=run.config.log.every_steps,
     last_step=run.plan.total_steps,
@@ -180,8 +197,9 @@ def _train(
   run: Run,
   state: TrainState,
   stream: Iterator[dict[str, Any]],
-  saver: "_Saver",
+  saver: Saver,
   meter: Meter,
+  monitor: Monitor | None,
 ) -> TrainState:
   """Makes all steps that are left and returns the last state."""
   first_step, last_step = int(state.step) + 1, run.plan.total_steps
@@ -189,6 +207,7 @@ def _train(
   if several := processes.is_multiprocess():
     learn = devices.with_signals(learn)
   update = devices.pmap_update(learn)
+  doctor = health.Doctor(run, first_step)
   check_every = run.config.train.check_replicas_every
   with (
     shutdown.GracefulShutdown() as stop_request,
@@ -196,14 +215,22 @@ def _train(
   ):
     for step in range(first_step, last_step + 1):
       asked_at = time.monotonic()
-      batch = next(stream)
+      examples = next(stream)
       meter.add_data_wait(time.monotonic() - asked_at)
+      if step == first_step:
+        diagnosis = doctor.start(state, examples)
+        if step == 1:  # Otherwise an earlier training has written it.
+          meter.write(0, diagnosis)
+      batch = examples
       if several:
         signals = devices.local_signals(stop_request.received)
-        batch = {**batch, "signal": signals}
+        batch = {**examples, "signal": signals}
       state, row = update(state, batch)
       told = row.pop("signal", None)
-      meter.add(step, row)
+      single = doctor.after(step, state, examples)
+      if monitor and monitor.is_due(step):
+        single |= monitor(state)
+      meter.add(step, row, single)
       watchdog.alive()
 
       # The first check is early, because it compiles.
@@ -211,7 +238,8 @@ def _train(
       if due or step in (first_step, last_step):
         _check_replicas(state, step)
       stop = stop_request.stop_signal(told, is_last=step == last_step)
-      if stop or step == last_step or saver.is_due(step):
+      is_best = saver.is_best(step, single)
+      if stop or is_best or step == last_step or saver.is_due(step):
         meter.drain()
         check_parameters(state, step)
         saver.save(step, state)
@@ -221,47 +249,6 @@ def _train(
       if stop:
         raise shutdown.Interrupted(stop, step)
   return state
-
-
-class _Saver:
-  """Writes checkpoints from the primary process when they are due.
-
-  Args:
-    run: the run.
-    first: the step that training goes on from.
-  """
-
-  def __init__(self, run: Run, first: int):
-    self._settings = run.config.checkpoint
-    self._checkpoints: checkpoints.Checkpoints | None = None
-    if processes.is_primary():
-      self._checkpoints = run.open_checkpoints()
-      self._checkpoints.set_aside_above(first)
-    self._saved_at = time.monotonic()
-
-  def __enter__(self) -> "_Saver":
-    return self
-
-  def __exit__(self, *unused_exc_info) -> None:
-    self.close()
-
-  def is_due(self, step: int) -> bool:
-    """Returns whether the settings ask for a checkpoint after this step."""
-    waited = time.monotonic() - self._saved_at
-    by_time = waited > self._settings.every_seconds > 0
-    steps = (self._settings.every_steps, self._settings.keep_every)
-    return by_time or any(every and step % every == 0 for every in steps)
-
-  def save(self, step: int, state: TrainState) -> None:
-    """Begins to write a checkpoint."""
-    if self._checkpoints:
-      self._checkpoints.save(step, state)
-    self._saved_at = time.monotonic()
-
-  def close(self) -> None:
-    """Waits until everything is on disk."""
-    if self._checkpoints:
-      self._checkpoints.close()
 
 
 def check_parameters(state: TrainState, step: int) -> None:

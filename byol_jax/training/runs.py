@@ -1,7 +1,7 @@
 """A run: a resolved configuration, its workdir, its data, plan and learner."""
 
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -54,13 +54,14 @@ class Run(NamedTuple):
       jax.random.PRNGKey(self.config.seed), {"view1": image, "view2": image}
     )
 
-  def open_checkpoints(self) -> checkpoints.Checkpoints:
-    """Opens the checkpoints of the run."""
+  def open_checkpoints(self, *others: Any) -> checkpoints.Checkpoints:
+    """Opens the checkpoints of the run; `others` as for `Checkpoints`."""
     settings = self.config.checkpoint
     return checkpoints.Checkpoints(
       workdir_files.checkpoint_folder(self.workdir),
       settings.keep,
       settings.keep_every,
+      others,
     )
 
 

@@ -15,6 +15,7 @@ from byol_jax.learning.learner import TrainState
 from byol_jax.runtime import checkpoint_storage, files
 
 METRICS_FILE = "metrics.jsonl"
+EVALUATIONS_FILE = "evaluations.jsonl"
 _CLASSES_FILE = "classes.json"
 # Our choice: time-based checkpoints are counted for a day of training, since only
 # training shows how long the steps that are left will take.
@@ -131,5 +132,5 @@ def _more_checkpoints(
     written += _DAY_SECONDS // settings.every_seconds
   # One more than `keep` exists while the oldest is replaced.
   old = [old for old in checkpoint_steps(workdir) if not is_for_good(old)]
-  room = max(settings.keep + 1 - len(old), 1)
+  room = max(settings.keep + 1 + settings.keep_best - len(old), 1)
   return min(for_good + min(written, room), total_steps - step)

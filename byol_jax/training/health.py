@@ -1,0 +1,163 @@
+"""Diagnoses a run at intervals while it trains, and says what it means."""
+
+import math
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import tqdm
+
+from byol_jax.learning import verdict
+from byol_jax.learning.learner import TrainState
+from byol_jax.learning.verdict import Verdict
+from byol_jax.runtime import devices, processes, writers
+from byol_jax.training import build, workdir_files
+from byol_jax.training.runs import Run
+
+_PREFIX = "health/"  # Of the names of diagnostics in `metrics.jsonl`.
+
+# The fraction of the time of training that diagnoses may take. Our choice.
+_SHARE = 0.02
+# The steps between which the time of a step is measured, counted from the first
+# one, which compiles. Our choice: enough to average over.
+_TIMED = (3, 13)
+
+
+class Doctor:
+  """Diagnoses the states of a run at intervals and at its end.
+
+  All processes of a run make the same calls.
+
+  Args:
+    run: the run.
+    first_step: the first step of this training.
+  """
+
+  def __init__(self, run: Run, first_step: int):
+    log = run.config.log
+    self._round_to = log.every_steps
+    self._last_step = run.plan.total_steps
+    self._timed = [first_step + offset for offset in _TIMED]
+    self._timed_at: dict[int, float] = {}
+    self._cost = 0.0  # Seconds of a diagnosis.
+    self._every = self._rounded(log.diagnose_every)  # 0: not known yet.
+    self._diagnose = None
+    if log.diagnose:
+      self._diagnose = devices.pmap_update(
+        build.build_diagnose(run.config, run.plan, run.num_classes),
+        keeps_state=True,
+      )
+
+  def start(self, state: TrainState, batch: Any) -> dict[str, Any]:
+    """Compiles, and diagnoses the state before the first step.
+
+    Args:
+      state: as for an update, like the batch.
+      batch: of the first step.
+
+    Returns:
+      Diagnostics by name; {} if they are switched off.
+    """
+    if not self._diagnose:
+      return {}
+    jax.block_until_ready(self._diagnose(state, batch))
+    begun_at = time.monotonic()
+    found = jax.block_until_ready(self._named(state, batch))
+    self._cost = time.monotonic() - begun_at
+    return found
+
+  def after(self, step: int, state: TrainState, batch: Any) -> dict[str, Any]:
+    """Diagnoses the state after a step, if it is due, without waiting for it.
+
+    Returns:
+      Diagnostics by name; {} if none are due.
+    """
+    if not self._diagnose:
+      return {}
+    if not self._every and step in self._timed:
+      self._timed_at[step] = time.monotonic()
+      if step == self._timed[-1]:
+        self._every = processes.broadcast_from_primary(self._affordable)
+    is_due = self._every and step % self._every == 0
+    if is_due or step == self._last_step:
+      return self._named(state, batch)
+    return {}
+
+  def _named(self, state: TrainState, batch: Any) -> dict[str, Any]:
+    assert self._diagnose
+    found = self._diagnose(state, batch)
+    return {f"{_PREFIX}{name}": value for name, value in found.items()}
+
+  def _affordable(self) -> int:
+    """Returns the steps between diagnoses that take `_SHARE` of the time."""
+    begin, end = self._timed
+    elapsed = self._timed_at[end] - self._timed_at[begin]
+    step_time = max(elapsed / (end - begin), 1e-6)
+    return self._rounded(math.ceil(self._cost / step_time / _SHARE))
+
+  def _rounded(self, steps: int) -> int:
+    """Rounds up to whole intervals of the log."""
+    return -(-steps // self._round_to) * self._round_to
+
+
+class Note:
+  """A writer that prints one note on stderr for each kind of ill health.
+
+  Args:
+    run: the run.
+  """
+
+  def __init__(self, run: Run):
+    self._run = run
+    self._start: Mapping[str, float] | None = _start(_read_rows(run))
+    self._told = {verdict.HEALTHY, verdict.BARELY_STARTED}
+
+  def write(self, step: int, scalars: Mapping[str, float]) -> None:
+    """Judges the diagnostics among the scalars."""
+    if not (numbers := _diagnostics(scalars)):
+      return
+    if step == 0:
+      self._start = numbers
+      return
+    found = verdict.judge(numbers, self._start)
+    if found.verdict not in self._told:
+      self._told.add(found.verdict)
+      tqdm.tqdm.write(
+        f"Note: at step {step}, {verdict.describe(found)}", file=sys.stderr
+      )
+
+  def flush(self) -> None:
+    """Does nothing."""
+
+  def close(self) -> None:
+    """Does nothing."""
+
+
+def of_run(run: Run) -> Verdict | None:
+  """Returns the verdict on the latest diagnosis in the metrics of a run."""
+  rows = _read_rows(run)
+  for row in reversed(rows):
+    if row["step"] and (numbers := _diagnostics(row)):
+      return verdict.judge(numbers, _start(rows))
+  return None
+
+
+def _read_rows(run: Run) -> list[dict[str, Any]]:
+  return writers.read_jsonl(run.workdir / workdir_files.METRICS_FILE)
+
+
+def _start(rows: list[dict[str, Any]]) -> dict[str, float] | None:
+  """Returns the diagnostics before the first step; None if there are none."""
+  found = (_diagnostics(row) for row in rows if row["step"] == 0)
+  return next(filter(None, found), None)
+
+
+def _diagnostics(row: Mapping[str, Any]) -> dict[str, float]:
+  """Returns the diagnostics in a row by name; null, which JSON has, is NaN."""
+  return {
+    name.removeprefix(_PREFIX): math.nan if value is None else float(value)
+    for name, value in row.items()
+    if name.startswith(_PREFIX)
+  }
