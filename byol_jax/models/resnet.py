@@ -199,22 +199,7 @@ class ResNet(hk.Module):
     self.version = config.version
     self.pool = _POOLINGS[config.pooling]
     scale_init = jnp.zeros if config.zero_init_last_scale else None
-
-    def conv(channels, kernel, stride, name, **kwargs):
-      return layers.Conv2D(
-        channels,
-        kernel,
-        stride,
-        name,
-        padding=_PADDINGS[config.padding](kernel),
-        # As in Richemond et al. 2020 (arXiv 2010.10241).
-        standardised=config.norm == "group",
-        **kwargs,
-      )
-
-    made_of = Layers(
-      conv, functools.partial(norms.NORMS[config.norm], bn_settings)
-    )
+    made_of = _layers(config, bn_settings)
     self.initial_conv = made_of.conv(
       scaled(_STEM_CHANNELS, config.width),
       kernel,
@@ -258,6 +243,27 @@ class ResNet(hk.Module):
       x = jax.nn.relu(self.final_norm(x, is_training))
     stages["final"] = x
     return stages, self.pool(x)
+
+
+def _layers(config: schema.EncoderConfig, bn_settings: Settings) -> Layers:
+  """Returns what a configuration makes all parts of."""
+
+  def conv(
+    channels: int, kernel: int, stride: int, name: str, **kwargs: Any
+  ) -> layers.Conv2D:
+    return layers.Conv2D(
+      channels,
+      kernel,
+      stride,
+      name,
+      padding=_PADDINGS[config.padding](kernel),
+      # As in Richemond et al. 2020 (arXiv 2010.10241).
+      standardised=config.norm == "group",
+      **kwargs,
+    )
+
+  norm = functools.partial(norms.NORMS[config.norm], bn_settings)
+  return Layers(conv, norm)
 
 
 def _max_pool(x: chex.Array, padding: str) -> chex.Array:
