@@ -119,6 +119,7 @@ def test_fashion_mnist_from_a_users_own_tfds_folder(tmp_path):
     "--config.model.encoder.name=TinyResNet",
     "--config.train.batch_size=64",
     "--config.train.steps=60",
+    "--config.log.diagnose=False",
   )
   assert done.returncode == 0, done.stderr
   results = json.loads((tmp_path / "run/results.json").read_text())
