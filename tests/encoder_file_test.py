@@ -306,6 +306,7 @@ def test_the_results_of_a_run_are_not_replaced_by_those_of_a_file(
     import_from="",
     watch=False,
     split="",
+    compare=(),
     coordinator="",
     num_processes=None,
     process_id=None,

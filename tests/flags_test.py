@@ -38,6 +38,7 @@ def test_only_the_import_takes_a_file_to_import(mode, import_from):
     import_from=import_from,
     watch=False,
     split="",
+    compare=(),
     coordinator="",
     num_processes=None,
     process_id=None,

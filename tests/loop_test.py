@@ -165,7 +165,7 @@ def test_every_step_that_is_kept_for_good_is_saved():
       schema.Config(),
       {"checkpoint.every_steps": 6, "checkpoint.keep_every": 4},
     ),
-    open_checkpoints=mock.MagicMock,
+    open_checkpoints=lambda *unused: mock.MagicMock(),
   )
   writer = saver.Saver(run, 0)
   due = [step for step in range(1, 13) if writer.is_due(step)]

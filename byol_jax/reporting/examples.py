@@ -22,6 +22,7 @@ from byol_jax.evaluation import splits as splits_lib
 from byol_jax.evaluation.features import Features, same_class
 from byol_jax.reporting.images import Images, class_text
 from byol_jax.reporting.images import read as read_images
+from byol_jax.runtime import files
 from byol_jax.training import runs
 
 # The images on the map, and those whose neighbours are shown: our choice, what one
@@ -124,7 +125,8 @@ def gather(run: runs.Run) -> Examples:
   Raises:
     UserError: the images of these features cannot be read.
   """
-  if not (run.workdir / "features").exists():
+  kept = files.scratch(run.workdir / "features")
+  if not kept.exists():
     return Examples([])
   source = splits_lib.open_source(run)
   splits = splits_lib.make_splits(run, source)
@@ -132,7 +134,7 @@ def gather(run: runs.Run) -> Examples:
 
   def features(model_name: str, split: str, most: int) -> Features | None:
     name = f"{model_name}_{splits_lib.file_name(source, split)}"
-    folder = run.workdir / "features" / name
+    folder = kept / name
     cached = feature_cache.load(folder, source.contents_key(split))
     return cached and cached.select(range(most))
 
