@@ -150,6 +150,7 @@ def test_a_run_is_diagnosed_and_evaluated_while_it_trains(tmp_path, capsys):
   cfg = small_config(tmp_path)
   cfg.train.steps = 14
   cfg.log.every_steps = 2
+  cfg.log.diagnose = True
   cfg.log.diagnose_every = 6
   cfg.evaluation.every_epochs = 0.6  # Four steps.
   cfg.checkpoint.keep = 1

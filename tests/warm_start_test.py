@@ -279,7 +279,6 @@ def test_a_run_starts_from_a_file_and_is_trained_on_after_its_end(
   workdir = tmp_path / "new"
   cfg.train.steps = 4
   cfg.log.every_steps = 1
-  cfg.log.diagnose = False
   cfg.checkpoint.every_steps = 2
   cfg.evaluation.protocols = ("knn",)
   cfg.evaluation.baselines = False
