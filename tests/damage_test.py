@@ -14,6 +14,7 @@ from byol_jax.evaluation import results
 from byol_jax.reporting import sweep, tables
 from byol_jax.runtime import writers
 from byol_jax.training import saved_settings, workdir_files
+from tests.eval_cases import RESULT
 
 DAMAGE = {
   "empty": b"",
@@ -23,18 +24,6 @@ DAMAGE = {
   "a number": b"3",
   "binary": bytes(range(256)),
   "deep": b"[" * 100_000,
-}
-
-RESULT = {
-  "value": 0.5,
-  "protocol": "knn",
-  "metric": "top1",
-  "dataset": "digits",
-  "train_split": "train",
-  "split": "test",
-  "examples": 10,
-  "step": 7,
-  "network": "online",
 }
 
 

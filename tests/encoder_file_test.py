@@ -12,7 +12,7 @@ import pytest
 import safetensors.numpy
 
 from byol_jax import errors
-from byol_jax.cli import flags, modes
+from byol_jax.cli import modes
 from byol_jax.config import convert
 from byol_jax.evaluation import results, runner
 from byol_jax.interop import encoder_file
@@ -20,7 +20,7 @@ from byol_jax.models import networks
 from byol_jax.models.encode import make_encode
 from byol_jax.runtime import claim
 from byol_jax.training import build, runs
-from tests import encoder_cases
+from tests import encoder_cases, eval_cases
 from tests.eval_cases import prepare, small_config
 
 
@@ -298,19 +298,7 @@ def test_the_results_of_a_run_are_not_replaced_by_those_of_a_file(
   else:
     with run.open_checkpoints() as saved:
       saved.save(7, state)
-  options = flags.Options(
-    mode="evaluate",
-    workdir=run.workdir,
-    step=None,
-    encoder=str(path),
-    import_from="",
-    watch=False,
-    split="",
-    compare=(),
-    coordinator="",
-    num_processes=None,
-    process_id=None,
-  )
+  options = eval_cases.options(run.workdir, encoder=str(path))
   with pytest.raises(errors.UserError, match="another --workdir"):
     modes.MODES["evaluate"](run, options)
 

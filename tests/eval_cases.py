@@ -6,6 +6,7 @@ import tensorflow_datasets as tfds
 from ml_collections import config_dict
 
 from byol_jax import config
+from byol_jax.cli import flags
 from byol_jax.evaluation import eval_model
 from byol_jax.evaluation import splits as splits_lib
 from byol_jax.evaluation.features import Features
@@ -94,6 +95,38 @@ def store_multi_label(folder) -> None:
       for name, count in (("train", 40), ("validation", 15), ("test", 23))
     },
   )
+
+
+def options(workdir, **changes) -> flags.Options:
+  """What the command line says of an evaluation, except for some changes."""
+  usual = flags.Options(
+    mode="evaluate",
+    workdir=workdir,
+    step=None,
+    encoder="",
+    import_from="",
+    watch=False,
+    split="",
+    compare=(),
+    coordinator="",
+    num_processes=None,
+    process_id=None,
+  )
+  return usual._replace(**changes)
+
+
+# An entry of `results.json`.
+RESULT = {
+  "value": 0.5,
+  "protocol": "knn",
+  "metric": "top1",
+  "dataset": "digits",
+  "train_split": "train",
+  "split": "test",
+  "examples": 10,
+  "step": 7,
+  "network": "online",
+}
 
 
 def small_config(folder) -> config_dict.ConfigDict:

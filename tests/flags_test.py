@@ -7,6 +7,7 @@ import pytest
 
 from byol_jax import errors
 from byol_jax.cli import flags
+from tests import eval_cases
 
 
 @pytest.mark.parametrize(
@@ -30,18 +31,8 @@ def test_a_workdir_that_cannot_be_is_one_line(path, reason):
   ("mode", "import_from"), [("import", ""), ("pretrain", "FILE")]
 )
 def test_only_the_import_takes_a_file_to_import(mode, import_from):
-  options = flags.Options(
-    mode=mode,
-    workdir=pathlib.Path("run"),
-    step=None,
-    encoder="",
-    import_from=import_from,
-    watch=False,
-    split="",
-    compare=(),
-    coordinator="",
-    num_processes=None,
-    process_id=None,
+  options = eval_cases.options(
+    pathlib.Path("run"), mode=mode, import_from=import_from
   )
   with pytest.raises(errors.UserError, match="needs --import_from=FILE"):
     flags._check(options)

@@ -12,7 +12,7 @@ from byol_jax.evaluation import monitor, results
 from byol_jax.learning import verdict
 from byol_jax.runtime import writers
 from byol_jax.training import health, loop, runs
-from tests.eval_cases import prepare, small_config
+from tests.eval_cases import RESULT, prepare, small_config
 
 SPREAD = {
   "encoder_norm": 10.0,
@@ -120,19 +120,6 @@ def test_each_kind_of_ill_health_is_noted_once(tmp_path, capsys):
   assert "is 0.3 (0.8 before training)" in partial
   assert collapsed.startswith("Note: at step 40, collapsed: projection_std")
   assert "raise ema.base" in collapsed
-
-
-RESULT = {
-  "value": 0.5,
-  "protocol": "knn",
-  "metric": "top1",
-  "dataset": "digits",
-  "train_split": "train",
-  "split": "test",
-  "examples": 10,
-  "step": 7,
-  "network": "online",
-}
 
 
 def test_health_stands_beside_results_and_is_none(tmp_path):

@@ -31,18 +31,8 @@ from byol_jax.reporting import (
 )
 from byol_jax.training import saved_settings, sessions
 from tests import eval_cases
+from tests.eval_cases import RESULT
 
-RESULT = {
-  "value": 0.5,
-  "protocol": "knn",
-  "metric": "top1",
-  "dataset": "digits",
-  "train_split": "train",
-  "split": "test",
-  "examples": 10,
-  "step": 7,
-  "network": "online",
-}
 HEALTH = {
   "verdict": "collapsed",
   "because": "projections vary by 0.01",

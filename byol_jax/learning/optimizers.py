@@ -149,7 +149,7 @@ def adam(
   `lars` for the arguments.
   """
   return optax.chain(
-    optax.add_decayed_weights(config.weight_decay, mask=exclude_bias_and_norm),
+    _weight_decay(config),
     optax.adam(learning_rate, b1=config.momentum),
   )
 
