@@ -82,6 +82,9 @@ class AugmentConfig:
   # Where colours are changed, blurred and solarised: host, by tf.data, or
   # device, inside the update, which then takes uint8 crops.
   placement: str = "host"
+  # Changes of the keys of both views, by a name in `augment.presets.PRESETS`; keys on
+  # the command line win. A run replaces the name by the values.
+  preset: str = ""
   view1: spec.View = field(default_factory=spec.View)
   view2: spec.View = field(  # [P] table 6, T'
     default_factory=lambda: spec.View(blur_prob=0.1, solarize_prob=0.2)

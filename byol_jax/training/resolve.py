@@ -1,9 +1,9 @@
-"""The values of a configuration that depend on the data or on the machine."""
+"""The values that a configuration leaves open, to a preset, the data or the machine."""
 
 import jax
 
 from byol_jax import errors
-from byol_jax.config import convert, schema
+from byol_jax.config import convert, presets, schema
 from byol_jax.data.source import Source
 
 # Images with a short side of up to the first number are viewed at the second,
@@ -22,15 +22,17 @@ def resolved(
   """Returns the configuration with no value left open.
 
   Args:
-    config: may leave image size, mean, std, stem and `data.parts` open.
+    config: may leave image size, mean, std, stem and `data.parts` open, and name
+      a preset of the views, whose values then count.
     source: the data set that decides image size, mean and std.
     parts: `data.parts` of the run so far; None for a new run, which takes one
       part per process, or one with `data.placement=device`.
 
   Raises:
-    UserError: if the parts of the run so far do not suit its settings now.
+    UserError: if `augment.preset` is unknown, or the parts of the run so far do
+      not suit its settings now.
   """
-  config = convert.typed(config)
+  config = convert.typed(presets.with_augment_preset(config))
   data, encoder = config.data, config.model.encoder
   on_device = data.placement == "device"
   data.parts = data.parts or parts or (1 if on_device else jax.process_count())
