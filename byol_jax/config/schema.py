@@ -174,6 +174,9 @@ class EmaConfig:
 
   schedule: str = "cosine"  # A name in `learning.target.TAU_SCHEDULES`. [P] 3.2
   base: float = 0.996  # tau at step 0. [P] 3.2
+  # Instead of `base`: the images in which the target forgets half of its past at
+  # step 0, whatever train.batch_size is; 0: as `base` says.
+  half_life: float = 0.0
   # Keep the half-life in images that `base` has at `base_batch_size`, whatever
   # train.batch_size is (arXiv 2307.13813). [C] does not.
   scale_with_batch: bool = False

@@ -55,6 +55,7 @@ _NOT_NEGATIVE = (
   "evaluation.finetune.decay_count",
   "loss.beta",
   "loss.relic",
+  "ema.half_life",
   "optimizer.base_learning_rate",
   "optimizer.weight_decay",
   "optimizer.warmup_epochs",
