@@ -46,8 +46,10 @@ def tau_of_half_life(images: float, batch_size: int) -> float:
 def _rising(decay: str) -> Callable[[float, int], Schedule]:
   """Returns the schedule in which 1 - tau falls as a learning rate does."""
   fraction = DECAYS[decay]
-  return lambda base, total_steps: lambda step: (
-    1.0 - (1.0 - base) * fraction(jnp.asarray(step, jnp.float32), total_steps)
+  return lambda base, total_steps: (
+    lambda step: (
+      1.0 - (1.0 - base) * fraction(jnp.asarray(step, jnp.float32), total_steps)
+    )
   )
 
 
