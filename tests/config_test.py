@@ -6,6 +6,7 @@ import typing
 import pytest
 
 from byol_jax import config, errors
+from byol_jax.augment import spec
 from byol_jax.augment.presets import PRESETS
 from byol_jax.config import convert, presets, schema
 
@@ -83,7 +84,7 @@ VIEWS = ("augment.view1", "augment.view2")
 PROBABILITIES = [
   f"{view}.{name}_prob"
   for view in VIEWS
-  for name in ("flip", "jitter", "grayscale", "blur", "solarize")
+  for name in (*spec.OPS, "vertical_flip", "rotate90")
 ]
 AMOUNTS = [
   f"{view}.{name}"
@@ -228,6 +229,27 @@ def test_a_best_checkpoint_needs_evaluations_while_training():
   config.validate(convert.updated(changed, {"evaluation.every_epochs": 0.5}))
 
 
+@pytest.mark.parametrize(
+  ("entry", "part"),
+  [
+    ("erase", "'erase'"),
+    ("erase=x", "NAME=PROBABILITY"),
+    ("erase=1.1", "NAME=PROBABILITY"),
+    ("=0.5", "NAME=PROBABILITY"),
+    ("erase=0.1,erase=0.2", "each operation once"),
+    ("rotate90=0.5", "augment.view2.rotate90_prob"),
+  ],
+)
+def test_operations_of_ones_own_have_a_probability(entry, part):
+  key = "augment.view2.extra"
+  with pytest.raises(errors.UserError) as caught:
+    config.validate(convert.updated(schema.Config(), {key: (entry,)}))
+  assert str(caught.value).startswith(f"{key}=")
+  assert "must" in str(caught.value)
+  assert part in str(caught.value)
+  config.validate(convert.updated(schema.Config(), {key: ("a=0, b=1",)}))
+
+
 def augmented(name, given=(), **keys):
   """The keys that a preset changes in the paper's views."""
   before = convert.updated(schema.Config(), {"augment.preset": name, **keys})
@@ -244,7 +266,7 @@ def test_every_preset_sets_keys_of_the_views(name):
     {
       f"augment.{view}.{key}_prob": 0.9
       for view in ("view1", "view2")
-      for key in ("flip", "jitter", "grayscale", "blur", "solarize")
+      for key in (*spec.OPS, "vertical_flip", "rotate90")
     }
     | {"augment.preset": name},
   )
@@ -271,8 +293,17 @@ def test_presets_are_the_papers_rows():
     "augment.view1.solarize_prob": 0.2,
     blur: 0.5,
   }
-  left = set(PROBABILITIES) - set(augmented("crop"))
-  assert left == {"augment.view1.solarize_prob"}  # It is 0 anyway.
+  after = presets.with_augment_preset(
+    convert.updated(schema.Config(), {"augment.preset": "crop"})
+  )
+  assert spec.enabled_ops(after.augment.view1, after.augment.view2) == (
+    False,
+    (),
+    False,
+    False,
+    False,
+    (),
+  )
 
 
 def test_a_given_key_wins_over_a_preset():

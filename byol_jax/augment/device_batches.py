@@ -63,11 +63,15 @@ def draw(
   position = device_random.add(
     device_random.multiply(step.astype(jnp.uint32), u32(stream.batch_size)), own
   )
-  numbers = device_random.uniform(
-    (device_random.wide(stream.seed), position), 2 * len(spec.RANDOM_NUMBERS)
-  ).reshape(count, 2, -1)
   views = stream.views
   enabled = spec.enabled_ops(views.view1, views.view2)
+  numbers = sampling.by_view(
+    jnp,
+    device_random.uniform(
+      (device_random.wide(stream.seed), position),
+      sampling.count_numbers(enabled),
+    ),
+  )
   view1, view2 = device_crops.random_crops(
     rows["pixels"], rows["sizes"], numbers, views
   )

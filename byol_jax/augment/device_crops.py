@@ -29,7 +29,7 @@ def random_crops(
   Args:
     pixels: [B, H, W, C] uint8; images stand at the top left.
     sizes: [B, 2] int32, height and width of each image.
-    numbers: [B, 2, len(RANDOM_NUMBERS)] in [0, 1), the numbers of both views.
+    numbers: [B, 2, N] in [0, 1), the numbers of both views, see `sampling.by_view`.
     views: specification of both views.
 
   Returns:

@@ -16,7 +16,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from byol_jax.augment import colours, spec
+from byol_jax.augment import colours, extra_ops, spec
 from byol_jax.augment.colours import Planes
 
 
@@ -87,6 +87,9 @@ def _apply_to_one(
   if enabled.solarize:
     solarized = colours.solarize(jnp, image)
     image = jnp.where(params.solarize, solarized, image)
+  for i, name in enumerate(enabled.extra):
+    changed = extra_ops.EXTRA_OPS[name](jnp, image, params.extra_numbers[i])
+    image = jnp.where(params.extra[i], changed, image)
   # The taps of the blur may sum to a rounding error above 1.
   return colours.clip(jnp, image)
 

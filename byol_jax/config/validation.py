@@ -287,6 +287,7 @@ def _check_view(key: str, view: spec.View) -> None:
   for name, operation in spec.COLOUR_OPS.items():
     _check_interval(f"{key}.{name}", getattr(view, name), most=operation.most)
   _check_range(f"{key}.blur_sigma", view.blur_sigma)
+  spec.extra_probabilities(view, key)
 
 
 def _check_evaluation(config: schema.Config) -> None:
