@@ -45,7 +45,7 @@ def draw(
 
   Args:
     stream: what to draw.
-    resident: "pixels" [N, H, W, C] uint8, "sizes" [N, 2] int32 and "labels" [N]
+    resident: "pixels" [N, H, W, C], "sizes" [N, 2] int32 and "labels" [N]
       int32: all images, or the rows that this device holds, see
       `tables.take_rows`.
     step: int32 scalar, the number of the batch.

@@ -15,6 +15,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from byol_jax import errors
 
 
@@ -53,7 +55,8 @@ class Views(NamedTuple):
     view1: how the first view is drawn.
     view2: how the second view is drawn.
     image_size: side of a view, pixels.
-    channels: 3, or 1 for grey views.
+    channels: 3, 1 for grey views, or those of other images, which have no colours
+      (`without_colours`).
     placement: where the operations after the crop happen: host or device.
   """
 
@@ -221,6 +224,23 @@ def extra_probabilities(
         f" erase=0.5, not {entry!r}."
       )
   return found
+
+
+def without_colours(view: View) -> View:
+  """Returns a view of channels that are not red, green and blue.
+
+  Saturation, hue and grey mean nothing there. All other operations work on each
+  channel by itself.
+  """
+  return dataclasses.replace(view, saturation=0.0, hue=0.0, grayscale_prob=0.0)
+
+
+def white(dtype: Any) -> int:
+  """Returns the value that stands for 1 in pixels of a type.
+
+  It is 65,535 for uint16, and 255 for bytes and for floats that are made of them.
+  """
+  return 65_535 if dtype == np.uint16 else 255
 
 
 def blur_radius(size: int) -> int:

@@ -43,7 +43,7 @@ class DataConfig:
   test_share: float = 0.1
   max_broken: float = 0.05
   image_size: int = 224  # Pixels, square; 0: from the images. [P] 3
-  channels: int = 3  # Or 1: views are grey.
+  channels: int = 3  # Or 1: views are grey. Others for dataset=arrays only.
   # Evaluation crops this fraction of the short side, from the centre: 224 of 256.
   eval_crop: float = 0.875  # [P] 3
   # Normalisation, done inside the network; (): the data set's own. The defaults
