@@ -61,7 +61,7 @@ def test_disabled_operations_are_not_built_on_the_device():
   def device(view):
     enabled = spec.enabled_ops(view)
     crops, params = crops_and_params(noise(32, 32), view, 32, 2)
-    params = spec.AugmentParams(*(np.asarray(field) for field in params))
+    params = jax.tree.map(np.asarray, params)
     return jaxpr_ops(
       lambda crops: device_ops.apply(crops, params, enabled), crops
     )

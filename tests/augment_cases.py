@@ -34,6 +34,8 @@ def plain_view(**changes) -> spec.View:
     blur_prob=0.0,
     blur_sigma=(0.1, 2.0),
     solarize_prob=0.0,
+    vertical_flip_prob=0.0,
+    rotate90_prob=0.0,
   )
   return dataclasses.replace(view, **changes)
 
@@ -92,7 +94,7 @@ def applier(placement, enabled, jitted=True):
   return lambda crops, params: np.asarray(
     function(
       np.asarray(crops),
-      spec.AugmentParams(*(np.asarray(field) for field in params)),
+      jax.tree.map(np.asarray, params),
     )
   )
 
@@ -125,14 +127,14 @@ def params_of(count, **fields) -> spec.AugmentParams:
   params = spec.AugmentParams(
     flip=False,
     jitter=False,
-    order=np.zeros(0, np.int32),
-    amounts=np.zeros(0, np.float32),
+    order=(),
+    amounts=(),
     grayscale=False,
     blur=False,
     sigma=np.float32(1),
     solarize=False,
   )._replace(**fields)
-  return spec.AugmentParams(*(np.stack([field] * count) for field in params))
+  return jax.tree.map(lambda field: np.stack([field] * count), params)
 
 
 def graph_ops(function, *specs) -> list[str]:

@@ -6,7 +6,9 @@ import typing
 import pytest
 
 from byol_jax import config, errors
-from byol_jax.config import convert, schema
+from byol_jax.augment import spec
+from byol_jax.augment.presets import PRESETS
+from byol_jax.config import convert, presets, schema
 
 
 def test_the_default_is_the_papers_main_run():
@@ -82,7 +84,7 @@ VIEWS = ("augment.view1", "augment.view2")
 PROBABILITIES = [
   f"{view}.{name}_prob"
   for view in VIEWS
-  for name in ("flip", "jitter", "grayscale", "blur", "solarize")
+  for name in (*spec.OPS, "vertical_flip", "rotate90")
 ]
 AMOUNTS = [
   f"{view}.{name}"
@@ -114,6 +116,7 @@ RIGHT = {
     "model.batch_norm.decay_rate",
     "model.batch_norm.group_size",
     "ema.base",
+    "ema.half_life",
     "loss.beta",
     "loss.relic",
     "optimizer.base_learning_rate",
@@ -140,6 +143,7 @@ RIGHT = {
     "loss.alpha",
     "loss.beta",
     "loss.relic",
+    "ema.half_life",
     "optimizer.base_learning_rate",
     "optimizer.weight_decay",
     "optimizer.trust_coefficient",
@@ -223,3 +227,91 @@ def test_a_best_checkpoint_needs_evaluations_while_training():
   ):
     config.validate(changed)
   config.validate(convert.updated(changed, {"evaluation.every_epochs": 0.5}))
+
+
+@pytest.mark.parametrize(
+  ("entry", "part"),
+  [
+    ("erase", "'erase'"),
+    ("erase=x", "NAME=PROBABILITY"),
+    ("erase=1.1", "NAME=PROBABILITY"),
+    ("=0.5", "NAME=PROBABILITY"),
+    ("erase=0.1,erase=0.2", "each operation once"),
+    ("rotate90=0.5", "augment.view2.rotate90_prob"),
+  ],
+)
+def test_operations_of_ones_own_have_a_probability(entry, part):
+  key = "augment.view2.extra"
+  with pytest.raises(errors.UserError) as caught:
+    config.validate(convert.updated(schema.Config(), {key: (entry,)}))
+  assert str(caught.value).startswith(f"{key}=")
+  assert "must" in str(caught.value)
+  assert part in str(caught.value)
+  config.validate(convert.updated(schema.Config(), {key: ("a=0, b=1",)}))
+
+
+def augmented(name, given=(), **keys):
+  """The keys that a preset changes in the paper's views."""
+  before = convert.updated(schema.Config(), {"augment.preset": name, **keys})
+  after = presets.with_augment_preset(before, given)
+  old, new = (convert.flatten(convert.to_json(x)) for x in (before, after))
+  assert new.pop("augment.preset") == ""
+  return {key: value for key, value in new.items() if old[key] != value}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_sets_keys_of_the_views(name):
+  before = convert.updated(
+    schema.Config(),
+    {
+      f"augment.{view}.{key}_prob": 0.9
+      for view in ("view1", "view2")
+      for key in (*spec.OPS, "vertical_flip", "rotate90")
+    }
+    | {"augment.preset": name},
+  )
+  after = presets.with_augment_preset(before)
+  config.validate(after)
+  for key, value in PRESETS[name].items():
+    assert convert.value_at(after, f"augment.{key}") == value
+  assert PRESETS[name]
+  others = {
+    key: convert.value_at(after, key)
+    for key in PROBABILITIES
+    if key.removeprefix("augment.") not in PRESETS[name]
+  }
+  assert set(others.values()) <= {0.9}
+
+
+def test_presets_are_the_papers_rows():
+  assert augmented("asymmetric") == {}  # The paper's own views.
+  blur, solarize = "augment.view2.blur_prob", "augment.view2.solarize_prob"
+  assert augmented("view_2_neither") == {blur: 0, solarize: 0}
+  symmetric = augmented("symmetric")
+  assert symmetric == {
+    "augment.view1.blur_prob": 0.5,
+    "augment.view1.solarize_prob": 0.2,
+    blur: 0.5,
+  }
+  after = presets.with_augment_preset(
+    convert.updated(schema.Config(), {"augment.preset": "crop"})
+  )
+  assert spec.enabled_ops(after.augment.view1, after.augment.view2) == (
+    False,
+    (),
+    False,
+    False,
+    False,
+    (),
+  )
+
+
+def test_a_given_key_wins_over_a_preset():
+  key = "augment.view1.blur_prob"
+  given = augmented("no_blur", [key, "seed"], **{key: 1.0})
+  assert given == {"augment.view2.blur_prob": 0}
+
+
+def test_an_unknown_preset_lists_the_known_ones():
+  with pytest.raises(errors.UserError, match=r"'no_blurr' .*no_blur, no_gray"):
+    augmented("no_blurr")

@@ -1,5 +1,6 @@
 """Random and centre crops against NumPy."""
 
+import jax
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -88,5 +89,7 @@ def test_eager_crop_is_the_one_inside_tf_data():
     eager, _, u, _ = two_crops(image, view, view, 32, seed)
     np.testing.assert_allclose(eager / 255, mapped[i] / 255, atol=1e-6)
     params = sampling.augment_params(tf, u, view, spec.enabled_ops(view))
-    for field, of_all in zip(params, all_params, strict=True):
-      np.testing.assert_allclose(field, of_all[i], rtol=1e-6)
+    of_one = jax.tree.map(lambda field, i=i: field[i], all_params)
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), params, of_one
+    )

@@ -123,7 +123,7 @@ def test_bytes_give_the_views_of_their_floats(channels):
 def test_views_keep_full_precision_inside_a_program_of_lower_precision():
   view = paper_view("view1")
   crops, params = crops_and_params(noise(40, 50), view, 32, 4)
-  params = spec.AugmentParams(*(np.asarray(field) for field in params))
+  params = jax.tree.map(np.asarray, params)
   with jax.default_matmul_precision("bfloat16"):
     program = str(
       jax.make_jaxpr(

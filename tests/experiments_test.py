@@ -4,13 +4,17 @@ import gzip
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from sklearn import datasets as sklearn_datasets
 
-from byol_jax import config
-from tests import command_line
+from byol_jax import config, errors
+from byol_jax.config import convert
+from byol_jax.models import encoders
+from byol_jax.training import build, plan
+from tests import command_line, network_cases
 from tests.experiment_configs import experiment_config
 
 EXPERIMENTS = sorted(
@@ -23,6 +27,51 @@ FASHION = pathlib.Path("/usr/share/datasets/fashion-mnist")
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_is_a_valid_configuration(name):
   config.validate(experiment_config(name))
+
+
+def test_the_options_of_a_small_pytorch_implementation():
+  """The names and values of its constructor."""
+  defaults = experiment_config("small_pytorch")
+  model, ema = defaults.model, defaults.ema
+  assert (model.encoder.name, model.encoder.init_from) == ("ResNet50", "")
+  for head in (model.projector, model.predictor):
+    assert (head.hidden_size, head.layers) == (4096, 2)
+  assert model.projector.output_size == 256
+  assert model.predictor.kind == "mlp"
+  assert (ema.base, ema.schedule) == (0.996, "constant")
+  closed = experiment_config("small_pytorch", "closed_form")
+  config.validate(closed)
+  assert closed.model.predictor.kind == "closed_form"
+  assert closed.ema.base == 0
+  with pytest.raises(errors.UserError, match="mlp, closed_form"):
+    experiment_config("small_pytorch", "linear")
+
+
+def test_a_small_pytorch_run_trains_and_copies_its_target(monkeypatch):
+  monkeypatch.setitem(encoders.ENCODERS, "Patches", network_cases.PATCHES)
+  settings = convert.updated(
+    convert.typed(experiment_config("small_pytorch", "closed_form")),
+    {
+      "model.encoder.name": "Patches",
+      "model.projector.hidden_size": 16,
+      "model.projector.output_size": 6,
+      "model.predictor.hidden_size": 16,
+      "data.image_size": 8,
+    },
+  )
+  built = build.build_learner(settings, plan.make_plan(settings, 256), 1)
+  images = np.random.RandomState(0).rand(2, 8, 8, 8, 3).astype(np.float32)
+  batch = {"view1": images[0], "view2": images[1], "label": np.zeros(8, int)}
+  state = built.init(jax.random.key(0), batch)
+  after, metrics = jax.jit(built.update)(state, batch)
+  assert np.isfinite(metrics["loss"])
+  np.testing.assert_allclose(metrics["learning_rate"], 0.03 * 128 / 256)
+  target, online = (
+    params["patches/linear"]["w"]
+    for params in (after.target_params, after.online_params)
+  )
+  np.testing.assert_allclose(target, online, atol=1e-6)
+  assert np.any(online != state.online_params["patches/linear"]["w"])
 
 
 def store(folder, name, version, features, splits):

@@ -54,6 +54,27 @@ def test_schedules_hold_their_last_value_and_stay_finite():
   np.testing.assert_allclose(jax.vmap(tau)(jnp.arange(20)), 0.9)
 
 
+def test_tau_rises_in_steps():
+  tau = target.tau_schedule("step", 0.9, 18)
+  np.testing.assert_allclose(
+    jax.vmap(tau)(jnp.array([0, 5, 6, 11, 12, 15, 16, 30])),
+    [0.9, 0.9, 0.99, 0.99, 0.999, 0.999, 0.9999, 0.9999],
+    rtol=1e-6,
+  )
+  for base in (0.0, 1.0):
+    assert target.tau_schedule("step", base, 18)(0) == base
+  assert target.tau_schedule("step", 1.0, 18)(17) == 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 50, 200])
+def test_a_target_forgets_half_of_its_past_in_its_half_life(batch_size):
+  tau = target.tau_of_half_life(200, batch_size)
+  average = {"w": jnp.ones(3)}
+  for _ in range(200 // batch_size):
+    average = target.update_target(average, {"w": jnp.zeros(3)}, tau)
+  np.testing.assert_allclose(average["w"], 0.5, rtol=1e-4)
+
+
 def test_five_lars_steps_are_the_references():
   rates = jnp.asarray(LARS["learning_rates"])
   hparams = LARS.json("hparams_json")

@@ -5,6 +5,7 @@ import pytest
 
 from byol_jax import config, errors
 from byol_jax.config import convert, schema
+from byol_jax.learning import target
 from byol_jax.training import build, plan
 from tests.experiment_configs import experiment_config
 
@@ -53,6 +54,22 @@ def test_tau_keeps_its_half_life_when_the_batch_changes():
     assert plan.make_plan(cfg, 100_000).half_life == half_life
 
 
+def test_tau_may_be_given_by_its_half_life():
+  cfg = config.default_config()
+  cfg.ema.half_life = 1e6
+  for cfg.train.batch_size in (64, 4096):
+    planned = plan.make_plan(cfg, 100_000)
+    assert planned.half_life == pytest.approx(1e6)
+    assert planned.tau == pytest.approx(0.5 ** (cfg.train.batch_size / 1e6))
+    assert any("forgets half in 1,000,000 images" in x for x in told(cfg))
+  _, tau = build.make_schedules(cfg, planned)
+  assert tau(0) == pytest.approx(planned.tau)
+  cfg.ema.half_life = 1e30  # So long that nothing is ever forgotten.
+  assert plan.make_plan(cfg, 100_000).tau == 1
+  cfg.ema.half_life = 1e-30
+  assert plan.make_plan(cfg, 100_000).tau == 0
+
+
 def test_small_batch_norm_groups_and_long_warm_ups_draw_a_note():
   cfg = config.default_config()
   cfg.train.batch_size = 256
@@ -84,7 +101,7 @@ def told(cfg):
   return plan.describe(plan.make_plan(cfg, 10_000), cfg.ema.schedule)
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+@pytest.mark.parametrize("schedule", target.TAU_SCHEDULES)
 def test_a_learner_is_built_from_any_configuration(schedule):
   cfg = config.default_config()
   cfg.ema.schedule = schedule

@@ -3,11 +3,13 @@
 import dataclasses
 import math
 
+import jax
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from byol_jax.augment import sampling, spec
+from byol_jax.runtime import devices
 from tests.augment_cases import (
   GOLDEN,
   applier,
@@ -101,6 +103,16 @@ def test_every_order_of_the_colour_operations_is_as_likely():
   assert len(found) == 24
   error = math.sqrt(4800 / 24 * 23 / 24)
   np.testing.assert_allclose(counts, 200, atol=4 * error)
+
+
+def test_parameters_can_be_divided_among_devices():
+  """Arrays of size 0 cannot."""
+  view = plain_view()
+  u = np.zeros((4, len(spec.RANDOM_NUMBERS)), np.float32)
+  params = sampling.augment_params(np, u, view, spec.enabled_ops(view))
+  batch = next(devices.prefetch([{"params1": params}]))
+  assert all(leaf.size for leaf in jax.tree.leaves(batch))
+  assert batch["params1"].order == batch["params1"].extra == ()
 
 
 def two_views(image, view1, view2, seed) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -66,10 +67,13 @@ def test_views_are_two_views_of_seed_and_position(source):
       params = sampling.augment_params(tf, numbers[None], view, enabled)
       (expected,) = apply(crop[None], params)
       np.testing.assert_allclose(batch[f"view{j + 1}"][i], expected, atol=1e-6)
-      for field, of_one in zip(
-        on_device[f"params{j + 1}"], params, strict=True
-      ):
-        np.testing.assert_allclose(field[i], of_one[0], rtol=1e-6)
+      jax.tree.map(
+        lambda field, of_one, i=i: np.testing.assert_allclose(
+          field[i], of_one[0], rtol=1e-6
+        ),
+        on_device[f"params{j + 1}"],
+        params,
+      )
 
 
 def test_device_gets_the_crops_of_the_host_as_bytes(source):

@@ -8,25 +8,23 @@ on CPUs, and value by value, so that compilers fuse them.
 from collections.abc import Callable
 from typing import Any
 
-Planes = tuple[Any, Any, Any]  # Red, green, blue: [S, S] each.
+Planes = tuple[Any, ...]  # Red, green, blue, or other channels: [S, S] each.
 Means = Callable[[], Planes]  # Returns the mean of each plane.
 
 
 def _brightness(xp: Any, planes: Planes, amount: Any, means: Means) -> Planes:
   """Adds an amount to every value."""
   del xp, means
-  red, green, blue = planes
-  return red + amount, green + amount, blue + amount
+  return tuple(plane + amount for plane in planes)
 
 
 def _contrast(xp: Any, planes: Planes, factor: Any, means: Means) -> Planes:
   """Scales the distance of every value from its channel's mean."""
   del xp
-  red, green, blue = (
+  return tuple(
     (plane - mean) * factor + mean
     for plane, mean in zip(planes, means(), strict=True)
   )
-  return red, green, blue
 
 
 def _saturation(xp: Any, planes: Planes, factor: Any, means: Means) -> Planes:
@@ -38,8 +36,7 @@ def _saturation(xp: Any, planes: Planes, factor: Any, means: Means) -> Planes:
   del means
   value, chroma = _value_and_chroma(xp, planes)
   factor = xp.minimum(factor, value / xp.maximum(chroma, 1e-12))
-  red, green, blue = (value - factor * (value - plane) for plane in planes)
-  return red, green, blue
+  return tuple(value - factor * (value - plane) for plane in planes)
 
 
 def _hue(xp: Any, planes: Planes, amount: Any, means: Means) -> Planes:

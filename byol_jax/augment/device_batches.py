@@ -45,7 +45,7 @@ def draw(
 
   Args:
     stream: what to draw.
-    resident: "pixels" [N, H, W, C] uint8, "sizes" [N, 2] int32 and "labels" [N]
+    resident: "pixels" [N, H, W, C], "sizes" [N, 2] int32 and "labels" [N]
       int32: all images, or the rows that this device holds, see
       `tables.take_rows`.
     step: int32 scalar, the number of the batch.
@@ -63,11 +63,15 @@ def draw(
   position = device_random.add(
     device_random.multiply(step.astype(jnp.uint32), u32(stream.batch_size)), own
   )
-  numbers = device_random.uniform(
-    (device_random.wide(stream.seed), position), 2 * len(spec.RANDOM_NUMBERS)
-  ).reshape(count, 2, -1)
   views = stream.views
   enabled = spec.enabled_ops(views.view1, views.view2)
+  numbers = sampling.by_view(
+    jnp,
+    device_random.uniform(
+      (device_random.wide(stream.seed), position),
+      sampling.count_numbers(enabled),
+    ),
+  )
   view1, view2 = device_crops.random_crops(
     rows["pixels"], rows["sizes"], numbers, views
   )

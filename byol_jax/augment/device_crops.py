@@ -27,13 +27,13 @@ def random_crops(
   """Returns the crops of both views of images, resized.
 
   Args:
-    pixels: [B, H, W, C] uint8; images stand at the top left.
+    pixels: [B, H, W, C] uint8 or uint16; images stand at the top left.
     sizes: [B, 2] int32, height and width of each image.
-    numbers: [B, 2, len(RANDOM_NUMBERS)] in [0, 1), the numbers of both views.
+    numbers: [B, 2, N] in [0, 1), the numbers of both views, see `sampling.by_view`.
     views: specification of both views.
 
   Returns:
-    Twice [B, image_size, image_size, C] uint8, as the host makes them with
+    Twice [B, image_size, image_size, C] of the same type, as the host makes them with
     `augment.placement=device`. A value differs by at most 1 from the host's.
   """
 
@@ -49,7 +49,8 @@ def random_crops(
     crops = resize(
       pixels, jax.tree.map(lambda x: x[:, v], boxes), views.image_size
     )
-    return jnp.clip(jnp.round(crops), 0, 255).astype(jnp.uint8)
+    crops = jnp.clip(jnp.round(crops), 0, spec.white(pixels.dtype))
+    return crops.astype(pixels.dtype)
 
   return view(0), view(1)
 

@@ -16,7 +16,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from byol_jax.augment import colours, spec
+from byol_jax.augment import colours, extra_ops, spec
 from byol_jax.augment.colours import Planes
 
 
@@ -70,12 +70,14 @@ def _jitter(
 def _apply_to_one(
   crop: chex.Array, params: spec.AugmentParams, enabled: spec.EnabledOps
 ) -> chex.Array:
-  image = colours.clip(jnp, crop.astype(jnp.float32) / 255)
-  image = jnp.broadcast_to(image, (*image.shape[:2], 3))
+  image = crop.astype(jnp.float32) / spec.white(crop.dtype)
+  image = colours.clip(jnp, image)
+  if image.shape[-1] == 1:
+    image = jnp.broadcast_to(image, (*image.shape[:2], 3))
   if enabled.flip:
     image = jnp.where(params.flip, image[:, ::-1], image)
   if enabled.jitter or enabled.grayscale:
-    planes = image[..., 0], image[..., 1], image[..., 2]
+    planes = tuple(image[..., i] for i in range(image.shape[-1]))
     if enabled.jitter:
       changed = _jitter(planes, params, enabled.jitter)
       planes = _choose(params.jitter, changed, planes)
@@ -87,6 +89,9 @@ def _apply_to_one(
   if enabled.solarize:
     solarized = colours.solarize(jnp, image)
     image = jnp.where(params.solarize, solarized, image)
+  for i, name in enumerate(enabled.extra):
+    changed = extra_ops.EXTRA_OPS[name](jnp, image, params.extra_numbers[i])
+    image = jnp.where(params.extra[i], changed, image)
   # The taps of the blur may sum to a rounding error above 1.
   return colours.clip(jnp, image)
 
@@ -101,12 +106,12 @@ def apply(
   """Returns views: crops with their augmentation parameters applied.
 
   Args:
-    crops: [N, S, S, 1 or 3] uint8, or float32 in about [0, 255].
+    crops: [N, S, S, C] uint8, uint16, or float32 in about [0, 255].
     params: with a leading axis of N.
     enabled: operations that `params` may ask for.
 
   Returns:
-    [N, S, S, 3] float32 in [0, 1].
+    [N, S, S, C] float32 in [0, 1], of grey crops [N, S, S, 3].
   """
   return jax.vmap(lambda crop, one: _apply_to_one(crop, one, enabled))(
     crops, params

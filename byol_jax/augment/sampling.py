@@ -19,6 +19,35 @@ def crop_numbers(numbers: Any) -> Any:
   return numbers[..., : len(spec.CROP_NUMBERS)]
 
 
+def count_numbers(enabled: spec.EnabledOps) -> int:
+  """Returns how many random numbers the two views of an image take."""
+  of_extra = len(enabled.extra) * (1 + spec.EXTRA_NUMBERS)
+  return 2 * (len(spec.RANDOM_NUMBERS) + of_extra)
+
+
+def by_view(xp: Any, numbers: Any) -> Any:
+  """Returns the random numbers of each view.
+
+  Args:
+    xp: the module that computes.
+    numbers: [..., N], with N from `count_numbers`: `spec.RANDOM_NUMBERS` of the first
+      view, of the second, and then those of `extra_ops` of the first and the second.
+
+  Returns:
+    [..., 2, N / 2].
+  """
+  usual = len(spec.RANDOM_NUMBERS)
+  of_extra = numbers.shape[-1] // 2 - usual
+  parts = [
+    numbers[..., start + view * length : start + (view + 1) * length]
+    for view in (0, 1)
+    for start, length in ((0, usual), (2 * usual, of_extra))
+  ]
+  return xp.stack(
+    [xp.concat(parts[:2], axis=-1), xp.concat(parts[2:], axis=-1)], axis=-2
+  )
+
+
 class Boxes(NamedTuple):
   """The regions of crops, in whole pixels as float32, [..., V] each."""
 
@@ -65,7 +94,7 @@ def augment_params(
 
   Args:
     xp: the module that computes.
-    numbers: [..., len(RANDOM_NUMBERS)] in [0, 1).
+    numbers: [..., N] in [0, 1), of one view, see `by_view`.
     view: probability and strength of every operation.
     enabled: operations that the parameters are applied with. `order` and
       `amounts` are indexed by its colour operations.
@@ -89,12 +118,33 @@ def augment_params(
   ]
   count, first = len(enabled.jitter), _OFFSETS["order 0"]
   order = numbers[..., first : first + count]
+  extra, extra_numbers = _extra_params(xp, numbers, view, enabled.extra)
   return spec.AugmentParams(
-    order=xp.argsort(order),
-    amounts=xp.stack(amounts, axis=-1) if count else order,
+    order=xp.argsort(order) if count else (),
+    amounts=xp.stack(amounts, axis=-1) if count else (),
     sigma=between(number("blur sigma"), *view.blur_sigma),
+    extra=extra,
+    extra_numbers=extra_numbers,
     **occurs,
   )
+
+
+def _extra_params(
+  xp: Any, numbers: Any, view: spec.View, names: Sequence[str]
+) -> tuple[Any, Any]:
+  """Returns whether each operation of `extra_ops` occurs, and its numbers."""
+  if not names:
+    return (), ()
+  numbers = numbers[..., len(spec.RANDOM_NUMBERS) :]
+  decision, *others = (
+    numbers[..., i * len(names) : (i + 1) * len(names)]
+    for i in range(1 + spec.EXTRA_NUMBERS)
+  )
+  given = spec.extra_probabilities(view)
+  probabilities = np.array([given.get(name, 0) for name in names], np.float32)
+  leading = tuple(range(len(numbers.shape) - 1))
+  occurs = decision < np.expand_dims(probabilities, leading)
+  return occurs, xp.stack(others, axis=-1)
 
 
 def between(u: Any, low: Any, high: Any) -> Any:

@@ -23,7 +23,7 @@ from absl import app, logging
 from byol_jax import config as config_lib
 from byol_jax import errors
 from byol_jax.cli import flags, messages, modes
-from byol_jax.config import convert, schema
+from byol_jax.config import convert, presets, schema
 from byol_jax.evaluation import embedding_files
 from byol_jax.interop import encoder_file, warm_start
 from byol_jax.runtime import cpu, processes, shutdown
@@ -92,6 +92,7 @@ def _run_mode(argv: Sequence[str]) -> None:
       config.data.dataset, config.data.root = other, config.evaluation.root
       config.data.split, config.data.fraction = "", 1.0
   config_lib.validate(config)
+  config = presets.with_augment_preset(config, flags.given_keys())
   _set_up_jax(config, options)
   messages.say(f"Workdir: {options.workdir}")
   if options.mode in modes.MODES_WITHOUT_DATA:

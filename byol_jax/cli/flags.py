@@ -204,6 +204,11 @@ def _check(options: Options) -> None:
     )
 
 
+def given_keys() -> list[str]:
+  """Returns the dotted keys that the command line sets by --config.KEY=VALUE."""
+  return list(config_flags.get_override_values(flags.FLAGS["config"]))
+
+
 def verbosity_is_given() -> bool:
   """Returns whether the user chose how much absl logs."""
   return bool(flags.FLAGS["verbosity"].present)

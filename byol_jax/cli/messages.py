@@ -34,6 +34,11 @@ def describe_data(run: Run) -> None:
     f" {run.config.model.encoder.stem}; mean {_numbers(data.mean)}, std"
     f" {_numbers(data.std)}."
   )
+  if data.channels not in (1, 3):
+    say(
+      f"Note: {data.channels} channels have no colours: views change neither their"
+      " saturation nor hue, and never become grey."
+    )
   for note in run.source.notes:
     say(note)
   if run.source.broken and processes.is_primary():

@@ -1,12 +1,14 @@
-"""Configurations to start from: the paper's, and one for small grey images."""
+"""Configurations to start from, and changes of the views by name."""
 
 import dataclasses
+from collections.abc import Collection
 from typing import TypeVar, cast
 
 from ml_collections import config_dict
 
 from byol_jax import errors
-from byol_jax.config import schema
+from byol_jax.augment import presets as augment_presets
+from byol_jax.config import convert, schema
 
 T = TypeVar("T")
 
@@ -28,6 +30,34 @@ def preset(presets: dict[str, T], name: str) -> T:
   if name not in presets:
     raise errors.unknown_name("preset", name, presets)
   return presets[name]
+
+
+def with_augment_preset(
+  config: schema.Config, given: Collection[str] = ()
+) -> schema.Config:
+  """Returns a copy with the values that `augment.preset` stands for.
+
+  Args:
+    config: names a preset, or none.
+    given: dotted keys that keep their values.
+
+  Returns:
+    A configuration without a name in `augment.preset`.
+
+  Raises:
+    UserError: if the name is unknown.
+  """
+  name = config.augment.preset
+  if not name:
+    return config
+  if name not in augment_presets.PRESETS:
+    raise errors.unknown_name("augment.preset", name, augment_presets.PRESETS)
+  values = {
+    f"augment.{key}": value
+    for key, value in augment_presets.PRESETS[name].items()
+  }
+  own = {key: value for key, value in values.items() if key not in given}
+  return convert.updated(config, own | {"augment.preset": ""})
 
 
 def small_grey_config() -> schema.Config:

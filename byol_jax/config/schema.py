@@ -43,7 +43,7 @@ class DataConfig:
   test_share: float = 0.1
   max_broken: float = 0.05
   image_size: int = 224  # Pixels, square; 0: from the images. [P] 3
-  channels: int = 3  # Or 1: views are grey.
+  channels: int = 3  # Or 1: views are grey. Others for dataset=arrays only.
   # Evaluation crops this fraction of the short side, from the centre: 224 of 256.
   eval_crop: float = 0.875  # [P] 3
   # Normalisation, done inside the network; (): the data set's own. The defaults
@@ -82,6 +82,9 @@ class AugmentConfig:
   # Where colours are changed, blurred and solarised: host, by tf.data, or
   # device, inside the update, which then takes uint8 crops.
   placement: str = "host"
+  # Changes of the keys of both views, by a name in `augment.presets.PRESETS`; keys on
+  # the command line win. A run replaces the name by the values.
+  preset: str = ""
   view1: spec.View = field(default_factory=spec.View)
   view2: spec.View = field(  # [P] table 6, T'
     default_factory=lambda: spec.View(blur_prob=0.1, solarize_prob=0.2)
@@ -171,6 +174,9 @@ class EmaConfig:
 
   schedule: str = "cosine"  # A name in `learning.target.TAU_SCHEDULES`. [P] 3.2
   base: float = 0.996  # tau at step 0. [P] 3.2
+  # Instead of `base`: the images in which the target forgets half of its past at
+  # step 0, whatever train.batch_size is; 0: as `base` says.
+  half_life: float = 0.0
   # Keep the half-life in images that `base` has at `base_batch_size`, whatever
   # train.batch_size is (arXiv 2307.13813). [C] does not.
   scale_with_batch: bool = False

@@ -11,6 +11,7 @@ from byol_jax.config import convert, schema
 from byol_jax.config.convert import value_at
 
 _POSITIVE = (
+  "data.channels",
   "data.shuffle_buffer",
   "data.shuffle_bytes",
   "model.encoder.width",
@@ -55,6 +56,7 @@ _NOT_NEGATIVE = (
   "evaluation.finetune.decay_count",
   "loss.beta",
   "loss.relic",
+  "ema.half_life",
   "optimizer.base_learning_rate",
   "optimizer.weight_decay",
   "optimizer.warmup_epochs",
@@ -81,6 +83,7 @@ _BETWEEN_0_AND_1 = ("evaluation.holdout",)
 # trains with (the paper's image size and width are 224 and 4); `training.memory` compares what remains with the machine.
 _AT_MOST = {
   "data.image_size": 4096,
+  "data.channels": 2**10,
   "data.threads": 2**12,
   "data.prefetch": 2**12,
   "model.encoder.width": 64,
@@ -104,7 +107,6 @@ _AT_MOST = {
 _INT_BITS = {"data.shuffle_bytes": 63, "data.cache_bytes": 63, "seed": 32}
 _LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
 _ONE_OF: dict[str, tuple[Any, ...]] = {
-  "data.channels": (1, 3),
   "data.placement": ("host", "device"),
   "data.copy_format": ("jpeg", "raw"),
   "augment.placement": ("host", "device"),
@@ -281,11 +283,11 @@ def _check_view(key: str, view: spec.View) -> None:
   """Checks the probabilities and ranges of a view."""
   _check_crop(key, view)
   for name in spec.OPS:
-    probability = getattr(view, f"{name}_prob")
-    _check_interval(f"{key}.{name}_prob", probability, most=1)
+    _check_interval(f"{key}.{name}_prob", getattr(view, f"{name}_prob"), 1)
   for name, operation in spec.COLOUR_OPS.items():
     _check_interval(f"{key}.{name}", getattr(view, name), most=operation.most)
   _check_range(f"{key}.blur_sigma", view.blur_sigma)
+  spec.extra_probabilities(view, key)
 
 
 def _check_evaluation(config: schema.Config) -> None:

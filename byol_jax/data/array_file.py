@@ -10,10 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from byol_jax import errors
+from byol_jax.augment import spec
 from byol_jax.data.images import Images
 from byol_jax.data.registry import Statistics
 
 _IMAGES, _LABELS, _SIZES, _ABOUT = "_images", "_labels", "_sizes", "about"
+_WHITE = "white"
+_TYPES = (np.uint8, np.uint16)
 _REMEDY = "write it by --mode=arrays, or as docs/data.md shows"
 
 
@@ -36,17 +39,19 @@ class About(NamedTuple):
 def read(path: str) -> tuple[dict[str, Images], About]:
   """Reads a file of arrays.
 
-  Each split NAME has `NAME_images`, [N, H, W], [N, H, W, 1] or [N, H, W, 3] uint8,
+  Each split NAME has `NAME_images`, [N, H, W] or [N, H, W, C] uint8 or uint16,
   and may have `NAME_labels`, [N] whole numbers with -1 where unknown or
   [N, classes] of 0 and 1, and `NAME_sizes`, [N, 2] height and width of images that
-  stand at the top left of larger arrays. `class_names` [C] and `about`, which
+  stand at the top left of larger arrays. `white`, a whole number, is the value that
+  stands for 1; by default 255 or 65,535. `class_names` [C] and `about`, which
   `write` adds, may be missing.
 
   Args:
     path: of the file.
 
   Returns:
-    The images of each split, of which train is one, and what they are.
+    The images of each split, of which train is one, scaled to 255 or 65,535 for
+    white, and what they are.
 
   Raises:
     UserError: if the file cannot be read, or its arrays do not belong together.
@@ -65,7 +70,15 @@ def read(path: str) -> tuple[dict[str, Images], About]:
       f"{path} holds no train_images, only {', '.join(arrays) or 'nothing'};"
       f" {_REMEDY}."
     )
+  types = {arrays[name + _IMAGES].dtype for name in names}
+  if len(types) > 1:
+    raise errors.UserError(
+      f"{path}: the images of all splits must have one type, not"
+      f" {' and '.join(sorted(map(str, types)))}; {_REMEDY}."
+    )
   splits = {name: _split(path, name, arrays) for name in names}
+  if _WHITE in arrays:
+    splits = _whitened(path, splits, arrays[_WHITE])
   return splits, _about(path, splits, arrays)
 
 
@@ -124,11 +137,10 @@ def _split(path: str, name: str, arrays: Mapping[str, np.ndarray]) -> Images:
       )
 
   pixels = arrays[name + _IMAGES]
-  is_image = pixels.ndim == 3 or pixels.shape[3:] in ((1,), (3,))
   require(
-    pixels.dtype == np.uint8 and is_image and pixels.size,
+    pixels.dtype in _TYPES and pixels.ndim in (3, 4) and pixels.size,
     _IMAGES,
-    "uint8[N, H, W, 1 or 3] with at least one image",
+    "uint8 or uint16[N, H, W, C] with at least one image",
   )
   pixels = pixels.reshape(*pixels.shape[:3], -1)
   count = len(pixels)
@@ -147,6 +159,28 @@ def _split(path: str, name: str, arrays: Mapping[str, np.ndarray]) -> Images:
     fits = fits and bool(np.all((sizes > 0) & (sizes <= pixels.shape[1:3])))
     require(fits, _SIZES, f"whole numbers[{count}, 2] of heights and widths")
   return Images(pixels, sizes.astype(np.int32), labels.astype(np.int32))
+
+
+def _whitened(
+  path: str, splits: Mapping[str, Images], white: np.ndarray
+) -> dict[str, Images]:
+  """Returns images whose largest value stands for 1 instead of `white`.
+
+  No two values become one, but those above `white` count as white.
+  """
+  dtype = splits["train"].pixels.dtype
+  most = spec.white(dtype)
+  if white.size != 1 or white.dtype.kind not in "iu" or not 0 < white <= most:
+    raise errors.UserError(
+      f"{path}: {_WHITE}={white.tolist()} must be a whole number from 1 to {most};"
+      f" {_REMEDY}."
+    )
+  levels = np.arange(most + 1) * most / int(white)
+  table = np.minimum(np.round(levels), most).astype(dtype)
+  return {
+    name: images._replace(pixels=table[images.pixels])
+    for name, images in splits.items()
+  }
 
 
 def _about(

@@ -127,7 +127,10 @@ class ArraySource(NamedTuple):
     return [self.fingerprint, *([n, r.start, r.stop] for n, r in ranges)]
 
   def measure(self) -> Statistics:  # noqa: D102
-    images = self.decode(self.dataset.pretrain, 3)
+    channels = self.splits["train"].pixels.shape[-1]
+    images = self.decode(
+      self.dataset.pretrain, 3 if channels == 1 else channels
+    )
     sides = images.sizes.min(axis=1)
     moments = [
       statistics.channel_moments(pixels[:height, :width])
@@ -143,14 +146,14 @@ class ArraySource(NamedTuple):
     channels: int,
     *,
     multi_label: bool = False,
-    check: Callable[[Shape], None] = accept,
+    check: Callable[[Shape, int], None] = accept,
   ) -> Images:
     parts = [
       Images(*(x[rows.start : rows.stop] for x in self.splits[name]))
       for name, rows in self._ranges(split)
     ]
     images = parts[0] if len(parts) == 1 else array_file.joined(parts)
-    check((*images.pixels.shape[:3], channels))
+    check((*images.pixels.shape[:3], channels), images.pixels.itemsize)
     if images.pixels.shape[-1] != channels:
       images = images._replace(pixels=in_channels(images.pixels, channels))
     if images.labels.ndim > 1 and not multi_label:
@@ -286,7 +289,7 @@ def _crop_centres(
   top, left = ((size - side[:, None] + 1) // 2).T
   boxes = sampling.Boxes(*np.array([top, left, side, side], np.float32))
   resized = _resize(images.pixels[rows], boxes, crop.image_size)
-  return np.clip(np.asarray(resized) / np.float32(255), 0, 1)
+  return np.clip(np.asarray(resized) / images.white, 0, 1)
 
 
 def _crop_at_random(
@@ -311,7 +314,7 @@ def _crop_at_random(
   crops = np.asarray(_resize(images.pixels[rows], boxes, crop.image_size))
   flipped = (u[:, 4] < crop.region.flip_prob)[:, None, None, None]
   crops = np.where(flipped, crops[:, :, ::-1], crops)
-  return np.clip(crops / np.float32(255), 0, 1)
+  return np.clip(crops / images.white, 0, 1)
 
 
 _resize = jax.jit(device_crops.resize, static_argnums=2)

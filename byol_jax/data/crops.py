@@ -8,18 +8,20 @@ from byol_jax.augment import sampling, spec
 from byol_jax.data import resizing
 
 
-def random_numbers(seed: tf.Tensor) -> tf.Tensor:
+def random_numbers(seed: tf.Tensor, enabled: spec.EnabledOps) -> tf.Tensor:
   """Returns all random numbers of the two views of an example, from one draw.
 
   `augment.device_random.uniform` returns the same.
 
   Args:
     seed: [2] int64, the run's seed and the example's position in the stream.
+    enabled: operations of the views.
 
   Returns:
-    [2, len(RANDOM_NUMBERS)] float32 in [0, 1): one row per view.
+    [2, N] float32 in [0, 1): one row per view, see `sampling.by_view`.
   """
-  return tf.random.stateless_uniform([2, len(spec.RANDOM_NUMBERS)], seed)
+  count = sampling.count_numbers(enabled)
+  return sampling.by_view(tf, tf.random.stateless_uniform([count], seed))
 
 
 def random_crops(
@@ -69,7 +71,7 @@ def two_random_crops(
     Two crops, see `random_crops`, and two rows of random numbers, of which
     `sampling.augment_params` makes the views' augmentation parameters.
   """
-  numbers = random_numbers(seed)
+  numbers = random_numbers(seed, spec.enabled_ops(views.view1, views.view2))
   crop1, crop2 = random_crops(
     image,
     sampling.crop_numbers(numbers),

@@ -17,7 +17,7 @@ def decode(
   rows: range | None = None,
   *,
   multi_label: bool = False,
-  check: Callable[[Shape], None] = images.accept,
+  check: Callable[[Shape, int], None] = images.accept,
 ) -> Images:
   """Returns the decoded examples of a split, in the order of the files.
 
@@ -28,8 +28,8 @@ def decode(
     rows: examples of the split to decode, at least one; by default all.
     multi_label: whether to return the classes of multi-label images, see
       `records.parser`.
-    check: is called with the shape of the array, as far as it is known, before
-      the array is made: at the first image and whenever one is larger than all
+    check: is called with the shape of the array, as far as it is known, and the bytes
+      of a value before the array is made: at the first image and whenever one is larger than all
       before.
 
   Raises:
@@ -48,7 +48,7 @@ def decode(
   for image, label in pairs:
     if image.shape[0] > height or image.shape[1] > width:
       height, width = max(height, image.shape[0]), max(width, image.shape[1])
-      check((count, height, width, channels))
+      check((count, height, width, channels), image.dtype.itemsize)
     decoded.append(image)
     labels.append(label)
   return images.pack(decoded, labels)

@@ -5,9 +5,11 @@ CPUs. It works on planes, [S, S] of one channel, because these vectorise, and on
 many crops per call, because each call has a cost.
 """
 
+import functools
+
 import tensorflow as tf
 
-from byol_jax.augment import colours, spec
+from byol_jax.augment import colours, extra_ops, spec
 from byol_jax.augment.colours import Planes
 
 
@@ -116,8 +118,14 @@ def apply(
       )
     if enabled.solarize:
       image = tf.where(params.solarize, colours.solarize(tf, image), image)
+    image = tf.transpose(image, [1, 2, 0])
+    for i, name in enumerate(enabled.extra):
+      operation = functools.partial(
+        extra_ops.EXTRA_OPS[name], tf, image, params.extra_numbers[i]
+      )
+      image = tf.cond(params.extra[i], operation, lambda image=image: image)
     # The taps of the blur may sum to a rounding error above 1.
-    return tf.clip_by_value(tf.transpose(image, [1, 2, 0]), 0.0, 1.0)
+    return tf.clip_by_value(image, 0.0, 1.0)
 
   return tf.map_fn(
     lambda pair: augment(*pair),

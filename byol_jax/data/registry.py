@@ -11,13 +11,13 @@ class Statistics(NamedTuple):
   """Describes the pixels and the size of a data set's images.
 
   Attributes:
-    mean: means of the red, green and blue channels, in [0, 1].
+    mean: means of the red, green and blue channels, or of others, in [0, 1].
     std: standard deviations of the same channels.
     side: usual length of the short side, pixels.
   """
 
-  mean: tuple[float, float, float]
-  std: tuple[float, float, float]
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
   side: int
 
 

@@ -18,7 +18,7 @@ class CentreCrop(NamedTuple):
   Attributes:
     image_size: side of the result, pixels.
     fraction: side of the central square as a fraction of the short side.
-    channels: 3, or 1 for grey images.
+    channels: 3, 1 for grey images, or those that a file of arrays has.
   """
 
   image_size: int
@@ -32,7 +32,7 @@ class RandomCrop(NamedTuple):
   Attributes:
     image_size: side of the result, pixels.
     region: how the crop is drawn and how often it is flipped.
-    channels: 3, or 1 for grey images.
+    channels: 3, 1 for grey images, or those that a file of arrays has.
   """
 
   image_size: int
@@ -145,7 +145,7 @@ class Source(Protocol):
     channels: int,
     *,
     multi_label: bool = False,
-    check: Callable[[Shape], None] = accept,
+    check: Callable[[Shape, int], None] = accept,
   ) -> Images:
     """Returns all examples of a split in memory; see `decode_all.decode`."""
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from byol_jax.augment import spec
 from byol_jax.data.registry import Statistics
 
 # The smallest standard deviation that is reported. Views are divided by it, so
@@ -15,7 +16,7 @@ def channel_moments(pixels: np.ndarray, stride: int = 1) -> np.ndarray:
   """Returns the first two moments of each channel of one image.
 
   Args:
-    pixels: uint8 [H, W, C].
+    pixels: uint8 or uint16 [H, W, C].
     stride: distance of the rows and columns that are read. Neighbouring pixels
       of a photo are alike, so 4 is exact enough and 16 times as fast as 1.
       Images with a side below twice the stride are read whole.
@@ -26,7 +27,7 @@ def channel_moments(pixels: np.ndarray, stride: int = 1) -> np.ndarray:
   """
   if min(pixels.shape[:2]) >= 2 * stride:
     pixels = pixels[::stride, ::stride]
-  values = pixels.reshape(-1, pixels.shape[-1]) / 255
+  values = pixels.reshape(-1, pixels.shape[-1]) / spec.white(pixels.dtype)
   return np.stack([values.mean(axis=0), np.square(values).mean(axis=0)])
 
 

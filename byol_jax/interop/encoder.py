@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from byol_jax import errors
+from byol_jax.augment import spec
 from byol_jax.interop import images as images_lib
 from byol_jax.interop.encoder_about import About
 from byol_jax.runtime import devices
@@ -25,8 +26,9 @@ class Encoder(NamedTuple):
   """A frozen encoder and the images that it expects.
 
   `encode` and `feature_map` take images, [B, S, S, C], or one image, [S, S, C], as
-  floats in [0, 1] or as uint8, which they divide by 255. An encoder of colours takes
-  grey images, too, [B, S, S, 1]: all its channels get their values. NumPy arrays,
+  floats in [0, 1], or as uint8 or uint16, which they divide by 255 or 65,535. An
+  encoder of colours takes grey images, too, [B, S, S, 1]: all its channels get their
+  values. NumPy arrays,
   and what `numpy.asarray` makes one of, are split into batches over the local devices
   and give NumPy arrays. JAX arrays give JAX arrays, also under `jit`, `vmap` and reverse-mode
   differentiation. Images of any other shape, type or range raise `UserError`, a
@@ -148,8 +150,8 @@ def _apply(
 ) -> jax.Array:
   """Applies the encoder to images that `images.checked` returned."""
   x = jnp.asarray(images, jnp.float32)
-  if images.dtype == jnp.uint8:
-    x = x / 255
+  if jnp.issubdtype(images.dtype, jnp.integer):
+    x = x / spec.white(images.dtype)
   x = jnp.broadcast_to(x, (*x.shape[:-1], channels))
   if not len(images):  # Some layers cannot compute on no image.
     x = jnp.zeros((1, *x.shape[1:]), x.dtype)

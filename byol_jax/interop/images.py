@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from byol_jax import errors
-from byol_jax.augment import device_crops
+from byol_jax.augment import device_crops, spec
 
 # Our choice: a third of a step between bytes, for rounding in another program.
 _TOLERANCE = 1e-3
+_WHOLE = "uint8, which is divided by 255, or uint16, which is divided by 65,535"
 # Of red, green and blue in grey: libjpeg's, as in evaluations.
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -20,7 +21,7 @@ class Form(NamedTuple):
 
   Attributes:
     image_size: side of its images, S pixels.
-    channels: of its images, C: 3, or 1 for grey.
+    channels: of its images, C: 3, 1 for grey, or those of other images.
     eval_crop: side of the central square that evaluations show to it, as a fraction
       of the short side of an image.
   """
@@ -29,13 +30,18 @@ class Form(NamedTuple):
   channels: int
   eval_crop: float
 
+  @property
+  def takes(self) -> tuple[int, ...]:
+    """The channels of images that `prepared` takes."""
+    return (1, 3) if self.channels in (1, 3) else (self.channels,)
+
 
 def checked(images: Any, form: Form) -> tuple[Any, bool]:
   """Returns images as a batch of the right shape and type.
 
   Args:
     images: [B, S, S, C] or one image, [S, S, C], with as many channels as the
-      encoder or one. One grey image may be [S, S].
+      encoder, or one where it takes colours. One grey image may be [S, S].
     form: of the encoder.
 
   Returns:
@@ -49,7 +55,7 @@ def checked(images: Any, form: Form) -> tuple[Any, bool]:
   batch, is_one = _batch(images)
   if batch is None or batch.shape[1:] not in (
     (side, side, form.channels),
-    (side, side, 1),
+    (side, side, form.takes[0]),
   ):
     raise errors.UserError(
       f"The images have the shape {shape}; this encoder takes (number, {side},"
@@ -67,17 +73,22 @@ def _array(images: Any) -> Any:
       raise errors.UserError(
         f"The images cannot be read as one array: {str(error).splitlines()[0]}"
       ) from error
-  if images.dtype == np.uint8:
+  if _is_whole(images):
     return images
   if not jnp.issubdtype(images.dtype, jnp.floating):
     raise errors.UserError(
-      f"The images are of type {images.dtype}; give floats in [0, 1], or uint8,"
-      " which is divided by 255."
+      f"The images are of type {images.dtype}; give floats in [0, 1], or"
+      f" {_WHOLE}."
     )
   if isinstance(images, np.ndarray):
     with np.errstate(over="ignore"):  # Infinity is out of range, too.
       return images.astype(np.float32, copy=False)
   return images
+
+
+def _is_whole(images: Any) -> bool:
+  """Returns whether the values are whole numbers, which are divided by white."""
+  return images.dtype in (np.uint8, np.uint16)
 
 
 def _batch(images: Any) -> tuple[Any, bool]:
@@ -97,16 +108,26 @@ def _remedy(shape: tuple[int, ...], form: Form) -> str:
     return f"; the channels are first: give images.transpose({axes})"
   if len(shape) == 3 and shape[1:] == (side, side):
     return "; give many grey images as images[..., None]"
-  if len(shape) in (3, 4) and shape[-1] in (1, 3):
+  if len(shape) in (3, 4) and shape[-1] in form.takes:
     return "; give encoder.prepare(images), which crops and resizes them as evaluations do"
-  if len(shape) in (3, 4) and shape[-1] in (2, 4):
+  if len(shape) in (3, 4) and shape[-1] in (2, 4) and 3 in form.takes:
     return "; leave their transparency out, such as by Pillow's convert('RGB')"
   return ""
 
 
 def check_range(images: Any) -> None:
-  """Raises `UserError` unless all values lie in [0, 1] or are bytes."""
+  """Raises `UserError` unless all values lie in [0, 1], or are whole.
+
+  Words of 16 bits that hold nothing but bytes are a mistake, and almost black.
+  """
   if images.dtype == np.uint8 or not images.size:
+    return
+  if images.dtype == np.uint16:
+    if 0 < int(images.max()) <= spec.white(np.uint8):
+      raise errors.UserError(
+        "The images are of type uint16 and hold no value above 255; give bytes as"
+        " uint8, or floats in [0, 1]."
+      )
     return
   low, high = float(images.min()), float(images.max())
   # Written so that it is false for NaN.
@@ -114,7 +135,7 @@ def check_range(images: Any) -> None:
     raise errors.UserError(
       f"The images hold values from {low:g} to {high:g}; give floats in [0, 1]"
       " that are not normalised by mean and std, which the encoder does itself,"
-      " or uint8, which is divided by 255."
+      f" or {_WHOLE}."
     )
 
 
@@ -126,8 +147,9 @@ def prepared(images: Any, form: Form) -> np.ndarray:
   encoder, and grey images stay grey.
 
   Args:
-    images: one image, [H, W, 1 or 3] or [H, W], or a batch of one size,
-      [B, H, W, 1 or 3], as bytes or floats in [0, 1].
+    images: one image, [H, W, c] or [H, W], or a batch of one size, [B, H, W, c],
+      where c is 1 or 3, or that of an encoder of other channels; as uint8, uint16 or
+      floats in [0, 1].
     form: of the encoder.
 
   Returns:
@@ -139,19 +161,21 @@ def prepared(images: Any, form: Form) -> np.ndarray:
   """
   images = _array(images)
   batch, is_one = _batch(images)
-  if batch is None or batch.shape[-1] not in (1, 3) or 0 in batch.shape[1:]:
+  if batch is None or batch.shape[-1] not in form.takes or 0 in batch.shape[1:]:
+    channels = " or ".join(map(str, form.takes))
     raise errors.UserError(
-      f"The images have the shape {images.shape}; give one image, (height, width, 1"
-      f" or 3), or a batch of one size, (number, height, width, 1 or 3)."
+      f"The images have the shape {images.shape}; give one image, (height, width,"
+      f" {channels}), or a batch of one size, (number, height, width, {channels})."
     )
   check_range(batch)
-  is_bytes = batch.dtype == np.uint8
+  is_whole = _is_whole(batch)
+  white = np.float32(spec.white(batch.dtype)) if is_whole else np.float32(1)
   batch = np.asarray(batch)
   if form.channels == 1 and batch.shape[-1] == 3:
     batch = (batch @ _LUMINANCE)[..., None]
-    batch = np.round(batch) if is_bytes else batch
+    batch = np.round(batch) if is_whole else batch
   crops = _centre_crops(batch, form)
-  crops = np.clip(crops / np.float32(255) if is_bytes else crops, 0, 1)
+  crops = np.clip(crops / white, 0, 1)
   return crops[0] if is_one else crops
 
 

@@ -1,11 +1,13 @@
 """The target network: a moving average of the online network, and its decay tau."""
 
+from collections.abc import Callable
+
 import chex
 import jax
 import jax.numpy as jnp
 
 from byol_jax import errors
-from byol_jax.learning.schedules import Schedule, half_cosine
+from byol_jax.learning.schedules import DECAYS, Schedule
 
 
 def update_target(
@@ -32,10 +34,22 @@ def scaled_tau(base: float, kappa: float) -> float:
   return base**kappa
 
 
-def _cosine_tau(base: float, total_steps: int) -> Schedule:
-  return lambda step: (
-    1.0
-    - (1.0 - base) * half_cosine(jnp.asarray(step, jnp.float32), total_steps)
+def tau_of_half_life(images: float, batch_size: int) -> float:
+  """Returns the tau at which the target forgets half of its past in so many images.
+
+  This is what Busbridge et al. 2023 (arXiv 2307.13813) keep when batches change: the
+  target keeps tau ** n of its past in n steps of `batch_size` images.
+  """
+  return 0.5 ** (batch_size / images)
+
+
+def _rising(decay: str) -> Callable[[float, int], Schedule]:
+  """Returns the schedule in which 1 - tau falls as a learning rate does."""
+  fraction = DECAYS[decay]
+  return lambda base, total_steps: (
+    lambda step: (
+      1.0 - (1.0 - base) * fraction(jnp.asarray(step, jnp.float32), total_steps)
+    )
   )
 
 
@@ -44,16 +58,24 @@ def _constant_tau(base: float, total_steps: int) -> Schedule:
   return lambda step: jnp.full(jnp.shape(step), base, jnp.float32)
 
 
-TAU_SCHEDULES = {"cosine": _cosine_tau, "constant": _constant_tau}
+# By name: from tau at step 0 and the steps of the run to tau by step. Our choice: step
+# has the steps of the learning rate, as Mean Teacher (arXiv 1703.01780), whose tau is
+# .99 at first and .999 later, divides 1 - tau by 10.
+TAU_SCHEDULES: dict[str, Callable[[float, int], Schedule]] = {
+  "cosine": _rising("cosine"),
+  "constant": _constant_tau,
+  "step": _rising("step"),
+}
 
 
 def tau_schedule(name: str, base: float, total_steps: int) -> Schedule:
   """Returns tau, the fraction of itself that the target keeps, by step.
 
   Args:
-    name: cosine (from `base` at step 0 to 1 at the end; paper, 3.2) or constant.
+    name: cosine (from `base` at step 0 to 1 at the end; paper, 3.2), constant, or
+      step (1 - tau becomes a tenth after 1/3, 2/3 and 8/9 of the run).
     base: tau at step 0, in [0, 1].
-    total_steps: the step at which the cosine reaches 1.
+    total_steps: of the run.
 
   Raises:
     UserError: if the name is unknown.

@@ -92,9 +92,10 @@ def sprite(pixels: np.ndarray, side: int, columns: int) -> str:
 
 
 def _to_picture(pixels: np.ndarray) -> PIL.Image.Image:
+  pixels = style.to_rgb(pixels)
   if pixels.dtype != np.uint8:
     pixels = np.clip(np.rint(pixels * 255.0), 0, 255).astype(np.uint8)
-  return PIL.Image.fromarray(np.ascontiguousarray(style.to_rgb(pixels)))
+  return PIL.Image.fromarray(np.ascontiguousarray(pixels))
 
 
 def _uri(picture: PIL.Image.Image, file_format: str) -> str:

@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 from matplotlib import axes, figure, layout_engine
 
+from byol_jax.augment import spec
 from byol_jax.runtime import files
 
 FIRST_COLOR = "#1f5fa8"
@@ -45,8 +46,14 @@ def finish_panel(panel: axes.Axes) -> None:
 
 
 def to_rgb(image: np.ndarray) -> np.ndarray:
-  """Returns an image [H, W, 3 or 1] with three channels."""
-  return np.broadcast_to(image, (*image.shape[:2], 3))
+  """Returns an image [H, W, C] with three channels, for people to see.
+
+  Of more than three channels, these are the first ones; of two, the first one.
+  """
+  if image.dtype == np.uint16:
+    image = image / np.float32(spec.white(image.dtype))
+  shown = image[..., :3] if image.shape[-1] >= 3 else image[..., :1]
+  return np.broadcast_to(shown, (*image.shape[:2], 3))
 
 
 def figure_path(workdir: pathlib.Path, name: str) -> pathlib.Path:

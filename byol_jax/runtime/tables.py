@@ -52,7 +52,10 @@ def take_rows(
     mine = leaf[jnp.where(is_here, index, 0)]
     mask = is_here.reshape(-1, *[1] * (leaf.ndim - 1))
     mine = jnp.where(mask, mine, jnp.zeros((), leaf.dtype))
-    return jax.lax.psum_scatter(mine, axis_name, tiled=True)
+    if leaf.dtype == jnp.uint16:  # NCCL adds bytes and words of 32 bits only.
+      mine = mine.astype(jnp.uint32)
+    total = jax.lax.psum_scatter(mine, axis_name, tiled=True)
+    return total.astype(leaf.dtype)
 
   return jax.tree.map(exchange, table)
 

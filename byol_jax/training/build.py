@@ -5,7 +5,7 @@ from typing import Any
 
 import haiku as hk
 
-from byol_jax.augment import device_batches, device_ops, spec
+from byol_jax.augment import device_batches, device_ops, extra_ops, spec
 from byol_jax.config import schema
 from byol_jax.learning import (
   closed_form,
@@ -52,11 +52,13 @@ def _network_config(
 
 
 def make_views(config: schema.Config) -> spec.Views:
-  """Returns the specification of the two views of an image."""
-  on_device = "device" in (config.augment.placement, config.data.placement)
+  """Returns the specification of two views; `UserError` for unknown operations."""
+  augment = config.augment
+  extra_ops.check(spec.enabled_ops(augment.view1, augment.view2).extra)
+  on_device = "device" in (augment.placement, config.data.placement)
   return spec.Views(
-    view1=config.augment.view1,
-    view2=config.augment.view2,
+    view1=augment.view1,
+    view2=augment.view2,
     image_size=config.data.image_size,
     channels=config.data.channels,
     placement="device" if on_device else "host",

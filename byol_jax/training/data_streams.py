@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from byol_jax import errors
 from byol_jax.config import schema
 from byol_jax.data import array_source
 from byol_jax.data.source import (
@@ -38,6 +39,11 @@ def open_source(
     return source.select(data.split, data.fraction)
   if dataset == "arrays":
     return array_source.load(root)
+  if data.channels not in (1, 3):
+    raise errors.UserError(
+      f"data.channels={data.channels} must be 1 or 3 for data.dataset={dataset}; images"
+      " of other channels can be a file of arrays (docs/data.md)."
+    )
   from byol_jax.data import loading  # Not every machine has TensorFlow.
 
   if dataset != "folder":

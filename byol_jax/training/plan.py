@@ -34,7 +34,8 @@ class Plan(NamedTuple):
     total_steps: updates in the whole run.
     warmup_steps: updates until the learning rate peaks.
     peak_learning_rate: scaled with the batch.
-    tau: of the first step, scaled with the batch if that is configured.
+    tau: of the first step, from the half-life or scaled with the batch if that is
+      configured.
   """
 
   num_examples: int
@@ -73,7 +74,9 @@ def make_plan(config: schema.Config, num_examples: int) -> Plan:
   train, ema = config.train, config.ema
   epochs_in_steps = train.epochs * num_examples // train.batch_size
   tau = ema.base
-  if ema.scale_with_batch:
+  if ema.half_life:
+    tau = target.tau_of_half_life(ema.half_life, train.batch_size)
+  elif ema.scale_with_batch:
     tau = target.scaled_tau(ema.base, train.batch_size / ema.base_batch_size)
   total_steps = train.steps or max(epochs_in_steps, 1)
   warmup_epochs = config.optimizer.warmup_epochs

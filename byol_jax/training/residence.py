@@ -54,11 +54,12 @@ def place(
   images = source.decode(
     split,
     config.data.channels,
-    check=lambda shape: _require_room(shape, room),
+    check=lambda shape, itemsize: _require_room(shape, itemsize, room),
   )
-  replicated, of_each = _bytes_of_each(images.pixels.shape, room)
+  pixels = images.pixels
+  replicated, of_each = _bytes_of_each(pixels.shape, pixels.itemsize, room)
   tell(
-    f"{_describe(images.pixels.shape)} are on the devices; they take"
+    f"{_describe(pixels.shape)} are on the devices; they take"
     f" {of_each / 1e6:,.0f} MB of each"
     + ("." if replicated else ", which holds a part of them.")
   )
@@ -68,9 +69,11 @@ def place(
   return tables.place(table, replicated=replicated)
 
 
-def _bytes_of_each(shape: Sequence[int], room: int) -> tuple[bool, int]:
+def _bytes_of_each(
+  shape: Sequence[int], itemsize: int, room: int
+) -> tuple[bool, int]:
   """Returns whether each device holds all images, and the bytes that it holds."""
-  size = math.prod(shape)
+  size = math.prod(shape) * itemsize
   return size <= room, size if size <= room else -(-size // jax.device_count())
 
 
@@ -79,9 +82,9 @@ def _describe(shape: Sequence[int]) -> str:
   return f"{count:,} images of up to {'x'.join(map(str, size))}"
 
 
-def _require_room(shape: Sequence[int], room: int) -> None:
+def _require_room(shape: Sequence[int], itemsize: int, room: int) -> None:
   """Raises `UserError` if an array of images does not fit in `room` of each device."""
-  _, of_each = _bytes_of_each(shape, room)
+  _, of_each = _bytes_of_each(shape, itemsize, room)
   if of_each > room:
     raise errors.UserError(
       f"data.placement=device does not fit: {_describe(shape)} take"

@@ -1,9 +1,11 @@
-"""The values of a configuration that depend on the data or on the machine."""
+"""The values that a configuration leaves open, to a preset, the data or the machine."""
 
 import jax
 
 from byol_jax import errors
-from byol_jax.config import convert, schema
+from byol_jax.augment import spec
+from byol_jax.config import convert, presets, schema
+from byol_jax.data.images import check_channels
 from byol_jax.data.source import Source
 
 # Images with a short side of up to the first number are viewed at the second,
@@ -22,15 +24,17 @@ def resolved(
   """Returns the configuration with no value left open.
 
   Args:
-    config: may leave image size, mean, std, stem and `data.parts` open.
+    config: may leave image size, mean, std, stem and `data.parts` open, and name
+      a preset of the views, whose values then count.
     source: the data set that decides image size, mean and std.
     parts: `data.parts` of the run so far; None for a new run, which takes one
       part per process, or one with `data.placement=device`.
 
   Raises:
-    UserError: if the parts of the run so far do not suit its settings now.
+    UserError: if `augment.preset` is unknown, or the parts of the run so far do
+      not suit its settings now.
   """
-  config = convert.typed(config)
+  config = convert.typed(presets.with_augment_preset(config))
   data, encoder = config.data, config.model.encoder
   on_device = data.placement == "device"
   data.parts = data.parts or parts or (1 if on_device else jax.process_count())
@@ -44,6 +48,11 @@ def resolved(
     data.image_size = data.image_size or _image_size(own.side)
     data.mean = data.mean or _per_channel(own.mean, data.channels)
     data.std = data.std or _per_channel(own.std, data.channels)
+  if data.channels not in (1, 3):
+    views = config.augment
+    views.view1, views.view2 = map(
+      spec.without_colours, (views.view1, views.view2)
+    )
   if encoder.stem == "auto":
     small = data.image_size <= _CIFAR_STEM_UP_TO
     encoder.stem = "cifar" if small else "imagenet"
@@ -58,8 +67,9 @@ def _image_size(side: int) -> int:
   )
 
 
-def _per_channel(
-  values: tuple[float, float, float], channels: int
-) -> tuple[float, ...]:
-  """Returns the values of three channels, or their mean for grey images."""
-  return values if channels == 3 else (round(sum(values) / 3, 4),)
+def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+  """Returns the values of all channels, or their mean for grey images."""
+  check_channels(len(values), channels)
+  if channels > 1:
+    return values
+  return (round(sum(values) / len(values), 4),)
