@@ -16,6 +16,7 @@ def make_network(
   num_classes: int = 10,
   precision: str = "float32",
   remat: bool = False,
+  image_size: int = 32,
   **encoder,
 ) -> hk.TransformedWithState:
   """Returns a network with small heads.
@@ -26,6 +27,7 @@ def make_network(
     num_classes: outputs of the online classifier.
     precision: see `NetworkConfig`.
     remat: see `NetworkConfig`.
+    image_size: see `NetworkConfig`.
     **encoder: fields of `EncoderConfig`; by default a ResNet-18.
   """
   return networks.make_network(
@@ -38,6 +40,7 @@ def make_network(
         predictor=schema.PredictorConfig(hidden_size=hidden_size),
       ),
       num_classes=num_classes,
+      image_size=image_size,
       mean=IMAGENET_MEAN,
       std=IMAGENET_STD,
       precision=precision,
@@ -66,4 +69,4 @@ class _Patches(hk.Module):
 
 
 # An encoder that compiles in a moment.
-PATCHES = encoders.Encoder(_Patches, lambda config: None)
+PATCHES = encoders.Encoder(_Patches, lambda config, image_size: None)

@@ -100,9 +100,12 @@ class EncoderConfig:
   # a torchvision or timm ResNet, a .pkl of the reference; empty: random weights.
   init_from: str = ""
   width: float = 1.0  # Multiplies every channel count.
+  # ViT and ConvNeXt: the side of the first patches in pixels; 0: by the stem, for
+  # imagenet 16 and 4, for cifar 4 and 2.
+  patch: int = 0
   version: str = "v1"  # v1: post-activation, v2: pre-activation. [P] 3.2
   # imagenet: 7x7 stride 2 and a max-pool; cifar: 3x3 stride 1, for small images;
-  # auto: by the image size.
+  # auto: by the image size. Of ViT and ConvNeXt, it decides the patch.
   stem: str = "imagenet"
   # Compute the imagenet stem on blocks of 2x2 pixels, as a 4x4 convolution of
   # stride 1: the same parameters and results, in a form that suits TPUs.
@@ -115,7 +118,7 @@ class EncoderConfig:
   # more stable, slightly worse for very large networks ([C] README).
   zero_init_last_scale: bool = False
   # batch; group, with standardised weights (arXiv 2010.10241); layer; none. A name in
-  # `models.norms.NORMS`.
+  # `models.norms.NORMS`. ViT and ConvNeXt have layer norm, whatever it is.
   norm: str = "batch"
 
 

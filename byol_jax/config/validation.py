@@ -51,6 +51,7 @@ _NOT_NEGATIVE = (
   "data.decode_side",
   "data.threads",
   "data.prefetch",
+  "model.encoder.patch",
   "model.batch_norm.group_size",
   "evaluation.every_epochs",
   "evaluation.finetune.decay_count",
@@ -152,11 +153,6 @@ def validate(config: schema.Config) -> None:
     )
   _check_numbers(config)
   _check_data(config.data)
-  _require(
-    not config.model.encoder.space_to_depth or config.data.image_size % 2 == 0,
-    f"model.encoder.space_to_depth needs an even data.image_size, not"
-    f" {config.data.image_size}.",
-  )
   _check_loss(config)
   steps = config.train.steps
   _require(

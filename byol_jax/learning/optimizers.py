@@ -13,7 +13,7 @@ from byol_jax.learning.schedules import Schedule
 
 
 def exclude_bias_and_norm(params: chex.ArrayTree) -> chex.ArrayTree:
-  """Returns True for weights, False for biases and batch-norm parameters.
+  """Returns True for weights, False for biases, norms and scales of channels.
 
   This is an optax mask: where it is True, weight decay and LARS' trust ratio
   apply (paper, 3.2). The name is the reference's.
@@ -25,7 +25,10 @@ def exclude_bias_and_norm(params: chex.ArrayTree) -> chex.ArrayTree:
     The same tree of bools.
   """
   return {
-    module: {name: name != "b" and "norm" not in module for name in arrays}
+    module: {
+      name: name not in ("b", "scale") and "norm" not in module
+      for name in arrays
+    }
     for module, arrays in params.items()
   }
 

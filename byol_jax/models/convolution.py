@@ -4,7 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from byol_jax.models import cpu_convolution
+from byol_jax.models import cpu_convolution, cpu_depthwise
 from byol_jax.runtime import platforms
 
 # SAME, VALID, or what to add before and after rows and columns.
@@ -86,3 +86,21 @@ def conv(
   compute = cpu_convolution.conv if on_cpu else cpu_convolution.lax_conv
   y = compute(stride, pads, x.reshape(-1, *x.shape[-3:]), w)
   return y.reshape(*x.shape[:-3], *y.shape[1:])
+
+
+def depthwise(x: chex.Array, w: chex.Array) -> chex.Array:
+  """Convolves each channel by itself, with stride 1 and padding SAME.
+
+  GPUs and TPUs run `jax.lax.conv_general_dilated`. CPUs run the same sums in
+  another order, see `cpu_depthwise`.
+
+  Args:
+    x: [..., H, W, C].
+    w: [rows, columns, 1, C], with an odd number of rows and columns.
+
+  Returns:
+    [..., H, W, C].
+  """
+  on_cpu = platforms.takes_cpu_form("depthwise convolution")
+  compute = cpu_depthwise.conv if on_cpu else cpu_depthwise.lax_conv
+  return compute(x.reshape(-1, *x.shape[-3:]), w[:, :, 0]).reshape(x.shape)

@@ -48,14 +48,14 @@ def conv(stride: int, pads: Pads, x: chex.Array, w: chex.Array) -> chex.Array:
 
 
 def _forward(stride, pads, x, w):
-  x = _computed_once(x)
+  x = computed_once(x)
   y = _outputs(stride, pads, at_least_float32(x), at_least_float32(w))
   return y.astype(x.dtype), (x, w)
 
 
 def _backward(stride, pads, residuals, dy):
   dx, dw = _gradients(
-    stride, pads, *map(at_least_float32, (*residuals, _computed_once(dy)))
+    stride, pads, *map(at_least_float32, (*residuals, computed_once(dy)))
   )
   x, w = residuals
   return dx.astype(x.dtype), dw.astype(w.dtype)
@@ -91,7 +91,7 @@ def _gradients(stride, pads, x, w, dy):
   return dx, winograd.weight_gradient(of_column, pads, x, dy)
 
 
-def _computed_once(x: chex.Array) -> chex.Array:
+def computed_once(x: chex.Array) -> chex.Array:
   """Returns the array in a form that XLA stores instead of computing it again.
 
   XLA repeats cheap element-wise operations, here batch norm and ReLU, in each

@@ -13,7 +13,7 @@ import chex
 
 from byol_jax import errors
 from byol_jax.config import schema
-from byol_jax.models import resnet
+from byol_jax.models import convnext, resnet, vit
 from byol_jax.models.batch_norm import Settings
 
 
@@ -45,11 +45,12 @@ class Encoder(NamedTuple):
 
   Attributes:
     build: makes the module.
-    check: raises `UserError` if the options do not suit this encoder.
+    check: raises `UserError` if the options do not suit this encoder, or images of
+      this side.
   """
 
   build: Builder
-  check: Callable[[schema.EncoderConfig], None]
+  check: Callable[[schema.EncoderConfig, int], None]
 
 
 _BASIC = (64, 128, 256, 512)
@@ -71,20 +72,64 @@ RESNETS: dict[str, resnet.Architecture] = {
   )
 }
 
-ENCODERS: dict[str, Encoder] = {
-  name: Encoder(functools.partial(resnet.ResNet, architecture), resnet.check)
-  for name, architecture in RESNETS.items()
+# Touvron et al. 2021 (arXiv 2012.12877) and, for Base, Dosovitskiy et al. 2020. Micro is
+# ours, for images of 32 pixels: half as wide as ViT-Lite-6 (arXiv 2104.05704).
+_VITS = {
+  name: vit.Architecture(module_name, channels, depth, head_size)
+  for name, module_name, channels, depth, head_size in (
+    ("ViTMicro", "vit_micro", 128, 6, 32),
+    ("ViTTiny", "vit_tiny", 192, 12, 64),
+    ("ViTSmall", "vit_small", 384, 12, 64),
+    ("ViTBase", "vit_base", 768, 12, 64),
+  )
 }
 
+# Liu et al. 2022 for Tiny; the others are timm's (timm/models/convnext.py).
+_CONVNEXTS = {
+  name: convnext.Architecture(module_name, blocks, channels)
+  for name, module_name, blocks, channels in (
+    ("ConvNeXtAtto", "convnext_atto", (2, 2, 6, 2), 40),
+    ("ConvNeXtFemto", "convnext_femto", (2, 2, 6, 2), 48),
+    ("ConvNeXtPico", "convnext_pico", (2, 2, 6, 2), 64),
+    ("ConvNeXtNano", "convnext_nano", (2, 2, 8, 2), 80),
+    ("ConvNeXtTiny", "convnext_tiny", (3, 3, 9, 3), 96),
+  )
+}
 
-def find(config: schema.EncoderConfig) -> Encoder:
+ENCODERS: dict[str, Encoder] = (
+  {
+    name: Encoder(functools.partial(resnet.ResNet, architecture), resnet.check)
+    for name, architecture in RESNETS.items()
+  }
+  | {
+    name: Encoder(
+      functools.partial(vit.ViT, architecture),
+      functools.partial(vit.check, architecture),
+    )
+    for name, architecture in _VITS.items()
+  }
+  | {
+    name: Encoder(
+      functools.partial(convnext.ConvNeXt, architecture), convnext.check
+    )
+    for name, architecture in _CONVNEXTS.items()
+  }
+)
+
+
+def find(config: schema.EncoderConfig, image_size: int) -> Encoder:
   """Returns the entry of an encoder.
 
+  Args:
+    config: names it.
+    image_size: side of its images in pixels.
+
   Raises:
-    UserError: if the name is unknown or the options do not suit the encoder.
+    UserError: if the name is unknown, or the options or the images do not suit the
+      encoder.
   """
   if config.name not in ENCODERS:
     raise errors.unknown_name("model.encoder.name", config.name, ENCODERS)
   encoder = ENCODERS[config.name]
-  encoder.check(config)
+  encoder.check(config, image_size)
   return encoder

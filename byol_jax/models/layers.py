@@ -1,8 +1,11 @@
-"""Convolution as a Haiku module, with Haiku's mathematics and names."""
+"""Convolutions as Haiku modules, with Haiku's mathematics and names; poolings."""
+
+from collections.abc import Callable
 
 import chex
 import haiku as hk
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from byol_jax.models import convolution
@@ -57,3 +60,41 @@ class Conv2D(hk.Module):
     if self._on_blocks:
       return convolution.conv_on_blocks(x, w, self._padding)
     return convolution.conv(x, w, self._stride, self._padding)
+
+
+class DepthwiseConv2D(hk.Module):
+  """`hk.DepthwiseConv2D` of stride 1 with bias, for any leading axes."""
+
+  def __init__(self, kernel: int, w_init: hk.initializers.Initializer, name: str):
+    """Builds the layer.
+
+    Args:
+      kernel: rows and columns, an odd number.
+      w_init: initialiser of the kernel.
+      name: of the module.
+    """
+    super().__init__(name=name)
+    self._kernel = kernel
+    self._w_init = w_init
+
+  def __call__(self, x: chex.Array) -> chex.Array:
+    """Convolves each channel of [..., H, W, C] by itself, to the same shape."""
+    shape = (self._kernel, self._kernel, 1, x.shape[-1])
+    w = hk.get_parameter("w", shape, x.dtype, self._w_init)
+    b = hk.get_parameter("b", shape[-1:], x.dtype, jnp.zeros)
+    return convolution.depthwise(x, w) + jnp.broadcast_to(b, x.shape)
+
+
+def _pool_mean(x: chex.Array) -> chex.Array:
+  return jnp.mean(x, axis=(-3, -2))
+
+
+def _pool_flatten(x: chex.Array) -> chex.Array:
+  return x.reshape(*x.shape[:-3], -1)
+
+
+# From the final feature map, [..., h, w, F], to the embedding.
+POOLINGS: dict[str, Callable[[chex.Array], chex.Array]] = {
+  "mean": _pool_mean,
+  "flatten": _pool_flatten,
+}

@@ -31,14 +31,16 @@ class NetworkConfig:
   Attributes:
     model: encoder, heads and batch norm.
     num_classes: outputs of the online classifier.
+    image_size: side of the images in pixels, which some encoders must divide.
     mean: [channels], subtracted from the images' channels.
     std: [channels], by which the channels are then divided.
     precision: a name in `PRECISIONS`.
-    remat: whether to compute residual blocks again for their gradient.
+    remat: whether to compute blocks of the encoder again for their gradient.
   """
 
   model: schema.ModelConfig
   num_classes: int
+  image_size: int
   mean: Sequence[float]
   std: Sequence[float]
   precision: str = "float32"
@@ -84,7 +86,7 @@ def make_network(config: NetworkConfig) -> hk.TransformedWithState:
   own, as in the reference.
 
   Raises:
-    UserError: if a name is unknown.
+    UserError: if a name is unknown, or an option does not suit the encoder.
   """
   _check_names(config)
 
@@ -110,7 +112,7 @@ def make_encoder(config: NetworkConfig) -> hk.TransformedWithState:
   `make_network`'s of which `is_of_encoder` holds.
 
   Raises:
-    UserError: if a name is unknown.
+    UserError: if a name is unknown, or an option does not suit the encoder.
   """
   _check_names(config)
 
@@ -122,7 +124,7 @@ def make_encoder(config: NetworkConfig) -> hk.TransformedWithState:
 
 
 def _check_names(config: NetworkConfig) -> None:
-  encoders.find(config.model.encoder)
+  encoders.find(config.model.encoder, config.image_size)
   predictors.find(config.model)
   for head in ("projector", "predictor"):
     norm = getattr(config.model, head).norm
@@ -168,7 +170,7 @@ def _encode(
   axis_name: str | None,
 ) -> Encoded:
   """Builds the encoder and applies it to [V, B, H, W, C]."""
-  encoder = encoders.find(config.model.encoder).build(
+  encoder = encoders.find(config.model.encoder, config.image_size).build(
     config.model.encoder,
     bn_settings=_bn_settings(config, axis_name),
     remat=config.remat,
@@ -200,6 +202,7 @@ def _precision(config: NetworkConfig, dtype: Any) -> Iterator[None]:
   )
   with (
     hk.mixed_precision.push_policy(layers.Conv2D, policy),
+    hk.mixed_precision.push_policy(layers.DepthwiseConv2D, policy),
     hk.mixed_precision.push_policy(hk.Linear, policy),
   ):
     yield

@@ -61,16 +61,6 @@ _PADDINGS: dict[str, Callable[[int], convolution.Padding]] = {
 }
 
 
-def _pool_mean(x: chex.Array) -> chex.Array:
-  return jnp.mean(x, axis=(-3, -2))
-
-
-def _pool_flatten(x: chex.Array) -> chex.Array:
-  return x.reshape(*x.shape[:-3], -1)
-
-
-_POOLINGS = {"mean": _pool_mean, "flatten": _pool_flatten}
-
 
 class _Block(hk.Module):
   """The layers and the shortcut of a residual block, not yet in an order."""
@@ -197,7 +187,7 @@ class ResNet(hk.Module):
     kernel, stride, self.max_pool = _STEMS[config.stem]
     self.padding = config.padding
     self.version = config.version
-    self.pool = _POOLINGS[config.pooling]
+    self.pool = layers.POOLINGS[config.pooling]
     scale_init = jnp.zeros if config.zero_init_last_scale else None
     made_of = _layers(config, bn_settings)
     self.initial_conv = made_of.conv(
@@ -280,14 +270,24 @@ def scaled(channels: int, width: float) -> int:
   return max(4, round(channels * width))
 
 
-def check(config: schema.EncoderConfig) -> None:
-  """Raises `UserError`, which lists the known names, for an unknown one."""
+def check(config: schema.EncoderConfig, image_size: int) -> None:
+  """Raises `UserError` if the options do not suit a ResNet and its images."""
   for key, value, known in (
     ("version", config.version, _BLOCKS),
     ("stem", config.stem, _STEMS),
     ("padding", config.padding, _PADDINGS),
-    ("pooling", config.pooling, _POOLINGS),
+    ("pooling", config.pooling, layers.POOLINGS),
     ("norm", config.norm, norms.NORMS),
   ):
     if value not in known:
       raise errors.unknown_name(f"model.encoder.{key}", value, known)
+  if config.patch:
+    raise errors.UserError(
+      f"model.encoder.patch={config.patch} is an option of ViTs and ConvNeXts; leave"
+      f" it at 0 for {config.name}."
+    )
+  if config.space_to_depth and image_size % 2:
+    raise errors.UserError(
+      "model.encoder.space_to_depth needs an even data.image_size, not"
+      f" {image_size}."
+    )

@@ -17,6 +17,8 @@ import jax
 CPU_FORMS = {
   # models/cpu_convolution.py, models/winograd.py
   "convolution": "computes derivatives, and kernels of 1x1, by slow loops",
+  # models/cpu_depthwise.py
+  "depthwise convolution": "computes it and its derivatives by slow loops",
   # models/batch_norm.py
   "column sums": "adds rows one by one and stores the terms",
   # runtime/devices.py

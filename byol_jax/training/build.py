@@ -44,6 +44,7 @@ def _network_config(
   return networks.NetworkConfig(
     model=config.model,
     num_classes=num_classes,
+    image_size=config.data.image_size,
     mean=config.data.mean,
     std=config.data.std,
     precision=config.train.precision,
