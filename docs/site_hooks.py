@@ -17,6 +17,7 @@ import typing
 from collections.abc import Iterator
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -68,6 +69,24 @@ def on_page_markdown(
   return LINK.sub(link, markdown)
 
 
+def on_page_content(
+  html: str, page: Page, config: MkDocsConfig, files: Files
+) -> str:
+  """Makes links of notebooks to other pages work, which MkDocs leaves alone."""
+  if not page.file.src_uri.endswith(".ipynb"):
+    return html
+
+  def link(match: re.Match) -> str:
+    file = files.get_file_from_path(match[1])
+    if file is None:
+      raise PluginError(
+        f"{page.file.src_uri} links to {match[1]}, which is no page"
+      )
+    return f'href="{file.url_relative_to(page.file)}{match[2] or ""}"'
+
+  return re.sub(r'href="([\w/]+\.(?:md|ipynb))(#[^"]*)?"', link, html)
+
+
 def repository_path(page: str, target: str) -> str:
   """Returns the path in the repository that a page's link leads to."""
   own = PAGES.get(page, f"docs/{page}")
@@ -100,7 +119,8 @@ def source_page(path: str) -> str:
     return f"# {path}\n\n````{language}\n{place.read_text()}````\n"
   names = sorted(str(x.relative_to(ROOT)) for x in place.rglob("*.py"))
   parts = [
-    f"## {name}\n\n````python\n{(ROOT / name).read_text()}````\n" for name in names
+    f"## {name}\n\n````python\n{(ROOT / name).read_text()}````\n"
+    for name in names
   ]
   return "\n".join([f"# {path}\n", *parts])
 
@@ -154,7 +174,11 @@ def table(
 
 def type_name(kind: typing.Any) -> str:
   """Returns a type as the code writes it."""
-  return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
+  return (
+    kind.__name__
+    if isinstance(kind, type) and not typing.get_args(kind)
+    else str(kind)
+  )
 
 
 def commented_fields(cls: type) -> Iterator[tuple[list[str], str]]:
@@ -188,5 +212,3 @@ def commented_fields(cls: type) -> Iterator[tuple[list[str], str]]:
       shared = names if above else None
       rows.append((names, " ".join(comments)))
     yield from rows
-
-
