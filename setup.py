@@ -59,6 +59,15 @@ setuptools.setup(
       "torch>=2.4",
       "torchvision>=0.19",
     ],
+    "docs": [  # The site and the tutorial.
+      "ipykernel>=6.29",
+      "mkdocs>=1.6",
+      "mkdocs-jupyter>=0.25",
+      "mkdocs-material>=9.5",
+      "mkdocstrings[python]>=0.29",
+      "nbclient>=0.10",
+      "scikit-learn>=1.5",
+    ],
     "launch": ["submitit>=1.5"],  # Sweeps as SLURM jobs.
     "test": [
       "gcp-storage-emulator>=2026",  # Buckets without a network.

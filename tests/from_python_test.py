@@ -1,10 +1,12 @@
-"""Training from Python as docs/training.md shows it, in a thread and a loop."""
+"""Training from Python as docs/from_python.md shows it, in a thread and a loop."""
 
 import asyncio
 import json
+import re
 import textwrap
 import threading
 
+import numpy as np
 import pytest
 
 from tests import command_line
@@ -17,34 +19,50 @@ settings.model.encoder.name = "TinyResNet"
 settings.model.encoder.width = 0.5
 settings.train.batch_size = 32
 settings.train.steps = 3
+settings.train.compilation_cache = ""
 settings.log.every_steps = 1
 settings.log.diagnose = False
+settings.evaluation.protocols = ("knn",)
+settings.evaluation.baselines = False
 """
 
 
-def snippet():
-  page = (command_line.ROOT / "docs" / "training.md").read_text()
-  section = page.partition("## From Python")[2].partition("\n- ")[0]
-  lines = [x for x in section.splitlines() if not x or x.startswith("    ")]
-  return textwrap.dedent("\n".join(lines))
+def python_blocks():
+  page = (command_line.ROOT / "docs" / "from_python.md").read_text()
+  blocks = re.findall(r"(?:^    .*\n|^\n(?=    ))+", page, re.M)
+  return [textwrap.dedent(x) for x in blocks if "jupyter lab" not in x]
 
 
 @pytest.mark.slow
-def test_the_snippet_trains_in_a_thread_with_a_running_loop(
+def test_the_page_trains_in_a_thread_with_a_running_loop(
   tmp_path, digits_dir, monkeypatch
 ):
   monkeypatch.chdir(tmp_path)
-  before, validated, after = snippet().partition("config.validate")
+  training, *others = python_blocks()
+  before, opened, after = training.partition("run = ")
   names = {}
 
   async def work():  # A notebook runs its cells inside such a loop.
-    exec(before + TINY.format(data_dir=digits_dir) + validated + after, names)
+    exec(before + TINY.format(data_dir=digits_dir) + opened + after, names)
+    names["trained"] = names["state"], names["was_finished"]
+    for block in others:
+      exec(block, names)
 
   thread = threading.Thread(target=lambda: asyncio.run(work()))
   thread.start()
   thread.join()
-  assert int(names["state"].step) == 3
-  assert not names["was_finished"]
-  log = (tmp_path / "runs" / "from_python" / "metrics.jsonl").read_text()
+  state, was_finished = names["trained"]
+  assert int(state.step) == 3
+  assert not was_finished
+  workdir = tmp_path / "runs" / "from_python"
+  log = (workdir / "metrics.jsonl").read_text()
   rows = [json.loads(line) for line in log.splitlines()]
   assert [row["step"] for row in rows] == [1, 2, 3]
+  (session,) = json.loads((workdir / "sessions.json").read_text())["sessions"]
+  assert session["step"] == 0
+  results = json.loads((workdir / "results.json").read_text())
+  assert names["results"]["knn/top1"] == results["knn/top1"]
+
+  images = np.zeros((2, 16, 16, 3), np.uint8)
+  assert np.all(np.isfinite(names["encoder"].encode(images)))
+  assert np.isfinite(names["metrics"]["loss"])

@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 
-from byol_jax.cli import modes
+from byol_jax import program
 from byol_jax.config import convert, schema
 from byol_jax.evaluation import monitor, results
 from byol_jax.learning import verdict
@@ -163,7 +163,7 @@ def test_a_run_is_diagnosed_and_evaluated_while_it_trains(tmp_path, capsys):
   assert {x["step"]: x["held_out/knn"] for x in lines} == values
   assert "compiling" in capsys.readouterr().err
 
-  modes._show_health(runs.prepare(cfg, run.workdir))
+  program.show_health(runs.prepare(cfg, run.workdir), print)
   entries = json.loads((run.workdir / "results.json").read_text())
   assert entries["health"]["verdict"] in capsys.readouterr().out
   assert entries["health"]["start"]["projection_std"] > 0

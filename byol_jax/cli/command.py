@@ -1,33 +1,22 @@
 """Runs one mode, and turns its end into a message and an exit code."""
 
 import logging as python_logging
-import os
-import pathlib
 import signal
 import sys
-import tempfile
 import traceback
 from collections.abc import Sequence
 from typing import NoReturn
-
-# TensorFlow only feeds images: its start-up messages are noise, its optional
-# kernels round differently from machine to machine, and without the older Keras,
-# which is not installed, it imports no Keras, which saves a third of its start.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 import jax
 from absl import app, logging
 
 from byol_jax import config as config_lib
-from byol_jax import errors
+from byol_jax import errors, program
 from byol_jax.cli import flags, messages, modes
-from byol_jax.config import convert, presets, schema
+from byol_jax.config import presets, schema
 from byol_jax.evaluation import embedding_files
-from byol_jax.interop import encoder_file, warm_start
+from byol_jax.interop import encoder_file
 from byol_jax.runtime import cpu, processes, shutdown
-from byol_jax.training import runs
 
 _EXIT_MISTAKE = 1
 _EXIT_CTRL_C = 128 + signal.SIGINT  # As shells report it.
@@ -98,16 +87,9 @@ def _run_mode(argv: Sequence[str]) -> None:
   if options.mode in modes.MODES_WITHOUT_DATA:
     modes.MODES_WITHOUT_DATA[options.mode](config, options)
   else:
-    _run_on_data(config, options)
+    run = program.open_run(config, options.workdir, messages.say)
+    modes.MODES[options.mode](run, options)
   messages.say(f"Done: {options.workdir}")
-
-
-def _run_on_data(config: schema.Config, options: flags.Options) -> None:
-  settings = processes.broadcast_from_primary(
-    lambda: warm_start.open_settings(config, options.workdir)
-  )
-  config = convert.updated(config, settings)
-  modes.MODES[options.mode](runs.prepare(config, options.workdir), options)
 
 
 def _set_up_jax(config: schema.Config, options: flags.Options) -> None:
@@ -123,29 +105,6 @@ def _set_up_jax(config: schema.Config, options: flags.Options) -> None:
     options.process_id,
     config.train.hang_seconds,
   )
-  if config.train.compilation_cache:
-    _keep_compiled_programs(config.train.compilation_cache)
-
-
-def _keep_compiled_programs(folder: str) -> None:
-  """Makes JAX keep compiled programs in a folder, if it can be written.
-
-  JAX itself would warn about each program.
-  """
-  if "://" not in folder:  # JAX writes to buckets, too.
-    try:
-      path = pathlib.Path(folder).expanduser()  # RuntimeError: no home folder.
-      path.mkdir(parents=True, exist_ok=True)
-      with tempfile.TemporaryFile(dir=path):
-        pass
-    except (OSError, RuntimeError) as error:
-      messages.say(
-        f"Note: train.compilation_cache={folder} cannot be written ({error}), so"
-        " every start compiles again."
-      )
-      return
-    folder = str(path)
-  jax.config.update("jax_compilation_cache_dir", folder)
 
 
 def _is_lost_process(error: Exception) -> bool:

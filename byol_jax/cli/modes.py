@@ -3,30 +3,24 @@
 A mode imports `reporting` where it draws: matplotlib would delay the first step.
 """
 
-import functools
 from collections.abc import Callable, Mapping
 
-from byol_jax import errors
+from byol_jax import errors, program
 from byol_jax.cli import messages
 from byol_jax.cli.flags import Options
 from byol_jax.config import schema
-from byol_jax.evaluation import embed, monitor, protocols, results, runner
+from byol_jax.evaluation import embed, protocols, results, runner
 from byol_jax.interop import (
   encoder_file,
   exports,
   reference_run,
-  warm_start,
 )
-from byol_jax.learning import verdict
 from byol_jax.learning.learner import TrainState
 from byol_jax.runtime import claim, files, processes
 from byol_jax.training import (
   arrays,
-  health,
-  loop,
   restore,
   saved_settings,
-  sessions,
   workdir_files,
 )
 from byol_jax.training.runs import Run
@@ -43,14 +37,9 @@ def _pretrain(run: Run, options: Options) -> None:
   messages.describe_splits(run, selection)
   messages.describe_network(run)
   messages.describe_plan(run)
-  start = loop.untrained
-  if run.config.model.encoder.init_from:
-    start = functools.partial(warm_start.start, tell=messages.say)
-  watcher = monitor.Monitor(run) if run.config.evaluation.every_epochs else None
-  state, was_finished = loop.pretrain(
-    run, start, _on_start, messages.say, watcher
+  state, was_finished = program.pretrain(
+    run, messages.say, messages.describe_start
   )
-  _show_health(run)
   if was_finished and processes.broadcast_from_primary(
     lambda: results.is_complete(run, selection.names)
   ):
@@ -63,19 +52,6 @@ def _pretrain(run: Run, options: Options) -> None:
     from byol_jax.reporting import report
 
     messages.say(f"Written: {report.write(run)}")
-
-
-def _on_start(run: Run, step: int) -> None:
-  messages.describe_start(run, step)
-  if processes.is_primary():
-    sessions.record(run.workdir, step)
-
-
-def _show_health(run: Run) -> None:
-  """Prints whether training was healthy, and adds it to `results.json`."""
-  if processes.is_primary() and (found := health.of_run(run)):
-    messages.say(f"Health: {verdict.describe(found)}")
-    results.add_health(run.workdir, verdict.to_json(found))
 
 
 def _evaluate(run: Run, options: Options) -> None:
@@ -131,7 +107,7 @@ def _report(run: Run, options: Options) -> None:
     write, workdirs = tables.write, tables.find_workdirs(folder)
   others = [files.to_path(name) for name in options.compare]
   if not workdirs:
-    _show_health(run)
+    program.show_health(run, messages.say)
     messages.say(f"Written: {report.write(run, others)}")
     return
   page = report.write_together(folder, [*workdirs, *others])

@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from byol_jax.cli import command
+from byol_jax import program
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def cache():
 
 def test_compiled_programs_are_kept_in_a_new_folder(cache, tmp_path, capsys):
   folder = str(tmp_path / "new" / "cache")
-  command._keep_compiled_programs(folder)
+  program._keep_compiled_programs(folder, print)
   assert cache() == folder
   assert capsys.readouterr().out == ""
 
@@ -24,8 +24,8 @@ def test_compiled_programs_are_kept_in_a_new_folder(cache, tmp_path, capsys):
 def test_a_folder_that_cannot_be_written_is_one_note(cache, tmp_path, capsys):
   before = cache()
   (tmp_path / "file").touch()
-  command._keep_compiled_programs(str(tmp_path / "file" / "cache"))
-  command._keep_compiled_programs("~no_such_user/cache")
+  program._keep_compiled_programs(str(tmp_path / "file" / "cache"), print)
+  program._keep_compiled_programs("~no_such_user/cache", print)
   assert cache() == before
   blocked, homeless = capsys.readouterr().out.splitlines()
   assert str(tmp_path / "file" / "cache") in blocked
