@@ -37,6 +37,7 @@ setuptools.setup(
     "pillow>=10.1",  # Checks the files of a folder.
     "pyarrow>=17",  # Tables of embeddings; tensorflow-datasets needs it anyway.
     "safetensors>=0.5",  # The encoder in one file, for any framework.
+    "scipy>=1.13",  # Rank correlations; jax needs it anyway.
     "tensorboardX>=2.6",  # TensorBoard's files without TensorFlow.
     # TensorFlow only reads and augments images: its CPU build will do.
     "tensorflow-cpu>=2.21; platform_machine == 'x86_64'",
