@@ -5,6 +5,7 @@ MLFLOW_TRACKING_URI. Their packages take seconds to import and are optional.
 """
 
 import importlib.util
+import logging
 import os
 import pathlib
 import queue
@@ -22,11 +23,23 @@ from byol_jax import errors
 _PROJECT = "byol_jax"  # Of runs whose project no environment variable names.
 # How long the end of a training waits for a tracker. Our choice: a picture is sent in
 # seconds, and a service that is away may stay so for hours.
-_CLOSE_SECONDS = 60.0
+_CLOSE_SECONDS = 30.0
 _PARAMS_PER_REQUEST = 100  # MLflow's limit.
 _NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")  # What MLflow refuses in names.
 
 Scalars = Mapping[str, float]
+
+
+class Sent(NamedTuple):
+  """What a tracker has of a run, for the next start.
+
+  Attributes:
+    run_id: by which the tracker knows the run; empty before it does.
+    step: the last one that it has.
+  """
+
+  run_id: str = ""
+  step: int = -1
 
 
 class About(NamedTuple):
@@ -36,13 +49,13 @@ class About(NamedTuple):
     name: of the run, for people.
     settings: dotted key to value.
     folder: on a disk, for files of the tracker.
-    run_id: by which the tracker knows the run; empty for a new one.
+    sent: what earlier starts have sent.
   """
 
   name: str
   settings: Mapping[str, Any]
   folder: pathlib.Path
-  run_id: str
+  sent: Sent
 
 
 class Tracker(Protocol):
@@ -78,7 +91,7 @@ class Wandb:
     self._run = wandb.init(
       project=os.environ.get("WANDB_PROJECT", _PROJECT),
       name=about.name,
-      id=about.run_id or None,
+      id=about.sent.run_id or None,
       resume="allow",
       config=dict(about.settings),
       dir=about.folder,
@@ -110,9 +123,11 @@ class Mlflow:
   def __init__(self, about: About):
     from mlflow import MlflowClient, entities
 
+    # It would print each attempt to reach the service.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     self._entities = entities
     self._client = MlflowClient()
-    self.run_id = about.run_id or self._new(about)
+    self.run_id = about.sent.run_id or self._new(about)
     self.place = f"{self._client.tracking_uri}, run {self.run_id}"
 
   def _new(self, about: About) -> str:
@@ -179,35 +194,45 @@ class Tracking:
   Args:
     name: in `TRACKERS`.
     about: the run.
-    save_id: keeps the run id for the next start.
-    earlier: the rows of `metrics.jsonl` from earlier starts. Their steps are left out,
-      since the tracker has them, unless its run is new: then they are sent first.
+    save: keeps what was sent.
+    earlier: the rows of `metrics.jsonl` so far. Those that the tracker lacks are sent
+      first.
   """
 
   def __init__(
     self,
     name: str,
     about: About,
-    save_id: Callable[[str], None],
-    earlier: Sequence[Mapping[str, Any]] = (),
+    save: Callable[[Sent], None],
+    earlier: Sequence[Mapping[str, Any]],
   ):
     self._name = name
     self._tasks: queue.SimpleQueue[Callable[[Tracker], None] | None] = (
       queue.SimpleQueue()
     )
-    self._last_step = max((row["step"] for row in earlier), default=-1)
-    if not about.run_id:
-      for row in earlier:
-        self._log(row["step"], {k: v for k, v in row.items() if k != "step"})
+    self._sent = about.sent.step
+    self._save = save
+    for row in earlier:
+      self.write(row["step"], {k: row[k] for k in row if k != "step"})
     self._thread = threading.Thread(
-      target=self._work, args=(about, save_id), daemon=True
+      target=self._work, args=(about,), daemon=True
     )
     self._thread.start()
 
-  def write(self, step: int, scalars: Scalars) -> None:
+  def write(self, step: int, scalars: Mapping[str, float | None]) -> None:
     """Takes the scalars of a step, unless an earlier start has sent them."""
-    if step > self._last_step:
-      self._log(step, scalars)
+    if step <= self._sent:
+      return
+    values = {
+      name: float("nan" if value is None else value)
+      for name, value in scalars.items()
+    }
+
+    def log(tracker: Tracker) -> None:
+      tracker.log(step, values)
+      self._save(Sent(tracker.run_id, step))
+
+    self._tasks.put(log)
 
   def conclude(
     self, step: int, results: Scalars, pictures: Mapping[str, pathlib.Path]
@@ -219,24 +244,17 @@ class Tracking:
     """Does nothing."""
 
   def close(self) -> None:
-    """Waits until the tracker has everything, for a minute at most."""
+    """Waits until the tracker has everything, for half a minute at most."""
     self._tasks.put(None)
     self._thread.join(_CLOSE_SECONDS)
     if self._thread.is_alive():
       self._note(f"did not answer for {_CLOSE_SECONDS:.0f} seconds")
 
-  def _log(self, step: int, scalars: Mapping[str, float | None]) -> None:
-    values = {
-      name: float("nan" if value is None else value)
-      for name, value in scalars.items()
-    }
-    self._tasks.put(lambda tracker: tracker.log(step, values))
-
-  def _work(self, about: About, save_id: Callable[[str], None]) -> None:
+  def _work(self, about: About) -> None:
     try:
       tracker = TRACKERS[self._name](about)
-      if not about.run_id:
-        save_id(tracker.run_id)
+      if not about.sent.run_id:
+        self._save(Sent(tracker.run_id))
       self._tell(f"{self._name}: {tracker.place}")
       while task := self._tasks.get():
         task(tracker)
@@ -247,8 +265,8 @@ class Tracking:
 
   def _note(self, what: str) -> None:
     self._tell(
-      f"Note: {self._name} {what}; the run goes on without it, and metrics.jsonl"
-      " holds its metrics."
+      f"Note: {self._name} {what}; the run goes on without it, and the next start"
+      " sends what it lacks."
     )
 
   def _tell(self, line: str) -> None:

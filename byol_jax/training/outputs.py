@@ -1,10 +1,8 @@
 """The writers of a run's metrics, by the names in `log.writers`."""
 
 import contextlib
-import functools
 import pathlib
 from collections.abc import Mapping
-from typing import Any
 
 from byol_jax import errors
 from byol_jax.config import convert, schema
@@ -14,7 +12,6 @@ from byol_jax.training.runs import Run
 
 TENSORBOARD = "tensorboard"
 _KNOWN = (TENSORBOARD, *tracking.TRACKERS)
-_RUN_ID = "run"  # The key in `trackers/NAME.json`.
 
 
 def check(config: schema.Config) -> None:
@@ -37,11 +34,10 @@ def open_writers(run: Run, start_step: int) -> list[writers.Writer]:
     UserError: a file cannot be written.
   """
   path = run.workdir / workdir_files.METRICS_FILE
-  earlier = writers.read_jsonl(path)
   return [
     writers.JsonlWriter(path, start_step),
     *(
-      _open(run, name, start_step, earlier)
+      _open(run, name, start_step)
       for name in convert.names(run.config.log.writers)
     ),
   ]
@@ -76,8 +72,9 @@ def conclude(
 
 
 def _open(
-  run: Run, name: str, step: int, earlier: list[dict[str, Any]] | None = None
+  run: Run, name: str, step: int
 ) -> writers.TensorBoardWriter | tracking.Tracking:
+  """Opens a writer, after `metrics.jsonl` was cut at the step to go on from."""
   if name == TENSORBOARD:
     return writers.TensorBoardWriter(run.workdir / TENSORBOARD, step)
   folder = run.workdir / "trackers"
@@ -86,24 +83,24 @@ def _open(
     name=run.workdir.name,
     settings=convert.flatten(convert.to_json(run.config)),
     folder=files.scratch(folder),
-    run_id=_read_id(path),
+    sent=_read(path),
   )
   files.make_folder(about.folder)
   return tracking.Tracking(
-    name, about, functools.partial(_save_id, path), earlier or ()
+    name,
+    about,
+    lambda sent: workdir_files.write_json(path, sent._asdict()),
+    writers.read_jsonl(run.workdir / workdir_files.METRICS_FILE),
   )
 
 
-def _read_id(path: pathlib.Path) -> str:
-  """Returns the id of the run in a tracker; "" if there is none."""
+def _read(path: pathlib.Path) -> tracking.Sent:
+  """Returns what a tracker has, by `trackers/NAME.json`."""
   if not path.exists():
-    return ""
+    return tracking.Sent()
   try:
-    return str(files.read_json(path).get(_RUN_ID, ""))
-  except files.DamagedError as error:
+    found = files.read_json(path)
+    return tracking.Sent(str(found["run_id"]), int(found["step"]))
+  except (files.DamagedError, LookupError, TypeError, ValueError) as error:
     files.set_aside(path, error, "")
-    return ""
-
-
-def _save_id(path: pathlib.Path, run_id: str) -> None:
-  workdir_files.write_json(path, {_RUN_ID: run_id})
+    return tracking.Sent()
