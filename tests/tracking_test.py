@@ -11,7 +11,6 @@ from byol_jax.config import convert, schema
 from byol_jax.runtime import tracking
 from byol_jax.training import outputs
 
-
 NOTHING = tracking.Sent()
 
 
