@@ -11,15 +11,13 @@ from byol_jax.config import convert, schema
 from byol_jax.runtime import tracking
 from byol_jax.training import outputs
 
-NOTHING = tracking.Sent()
-
 
 class Fake:
   """A tracker that keeps what it gets, and fails at a step if told to."""
 
-  def __init__(self, about, fails_at=None):
-    self.about, self.fails_at = about, fails_at
-    self.run_id, self.place = about.sent.run_id or "new", "somewhere"
+  def __init__(self, about, last_step=-1, fails_at=None):
+    self.last_step, self.fails_at = last_step, fails_at
+    self.run_id, self.place = about.run_id or "new", "somewhere"
     self.steps, self.results, self.is_closed = [], {}, False
 
   def log(self, step, scalars):
@@ -36,26 +34,25 @@ class Fake:
 
 @pytest.fixture
 def opened(monkeypatch, tmp_path):
-  """Opens a writer of a fake tracker; returns it, the tracker, what was saved."""
+  """Opens a writer of a fake tracker; returns it, the tracker and saved ids."""
 
-  def open_one(sent=NOTHING, earlier=(), **kwargs):
-    made, saved = [], []
+  def open_one(run_id="", earlier=(), **kwargs):
+    made, ids = [], []
 
     def make(about):
       made.append(Fake(about, **kwargs))
       return made[0]
 
     monkeypatch.setitem(tracking.TRACKERS, "wandb", make)
-    about = tracking.About("run", {"seed": 0}, tmp_path, sent)
-    writer = tracking.Tracking("wandb", about, saved.append, earlier)
-    return writer, made, saved
+    about = tracking.About("run", {"seed": 0}, tmp_path, run_id)
+    return tracking.Tracking("wandb", about, ids.append, earlier), made, ids
 
   return open_one
 
 
 def test_a_new_run_gets_what_was_measured_before(opened, capsys):
   earlier = [{"step": 10, "train/loss": None}]
-  writer, made, saved = opened(earlier=earlier)
+  writer, made, ids = opened(earlier=earlier)
   writer.write(20, {"train/loss": np.float32(0.5)})
   writer.conclude(20, {"linear/top1": 0.9}, {})
   writer.close()
@@ -64,20 +61,22 @@ def test_a_new_run_gets_what_was_measured_before(opened, capsys):
   assert np.isnan(nothing["train/loss"])
   assert made[0].results == {"linear/top1": 0.9}
   assert made[0].is_closed
-  assert saved == [("new", -1), ("new", 10), ("new", 20)]
+  assert ids == ["new"]
   assert capsys.readouterr().err == "wandb: somewhere\n"
 
 
-def test_a_resumed_run_gets_each_step_once(opened):
+@pytest.mark.parametrize(
+  ("last_step", "expected"), [(40, [50]), (10, [20, 30, 40, 50])]
+)
+def test_a_resumed_run_gets_each_step_once(opened, last_step, expected):
   """Whether the tracker is ahead of the checkpoint or lacks steps before it."""
-  for sent, expected in ((40, [50]), (10, [20, 30, 40, 50])):
-    earlier = [{"step": step, "train/loss": 1.0} for step in (10, 20)]
-    writer, made, saved = opened(tracking.Sent("mine", sent), earlier)
-    for step in (30, 40, 50):
-      writer.write(step, {"train/loss": 1.0})
-    writer.close()
-    assert [step for step, _ in made[0].steps] == expected
-    assert saved == [("mine", step) for step in expected]
+  earlier = [{"step": step, "train/loss": 1.0} for step in (10, 20)]
+  writer, made, ids = opened("mine", earlier, last_step=last_step)
+  for step in (30, 40, 50):
+    writer.write(step, {"train/loss": 1.0})
+  writer.close()
+  assert [step for step, _ in made[0].steps] == expected
+  assert ids == []
 
 
 def test_a_tracker_that_fails_is_one_line(opened, capsys):

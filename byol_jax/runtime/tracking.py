@@ -10,6 +10,7 @@ import os
 import pathlib
 import queue
 import re
+import shutil
 import sys
 import threading
 import time
@@ -24,22 +25,11 @@ _PROJECT = "byol_jax"  # Of runs whose project no environment variable names.
 # How long the end of a training waits for a tracker. Our choice: a picture is sent in
 # seconds, and a service that is away may stay so for hours.
 _CLOSE_SECONDS = 30.0
+_ALWAYS_LOGGED = "train/loss"  # By each step that is logged.
 _PARAMS_PER_REQUEST = 100  # MLflow's limit.
 _NOT_IN_NAMES = re.compile(r"[^\w\-. :/]")  # What MLflow refuses in names.
 
 Scalars = Mapping[str, float]
-
-
-class Sent(NamedTuple):
-  """What a tracker has of a run, for the next start.
-
-  Attributes:
-    run_id: by which the tracker knows the run; empty before it does.
-    step: the last one that it has.
-  """
-
-  run_id: str = ""
-  step: int = -1
 
 
 class About(NamedTuple):
@@ -49,13 +39,13 @@ class About(NamedTuple):
     name: of the run, for people.
     settings: dotted key to value.
     folder: on a disk, for files of the tracker.
-    sent: what earlier starts have sent.
+    run_id: by which the tracker knows the run; empty for a new one.
   """
 
   name: str
   settings: Mapping[str, Any]
   folder: pathlib.Path
-  sent: Sent
+  run_id: str
 
 
 class Tracker(Protocol):
@@ -64,10 +54,12 @@ class Tracker(Protocol):
   Attributes:
     run_id: by which the tracker knows the run.
     place: where people find it.
+    last_step: the last one that the tracker has, -1 without any.
   """
 
   run_id: str
   place: str
+  last_step: int
 
   def log(self, step: int, scalars: Scalars) -> None:
     """Adds scalars of a step; steps increase."""
@@ -91,7 +83,7 @@ class Wandb:
     self._run = wandb.init(
       project=os.environ.get("WANDB_PROJECT", _PROJECT),
       name=about.name,
-      id=about.sent.run_id or None,
+      id=about.run_id or None,
       resume="allow",
       config=dict(about.settings),
       dir=about.folder,
@@ -99,8 +91,14 @@ class Wandb:
       settings=wandb.Settings(silent=True, console="off"),
     )
     self.run_id = self._run.id
-    is_offline = self._run.settings.mode != "online"
-    self.place = self._run.dir if is_offline else self._run.url
+    if self._run.offline:
+      # A kill loses what was not written yet, so this start's files hold everything.
+      own = pathlib.Path(self._run.settings.sync_dir)
+      for old in own.parent.glob(f"offline-run-*-{self.run_id}"):
+        if old != own:
+          shutil.rmtree(old, ignore_errors=True)
+    self.last_step = self._run.step - 1
+    self.place = self._run.dir if self._run.offline else self._run.url
 
   def log(self, step: int, scalars: Scalars) -> None:  # noqa: D102
     self._run.log(dict(scalars), step=step, commit=True)
@@ -127,7 +125,9 @@ class Mlflow:
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     self._entities = entities
     self._client = MlflowClient()
-    self.run_id = about.sent.run_id or self._new(about)
+    self.run_id = about.run_id or self._new(about)
+    history = self._client.get_metric_history(self.run_id, _ALWAYS_LOGGED)
+    self.last_step = max((point.step for point in history), default=-1)
     self.place = f"{self._client.tracking_uri}, run {self.run_id}"
 
   def _new(self, about: About) -> str:
@@ -194,7 +194,7 @@ class Tracking:
   Args:
     name: in `TRACKERS`.
     about: the run.
-    save: keeps what was sent.
+    save_id: keeps the id of a new run for the next start.
     earlier: the rows of `metrics.jsonl` so far. Those that the tracker lacks are sent
       first.
   """
@@ -203,34 +203,30 @@ class Tracking:
     self,
     name: str,
     about: About,
-    save: Callable[[Sent], None],
+    save_id: Callable[[str], None],
     earlier: Sequence[Mapping[str, Any]],
   ):
     self._name = name
     self._tasks: queue.SimpleQueue[Callable[[Tracker], None] | None] = (
       queue.SimpleQueue()
     )
-    self._sent = about.sent.step
-    self._save = save
     for row in earlier:
       self.write(row["step"], {k: row[k] for k in row if k != "step"})
     self._thread = threading.Thread(
-      target=self._work, args=(about,), daemon=True
+      target=self._work, args=(about, save_id), daemon=True
     )
     self._thread.start()
 
   def write(self, step: int, scalars: Mapping[str, float | None]) -> None:
-    """Takes the scalars of a step, unless an earlier start has sent them."""
-    if step <= self._sent:
-      return
+    """Takes the scalars of a step, which are sent unless an earlier start did so."""
     values = {
       name: float("nan" if value is None else value)
       for name, value in scalars.items()
     }
 
     def log(tracker: Tracker) -> None:
-      tracker.log(step, values)
-      self._save(Sent(tracker.run_id, step))
+      if step > tracker.last_step:
+        tracker.log(step, values)
 
     self._tasks.put(log)
 
@@ -250,11 +246,11 @@ class Tracking:
     if self._thread.is_alive():
       self._note(f"did not answer for {_CLOSE_SECONDS:.0f} seconds")
 
-  def _work(self, about: About) -> None:
+  def _work(self, about: About, save_id: Callable[[str], None]) -> None:
     try:
       tracker = TRACKERS[self._name](about)
-      if not about.sent.run_id:
-        self._save(Sent(tracker.run_id))
+      if not about.run_id:
+        save_id(tracker.run_id)
       self._tell(f"{self._name}: {tracker.place}")
       while task := self._tasks.get():
         task(tracker)

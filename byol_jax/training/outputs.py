@@ -12,6 +12,7 @@ from byol_jax.training.runs import Run
 
 TENSORBOARD = "tensorboard"
 _KNOWN = (TENSORBOARD, *tracking.TRACKERS)
+_RUN_ID = "run_id"  # The key in `trackers/NAME.json`.
 
 
 def check(config: schema.Config) -> None:
@@ -83,24 +84,23 @@ def _open(
     name=run.workdir.name,
     settings=convert.flatten(convert.to_json(run.config)),
     folder=files.scratch(folder),
-    sent=_read(path),
+    run_id=_read_id(path),
   )
   files.make_folder(about.folder)
   return tracking.Tracking(
     name,
     about,
-    lambda sent: workdir_files.write_json(path, sent._asdict()),
+    lambda run_id: workdir_files.write_json(path, {_RUN_ID: run_id}),
     writers.read_jsonl(run.workdir / workdir_files.METRICS_FILE),
   )
 
 
-def _read(path: pathlib.Path) -> tracking.Sent:
-  """Returns what a tracker has, by `trackers/NAME.json`."""
+def _read_id(path: pathlib.Path) -> str:
+  """Returns the id of the run in a tracker; "" if there is none."""
   if not path.exists():
-    return tracking.Sent()
+    return ""
   try:
-    found = files.read_json(path)
-    return tracking.Sent(str(found["run_id"]), int(found["step"]))
-  except (files.DamagedError, LookupError, TypeError, ValueError) as error:
+    return str(files.read_json(path).get(_RUN_ID, ""))
+  except files.DamagedError as error:
     files.set_aside(path, error, "")
-    return tracking.Sent()
+    return ""
