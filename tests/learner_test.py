@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from byol_jax.learning import learner, optimizers
+from byol_jax.learning import accumulation, learner, optimizers
 from byol_jax.runtime import devices
 from tests.golden_data import Golden
 from tests.golden_network import assert_trees_agree, make_network
@@ -39,7 +39,7 @@ def on_two_devices():
 @jax.jit
 def loss_of_batch(params, state, batch):
   """`learner.loss_fn` of a whole batch on one device."""
-  labelled = learner.labelled_fraction(batch["label"], axis_name=None)
+  labelled = accumulation.labelled_fraction(batch["label"], axis_name=None)
   return learner.loss_fn(make_network(), params, state, batch, labelled)
 
 
@@ -350,7 +350,7 @@ def test_views_are_made_on_the_device_for_one_micro_batch_at_a_time():
 def test_micro_batches_average_gradients_of_parts():
   """Batch norm sees a part at a time; one optimizer step follows (paper, 5)."""
   state, batch = start_state(), partly_labelled()
-  labelled = learner.labelled_fraction(batch["label"], axis_name=None)
+  labelled = accumulation.labelled_fraction(batch["label"], axis_name=None)
 
   @jax.jit
   def gradient(part, state):

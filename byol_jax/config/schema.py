@@ -247,7 +247,7 @@ class LogConfig:
   every_steps: int = 10
   # Beside metrics.jsonl: names in `training.outputs`: tensorboard, wandb, mlflow.
   writers: tuple[str, ...] = ("tensorboard",)
-  # Diagnose the health of training: before the first step, every so many steps and
+  # Diagnose the health of training: at the first step, every so many steps and
   # at the end. 0 steps: as often as takes 2% of the time, our choice.
   diagnose: bool = True
   diagnose_every: int = 0

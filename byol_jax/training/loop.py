@@ -20,6 +20,7 @@ from byol_jax.runtime import (
 from byol_jax.runtime.meter import DivergedError, Meter
 from byol_jax.runtime.watchdog import Watchdog
 from byol_jax.training import (
+  build,
   data_streams,
   health,
   memory,
@@ -204,11 +205,15 @@ def _train(
 ) -> TrainState:
   """Makes all steps that are left and returns the last state."""
   first_step, last_step = int(state.step) + 1, run.plan.total_steps
-  learn = run.learner.update
+  learn: Callable[..., Any] = run.learner.update
+  doctor, out_axes = None, None
+  if run.config.log.diagnose:
+    learn = build.build_observed_update(run.config, run.learner)
+    doctor = health.Doctor(run, first_step)
+    out_axes = (None, None, health.EVIDENCE_AXES)
   if several := processes.is_multiprocess():
     learn = devices.with_signals(learn)
-  update = devices.pmap_update(learn)
-  doctor = health.Doctor(run, first_step)
+  update = devices.pmap_update(learn, out_axes=out_axes)
   check_every = run.config.train.check_replicas_every
   with (
     shutdown.GracefulShutdown() as stop_request,
@@ -218,17 +223,18 @@ def _train(
       asked_at = time.monotonic()
       examples = next(stream)
       meter.add_data_wait(time.monotonic() - asked_at)
-      if step == first_step:
-        diagnosis = doctor.start(state, examples)
-        if step == 1:  # Otherwise an earlier training has written it.
-          meter.write(0, diagnosis)
-      batch = examples
       if several:
         signals = devices.local_signals(stop_request.received)
-        batch = {**examples, "signal": signals}
-      state, row = update(state, batch)
+        examples = {**examples, "signal": signals}
+      state, row, *evidence = update(state, examples)
       told = row.pop("signal", None)
-      single = doctor.after(step, state, examples)
+      single: dict[str, Any] = {}
+      if doctor:
+        if step == first_step:
+          diagnosis = doctor.start(state, *evidence)
+          if step == 1:  # Otherwise an earlier training has written it.
+            meter.write(0, diagnosis)
+        single = doctor.after(step, state, *evidence)
       if monitor and monitor.is_due(step):
         single |= monitor(state)
       meter.add(step, row, single)
