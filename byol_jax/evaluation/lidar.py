@@ -24,7 +24,7 @@ if TYPE_CHECKING:
   from byol_jax.evaluation.eval_model import EvalModel
   from byol_jax.evaluation.splits import Splits
 
-# Added to the scatter within images: delta of Thilak et al. 2023, section 4.
+# Added to the scatter within images: delta of Thilak et al. 2023.
 _DELTA = 1e-4
 
 
@@ -44,12 +44,11 @@ def measure(model: EvalModel, splits: Splits) -> Measurements:
   size = model.source.num_examples(splits.evaluated)
   images = min(options.lidar_images, size)
   details = {"looked_at": images, "views": 2 * options.lidar_pairs}
-  names = ("lidar", "lidar_projection")
-  outputs = _outputs(model, splits.evaluated, images)
-  for name, vectors in zip(names, outputs, strict=False):
-    # The heads of an encoder from a file are all zeros.
-    if np.any(vectors):
-      yield name, {"value": lidar(vectors), **details}
+  vectors, *projections = _outputs(model, splits.evaluated, images)
+  yield "lidar", {"value": lidar(vectors), **details}
+  for projection in projections:
+    if np.any(projection):  # The heads of an encoder from a file are all zeros.
+      yield "lidar_projection", {"value": lidar(projection), **details}
 
 
 def lidar(vectors: np.ndarray) -> float:
@@ -60,7 +59,7 @@ def lidar(vectors: np.ndarray) -> float:
 
   Returns:
     The exponential of the entropy of the eigenvalues of within^-1/2 between
-    within^-1/2, normalised to sum 1 (Thilak et al. 2023, eq. 1 to 4), in [1, N).
+    within^-1/2, normalised to sum 1 (Thilak et al. 2023), in [1, N).
   """
   vectors = vectors.astype(np.float64)
   means = np.mean(vectors, axis=1)
