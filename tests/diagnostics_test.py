@@ -5,14 +5,21 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from byol_jax.evaluation import geometry
-from byol_jax.learning import diagnostics, optimizers
+from byol_jax.learning import diagnostics, learner, optimizers
 from byol_jax.models import networks
 from byol_jax.runtime import devices
+from byol_jax.training import health
 from tests.golden_network import make_network
-from tests.golden_updates import golden_batch, lars_settings, start_state
+from tests.golden_updates import (
+  golden_batch,
+  lars_settings,
+  make_learner,
+  start_state,
+)
 
 
 def outputs(projection, embedding=None):
@@ -73,26 +80,56 @@ def test_uniformity_is_that_of_the_geometry_protocol():
   assert of_outputs(RANDOM)["uniformity"] == pytest.approx(expected, abs=1e-4)
 
 
-def diagnose(config):
+def observing(config):
+  """The update by a constant learning rate, with evidence."""
   rate = lambda step: config.base_learning_rate  # noqa: E731
-  return diagnostics.make_diagnose(
+  trained = learner.make_learner(
     make_network(),
     optimizers.make_optimizer(rate, config),
-    functools.partial(optimizers.trust_ratios, config),
+    rate,
+    lambda step: 0.9,
   )
+  trust_ratios = functools.partial(optimizers.trust_ratios, config)
+  return diagnostics.observing(trained, trust_ratios)
 
 
 @pytest.mark.slow
 def test_two_devices_tell_what_one_tells():
-  config = lars_settings()
+  update = observing(lars_settings())
   state, batch = start_state(), golden_batch(0)
-  one = jax.jit(diagnose(config))(state, batch)
+  after, _, seen = jax.jit(update)(state, batch)
+  outputs = seen.online, seen.target
+  one = jax.jit(diagnostics.diagnose)((after, seen.numbers), outputs)
+
+  change = jax.tree.map(jnp.subtract, after.online_params, state.online_params)
+  for part in ("encoder", "projector", "predictor"):
+    expected = optax.tree.norm(diagnostics._select(change, part))
+    assert one[f"{part}_update"] == pytest.approx(float(expected), rel=1e-3)
+    assert 0 < one[f"{part}_step"] < 1
+
+  axes = (None, None, health.EVIDENCE_AXES)
   split = next(devices.prefetch(iter([dict(batch)])))
-  two = devices.pmap_update(diagnose(config), keeps_state=True)(state, split)
+  on_two = devices.pmap_update(update, out_axes=axes)
+  after, _, seen = on_two(state, split)
+  diagnose = devices.pmap_update(diagnostics.diagnose, keeps_state=True)
+  two = diagnose((after, seen.numbers), (seen.online, seen.target))
   assert one.keys() == two.keys()
   assert "encoder_trust" in one
   for name, value in one.items():
     np.testing.assert_allclose(two[name], value, rtol=2e-3, err_msg=name)
-  # The update norms are those of an update: the state's own momentum included.
-  assert float(one["projector_step"]) > 0
-  assert jax.tree.leaves(state.online_params)[0].shape  # Still there.
+
+
+@pytest.mark.parametrize(
+  ("batch_size", "microbatches", "seen"), [(8, 2, 8), (2048, 4, 512)]
+)
+def test_examples_of_all_microbatches_are_seen_but_not_many(
+  batch_size, microbatches, seen
+):
+  batch = {
+    name: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype)
+    for name, x in golden_batch(0).items()
+  }
+  update = make_learner(microbatches=microbatches).observed_update
+  _, _, observed = jax.eval_shape(update, start_state(), batch)
+  for views in (observed.online, observed.target):
+    assert {len(x) for x in jax.tree.leaves(views)} == {seen}

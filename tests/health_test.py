@@ -9,7 +9,7 @@ import pytest
 from byol_jax import program
 from byol_jax.config import convert, schema
 from byol_jax.evaluation import monitor, results
-from byol_jax.learning import verdict
+from byol_jax.learning import diagnostics, verdict
 from byol_jax.runtime import writers
 from byol_jax.training import health, loop, runs
 from tests.eval_cases import RESULT, prepare, small_config
@@ -33,9 +33,9 @@ def doctor(monkeypatch):
   """Makes a doctor of 1000 steps whose diagnosis takes 3 steps' time."""
   now = [0.0]
 
-  def diagnose(state, batch):
+  def diagnose(shared, outputs):
     now[0] += 3.0
-    return {"projection_std": np.float32(state)}
+    return {"projection_std": np.float32(shared[0])}
 
   def make(**options):
     options = {f"log.{name}": value for name, value in options.items()}
@@ -45,7 +45,6 @@ def doctor(monkeypatch):
       num_classes=0,
     )
     monkeypatch.setattr(health.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(health.build, "build_diagnose", lambda *unused: None)
     monkeypatch.setattr(
       health.devices, "pmap_update", lambda *unused, **unused_too: diagnose
     )
@@ -53,10 +52,11 @@ def doctor(monkeypatch):
 
   def diagnosed(**options):
     made = make(**options)
-    found = [0] if made.start(0, None) else []
+    seen = diagnostics.Evidence({}, (), ())
+    found = [0] if made.start(0, seen) else []
     for step in range(1, 1001):
       now[0] += 1.0
-      if made.after(step, step, None):
+      if made.after(step, step, seen):
         found.append(step)
     return found
 
@@ -69,10 +69,6 @@ def test_diagnoses_take_two_percent_of_the_time_and_end_with_the_run(doctor):
 
 def test_a_chosen_interval_is_rounded_up_to_that_of_the_log(doctor):
   assert doctor(every_steps=20, diagnose_every=390) == [0, 400, 800, 1000]
-
-
-def test_nothing_is_diagnosed_where_it_is_switched_off(doctor):
-  assert doctor(diagnose=False) == []
 
 
 def run_with(tmp_path, *rows):
@@ -130,6 +126,10 @@ def test_health_stands_beside_results_and_is_none(tmp_path):
   entries = json.loads((tmp_path / "results.json").read_text())
   assert entries["health"]["verdict"] == "healthy"
   assert entries["health"]["numbers"] == SPREAD
+  assert {name: x["value"] for name, x in entries.items()} == {
+    "health": 1,
+    "knn/top1": 0.5,
+  }
 
 
 @pytest.mark.slow

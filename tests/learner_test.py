@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from byol_jax.learning import learner, optimizers
+from byol_jax.learning import accumulation, learner, optimizers
 from byol_jax.runtime import devices
 from tests.golden_data import Golden
 from tests.golden_network import assert_trees_agree, make_network
@@ -39,7 +39,7 @@ def on_two_devices():
 @jax.jit
 def loss_of_batch(params, state, batch):
   """`learner.loss_fn` of a whole batch on one device."""
-  labelled = learner.labelled_fraction(batch["label"], axis_name=None)
+  labelled = accumulation.labelled_fraction(batch["label"], axis_name=None)
   return learner.loss_fn(make_network(), params, state, batch, labelled)
 
 
@@ -245,7 +245,7 @@ def test_an_unknown_label_contributes_nothing():
   batch = golden_batch(0)
   unlabelled = {**batch, "label": np.full(8, -1, np.int32)}
   state = start_state()
-  grads, (_, _, metrics) = gradients_of_batch(
+  grads, (_, _, metrics, _) = gradients_of_batch(
     state.online_params, state, unlabelled
   )
   assert metrics["classif_loss"] == 0
@@ -255,7 +255,7 @@ def test_an_unknown_label_contributes_nothing():
 
   # The labelled half is judged as if it were alone.
   half = {**batch, "label": np.where(np.arange(8) < 4, batch["label"], -1)}
-  _, (_, _, metrics) = loss_of_batch(state.online_params, state, half)
+  _, (_, _, metrics, _) = loss_of_batch(state.online_params, state, half)
   logits = ONE["fwd0/online/logits_view1"][:4]
   log_probs = logits - np.log(np.sum(np.exp(logits), axis=1, keepdims=True))
   expected = -np.mean(log_probs[np.arange(4), batch["label"][:4]])
@@ -350,7 +350,7 @@ def test_views_are_made_on_the_device_for_one_micro_batch_at_a_time():
 def test_micro_batches_average_gradients_of_parts():
   """Batch norm sees a part at a time; one optimizer step follows (paper, 5)."""
   state, batch = start_state(), partly_labelled()
-  labelled = learner.labelled_fraction(batch["label"], axis_name=None)
+  labelled = accumulation.labelled_fraction(batch["label"], axis_name=None)
 
   @jax.jit
   def gradient(part, state):
@@ -362,7 +362,7 @@ def test_micro_batches_average_gradients_of_parts():
   total, now = None, state
   for half in (slice(0, 4), slice(4, 8)):
     part = {name: array[half] for name, array in batch.items()}
-    grads, (online_state, target_state, _) = gradient(part, now)
+    grads, (online_state, target_state, *_) = gradient(part, now)
     now = now._replace(online_state=online_state, target_state=target_state)
     total = grads if total is None else jax.tree.map(jnp.add, total, grads)
   total = jax.tree.map(lambda x: x / 2, total)

@@ -8,6 +8,7 @@ import sys
 import types
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from byol_jax import config as config_lib
@@ -26,6 +27,7 @@ from byol_jax.reporting import (
   line_chart,
   markup,
   page,
+  projector,
   report,
   summary,
 )
@@ -335,6 +337,28 @@ def test_features_of_other_images_are_not_shown(evaluated):
     about.write_text(about.read_text().replace("tfrecord", "elsewhere"))
   found = examples.gather(evaluated)
   assert found.map is found.neighbours is found.classes is None
+
+
+@pytest.mark.slow
+def test_the_projector_of_tensorboard_finds_features_images_and_classes(
+  evaluated,
+):
+  projector.write(evaluated)
+  folder = evaluated.workdir / "tensorboard"
+  config = (folder / "projector_config.pbtxt").read_text()
+  paths = dict(re.findall(r'(\w+)_path: "(.+)"', config))
+  sides = re.findall(r"single_image_dim: (\d+)", config)
+  expected = examples.evaluated(evaluated, 1000)
+  vectors = np.loadtxt(folder / paths["tensor"], delimiter="\t")
+  np.testing.assert_allclose(vectors, expected.vectors, rtol=1e-5)
+  names = (folder / paths["metadata"]).read_text().splitlines()
+  assert names == expected.names
+  assert len(names) == 31
+  with PIL.Image.open(folder / paths["image"]) as sprite:
+    assert sprite.size == (6 * 32, 6 * 32)
+    second = np.asarray(sprite.crop((32, 0, 64, 32)).resize((8, 8)), float)
+  assert sides == ["32", "32"]
+  assert np.abs(second / 255 - expected.images[1]).mean() < 0.1
 
 
 @pytest.mark.slow

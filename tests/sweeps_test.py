@@ -223,6 +223,26 @@ def test_the_report_is_a_table_and_a_picture(finished):
   assert (finished / "sweep.png").stat().st_size > 10_000
 
 
+def test_the_report_tells_how_well_scores_rank_the_runs(finished):
+  for run, rank in (("low/seed_0", 1), ("high/seed_0", 9), ("low/seed_1", 2)):
+    path = finished / run / "results.json"
+    found = json.loads(path.read_text())
+    linear = found["linear/top1"]
+    for name, value in (("lidar", rank), ("worse", -rank), ("constant", 1)):
+      found[f"geometry/{name}"] = linear | {"metric": name, "value": value}
+    found["baseline"] = linear | {"network": "online, untrained"}
+    path.write_text(json.dumps(found))
+  text = sweep_report.write(finished).read_text()
+  assert text.endswith("""
+How each score ranks the runs, beside their linear/top1:
+
+| score | runs | Spearman's rho | Kendall's tau |
+|---|---|---|---|
+| geometry/lidar | 3 | 1.00 | 1.00 |
+| geometry/worse | 3 | -1.00 | -1.00 |
+""")
+
+
 def test_runs_that_differ_in_more_than_what_was_swept_are_refused(finished):
   path = finished / "high/seed_0/config.json"
   path.write_text(path.read_text().replace('"epochs": 1', '"epochs": 2'))

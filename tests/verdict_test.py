@@ -105,22 +105,20 @@ def functions(options):
   trained = learner.make_learner(
     network, optimizer, rate, lambda step: options["tau"]
   )
-  return trained, diagnostics.make_diagnose(
-    network,
-    optimizer,
-    functools.partial(optimizers.trust_ratios, optimizer_config),
-  )
+  trust_ratios = functools.partial(optimizers.trust_ratios, optimizer_config)
+  return trained, diagnostics.observing(trained, trust_ratios)
 
 
 # Compiled once for all runs.
 @functools.partial(jax.jit, donate_argnums=0)
 def update(state, batch, options):
-  return functions(options)[0].update(state, batch)[0]
+  new_state, _, seen = functions(options)[1](state, batch)
+  return new_state, seen
 
 
 @jax.jit
-def diagnose(state, batch, options):
-  return functions(options)[1](state, batch)
+def diagnose(state, seen):
+  return diagnostics.diagnose((state, seen.numbers), (seen.online, seen.target))
 
 
 def verdict_on(name, data, seed, steps=STEPS):
@@ -130,11 +128,11 @@ def verdict_on(name, data, seed, steps=STEPS):
   trained, _ = functions(options)
   state = trained.init(jax.random.PRNGKey(seed), first)
   options = {key: jnp.asarray(value) for key, value in options.items()}
-  start = jax.device_get(diagnose(state, first, options))
-  for _ in range(steps):
-    batch = next(stream)
-    state = update(state, batch, options)
-  return judge(jax.device_get(diagnose(state, batch, options)), start)
+  state, seen = update(state, first, options)
+  start = jax.device_get(diagnose(state, seen))
+  for _ in range(steps - 1):
+    state, seen = update(state, next(stream), options)
+  return judge(jax.device_get(diagnose(state, seen)), start)
 
 
 @pytest.mark.slow

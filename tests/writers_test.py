@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import PIL.Image
 import pytest
 import tensorflow as tf
 
@@ -106,6 +107,22 @@ def test_tensorboard_shows_the_events_among_its_scalars(tmp_path):
   assert "tfevents" in path.name  # The names that TensorBoard looks for.
   first = next(iter(tf.compat.v1.train.summary_iterator(str(path))))
   assert first.file_version == "brain.Event:2"
+
+
+def test_tensorboard_shows_results_and_pictures(tmp_path):
+  PIL.Image.new("RGB", (4, 3), "red").save(tmp_path / "views.png")
+  writer = writers.TensorBoardWriter(tmp_path / "new", 9)
+  writer.conclude(9, {"linear/top1": 0.75}, {"views": tmp_path / "views.png"})
+  writer.close()
+  (path,) = (tmp_path / "new").iterdir()
+  *_, result, picture = tf.compat.v1.train.summary_iterator(str(path))
+  assert result.summary.value[0].tag == "linear/top1"
+  assert result.summary.value[0].simple_value == 0.75
+  assert (picture.step, picture.summary.value[0].tag) == (9, "views")
+  image = picture.summary.value[0].image
+  assert (image.width, image.height) == (4, 3)
+  decoded = tf.io.decode_png(image.encoded_image_string).numpy()
+  assert (decoded == [255, 0, 0]).all()
 
 
 def test_tensorboard_is_told_which_steps_a_resumed_run_repeats(tmp_path):

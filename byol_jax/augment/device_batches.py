@@ -63,12 +63,31 @@ def draw(
   position = device_random.add(
     device_random.multiply(step.astype(jnp.uint32), u32(stream.batch_size)), own
   )
-  views = stream.views
+  return views_of(stream.views, stream.seed, rows, position)
+
+
+def views_of(
+  views: spec.Views,
+  seed: int,
+  rows: Mapping[str, chex.Array],
+  position: device_random.Wide,
+) -> dict[str, Any]:
+  """Returns crops of two views of each image, and their parameters.
+
+  Args:
+    views: specification of the views of each image.
+    seed: with the position, decides the views.
+    rows: "pixels" [B, H, W, C], "sizes" [B, 2] and "labels" [B] of the images.
+    position: of each image in the stream, two halves [B] uint32.
+
+  Returns:
+    The batch, as `draw` does.
+  """
   enabled = spec.enabled_ops(views.view1, views.view2)
   numbers = sampling.by_view(
     jnp,
     device_random.uniform(
-      (device_random.wide(stream.seed), position),
+      (device_random.wide(seed), position),
       sampling.count_numbers(enabled),
     ),
   )

@@ -19,6 +19,7 @@ from byol_jax.learning.learner import TrainState
 from byol_jax.runtime import claim, files, processes
 from byol_jax.training import (
   arrays,
+  outputs,
   restore,
   saved_settings,
   workdir_files,
@@ -52,6 +53,9 @@ def _pretrain(run: Run, options: Options) -> None:
     from byol_jax.reporting import report
 
     messages.say(f"Written: {report.write(run)}")
+    found = results.read(run.workdir)
+    values = {name: result["value"] for name, result in found.items()}
+    outputs.conclude(run, int(state.step), values, report.figures(run.workdir))
 
 
 def _evaluate(run: Run, options: Options) -> None:

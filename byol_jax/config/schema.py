@@ -251,10 +251,12 @@ class CheckpointConfig:
 
 @dataclasses.dataclass(slots=True)
 class LogConfig:
-  """When metrics are written."""
+  """When metrics are written, and where to."""
 
   every_steps: int = 10
-  # Diagnose the health of training: before the first step, every so many steps and
+  # Beside metrics.jsonl: names in `training.outputs`: tensorboard, wandb, mlflow.
+  writers: tuple[str, ...] = ("tensorboard",)
+  # Diagnose the health of training: at the first step, every so many steps and
   # at the end. 0 steps: as often as takes 2% of the time, our choice.
   diagnose: bool = True
   diagnose_every: int = 0

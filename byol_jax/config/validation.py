@@ -32,6 +32,8 @@ _POSITIVE = (
   "evaluation.knn.k",
   "evaluation.knn.temperature",
   "evaluation.retrieval.k",
+  "evaluation.geometry.lidar_images",
+  "evaluation.geometry.lidar_pairs",
   "evaluation.linear.epochs",
   "evaluation.linear.batch_size",
   "evaluation.logistic.l2_count",
@@ -71,7 +73,6 @@ _NOT_NEGATIVE = (
   "checkpoint.keep_every",
   "log.diagnose_every",
 )
-_IN_0_TO_1 = ("ema.base",)
 _IN_0_TO_BELOW_1 = (
   "data.test_share",
   "data.max_broken",
@@ -80,8 +81,8 @@ _IN_0_TO_BELOW_1 = (
 )
 _ABOVE_0_TO_1 = ("data.eval_crop", "data.fraction")
 _BETWEEN_0_AND_1 = ("evaluation.holdout",)
-# What takes memory or time at once. Our choice: each is far above what anybody
-# trains with (the paper's image size and width are 224 and 4); `training.memory` compares what remains with the machine.
+# What takes memory or time at once. Our choice: far above what anybody trains with;
+# `training.memory` compares what remains with the machine.
 _AT_MOST = {
   "data.image_size": 4096,
   "data.channels": 2**10,
@@ -95,6 +96,7 @@ _AT_MOST = {
   "model.predictor.hidden_size": 2**20,
   "evaluation.batch_size": 2**20,
   "evaluation.every_epochs": 1e6,
+  "evaluation.geometry.lidar_images": 10_000,
   "evaluation.linear.epochs": 1e6,
   "evaluation.linear.batch_size": 2**20,
   "evaluation.logistic.l2_count": 1000,
@@ -152,6 +154,7 @@ def validate(config: schema.Config) -> None:
       f"{key}={path} must be on a disk: copy it there and give that path.",
     )
   _check_numbers(config)
+  _check_interval("ema.base", config.ema.base, most=1)
   _check_data(config.data)
   _check_loss(config)
   steps = config.train.steps
@@ -209,7 +212,6 @@ def _check_numbers(config: schema.Config) -> None:
   for keys, is_right, rule in (
     (_POSITIVE, lambda x: x > 0, "be above 0"),
     (_NOT_NEGATIVE, lambda x: x >= 0, "not be negative"),
-    (_IN_0_TO_1, lambda x: 0 <= x <= 1, "lie in [0, 1]"),
     (_IN_0_TO_BELOW_1, lambda x: 0 <= x < 1, "lie in [0, 1)"),
     (_ABOVE_0_TO_1, lambda x: 0 < x <= 1, "lie in (0, 1]"),
     (_BETWEEN_0_AND_1, lambda x: 0 < x < 1, "lie between 0 and 1"),

@@ -14,15 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from byol_jax import errors
-from byol_jax.augment import (
-  device_batches,
-  device_crops,
-  device_random,
-  sampling,
-  spec,
-)
+from byol_jax.augment import device_batches, device_random, spec
 from byol_jax.config import schema
-from byol_jax.data import array_file, split_expressions, statistics
+from byol_jax.data import (
+  array_crops,
+  array_file,
+  split_expressions,
+  statistics,
+)
 from byol_jax.data.images import Images, Shape, accept, in_channels
 from byol_jax.data.registry import Dataset, Statistics
 from byol_jax.data.source import (
@@ -206,9 +205,31 @@ class ArraySource(NamedTuple):
         own = process.indices(turn)
         chosen = chosen[own.start : own.stop]
       yield {
-        "image": _crop_centres(images, chosen, crop),
+        "image": array_crops.centres(images, chosen, crop),
         "label": images.labels[chosen],
       }
+
+  def many_views(  # noqa: D102
+    self,
+    split: str,
+    views: spec.Views,
+    options: schema.DataConfig,
+    *,
+    images: int,
+    pairs: int,
+    batch_size: int,
+    seed: int,
+    process: ProcessSlice = WHOLE_BATCH,
+  ) -> Iterator[dict[str, Any]]:
+    del options
+    table = self.decode(split, views.channels)
+    for turn in itertools.count(process.index, process.count):
+      positions = turn * batch_size + np.arange(batch_size)
+      rows = positions // pairs % images
+      chosen = Images(*(x[rows] for x in table))._asdict()
+      yield device_batches.views_of(
+        views, seed, chosen, array_crops.wide(positions)
+      )
 
   def labelled_batches(  # noqa: D102
     self,
@@ -229,9 +250,9 @@ class ArraySource(NamedTuple):
     own = process.indices(batch_size)
     for step in itertools.count():
       positions = step * batch_size + np.arange(own.start, own.stop)
-      chosen = rows[_shuffled(seeds, positions, len(rows))]
+      chosen = rows[array_crops.shuffled(seeds, positions, len(rows))]
       yield {
-        "image": _crop_at_random(images, chosen, positions, crop, seed),
+        "image": array_crops.at_random(images, chosen, positions, crop, seed),
         "label": images.labels[chosen],
       }
 
@@ -266,55 +287,3 @@ def load(path: str) -> ArraySource:
 
 def _as_slice(indices: range | None) -> slice:
   return slice(None) if indices is None else slice(indices.start, indices.stop)
-
-
-def _shuffled(seeds: Any, positions: np.ndarray, size: int) -> np.ndarray:
-  """Returns the indices at positions of an endless stream of shuffled epochs."""
-  epochs = jnp.asarray(positions // size, jnp.uint32)
-  order = device_random.shuffle(
-    jnp.asarray(positions % size, jnp.uint32),
-    device_random.epoch_seeds(seeds, epochs),
-    size,
-  )
-  return np.asarray(order)
-
-
-def _crop_centres(
-  images: Images, rows: np.ndarray, crop: CentreCrop
-) -> np.ndarray:
-  """Returns the central squares of images, as `crops.centre_crop` does."""
-  size = images.sizes[rows]
-  short = size.min(axis=1)
-  side = np.clip((np.float32(crop.fraction) * short).astype(np.int32), 1, short)
-  top, left = ((size - side[:, None] + 1) // 2).T
-  boxes = sampling.Boxes(*np.array([top, left, side, side], np.float32))
-  resized = _resize(images.pixels[rows], boxes, crop.image_size)
-  return np.clip(np.asarray(resized) / images.white, 0, 1)
-
-
-def _crop_at_random(
-  images: Images,
-  rows: np.ndarray,
-  positions: np.ndarray,
-  crop: RandomCrop,
-  seed: int,
-) -> np.ndarray:
-  """Returns random crops, flipped at random, as `eval_input` makes them."""
-  position = (
-    jnp.asarray(positions >> 32, jnp.uint32),
-    jnp.asarray(positions & 0xFFFFFFFF, jnp.uint32),
-  )
-  u = device_random.uniform((device_random.wide(seed), position), 5)
-  u = np.asarray(u)
-  height, width = images.sizes[rows].astype(np.float32).T
-  boxes = sampling.crop_boxes(
-    np, height[:, None], width[:, None], u[:, None, :4], [crop.region]
-  )
-  boxes = sampling.Boxes(*(x[:, 0] for x in boxes))
-  crops = np.asarray(_resize(images.pixels[rows], boxes, crop.image_size))
-  flipped = (u[:, 4] < crop.region.flip_prob)[:, None, None, None]
-  crops = np.where(flipped, crops[:, :, ::-1], crops)
-  return np.clip(crops / images.white, 0, 1)
-
-
-_resize = jax.jit(device_crops.resize, static_argnums=2)

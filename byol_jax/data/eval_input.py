@@ -1,13 +1,21 @@
 """Makes batches for evaluations: each example once, or endless random crops."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from byol_jax.augment import spec
 from byol_jax.config import schema
-from byol_jax.data import crops, diagnosis, loading, records, stream
+from byol_jax.data import (
+  crops,
+  diagnosis,
+  loading,
+  records,
+  stream,
+  train_input,
+)
 from byol_jax.data.source import (
   WHOLE_BATCH,
   CentreCrop,
@@ -113,6 +121,56 @@ def labelled_batches(
   slices = stream.take_slices(examples, batch_size, process)
   batches = slices.map(example, stream.num_threads(options)).batch(
     len(process.indices(batch_size))
+  )
+  return diagnosis.explain_errors(
+    stream.iterate(batches, options.prefetch), source, split
+  )
+
+
+@without_autograph
+def many_views(
+  source: loading.Source,
+  split: str,
+  views: spec.Views,
+  options: schema.DataConfig,
+  *,
+  images: int,
+  pairs: int,
+  batch_size: int,
+  seed: int,
+  process: ProcessSlice = WHOLE_BATCH,
+) -> Iterator[dict[str, Any]]:
+  """Returns several pairs of views of each of the first images of a split.
+
+  Args:
+    source: the data set.
+    split: tfds split expression.
+    views: specification of the views of each image.
+    options: how the images are read.
+    images: number of images, at most those of the split.
+    pairs: pairs of views of each image, which follow one another.
+    batch_size: pairs in a batch of one process.
+    seed: with the position in the stream of pairs, decides the views.
+    process: several processes get batches in turn.
+
+  Returns:
+    An endless iterator of batches as `train_input.train_batches` yields them; after the
+    last image comes the first again, with other views.
+
+  Raises:
+    UserError: if there is no such split; from the iterator, if a file cannot be read.
+  """
+  files = records.trim(records.split_files(source, split), range(images))
+  repeated = records.read_in_order(files).flat_map(
+    lambda record: tf.data.Dataset.from_tensors(record).repeat(pairs)
+  )
+  batches = train_input.augment(
+    stream.take_slices(repeated.repeat(), batch_size * process.count, process),
+    records.parser(source, views.channels, decode_side=options.decode_side),
+    views,
+    batch_size,
+    seed,
+    stream.num_threads(options),
   )
   return diagnosis.explain_errors(
     stream.iterate(batches, options.prefetch), source, split

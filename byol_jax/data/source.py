@@ -182,6 +182,20 @@ class Source(Protocol):
   ) -> Batches:
     """Returns each example once; see `eval_input.eval_batches`."""
 
+  def many_views(
+    self,
+    split: str,
+    views: spec.Views,
+    options: schema.DataConfig,
+    *,
+    images: int,
+    pairs: int,
+    batch_size: int,
+    seed: int,
+    process: ProcessSlice = WHOLE_BATCH,
+  ) -> Iterator[dict[str, Any]]:
+    """Returns several pairs of views of each image; see `eval_input.many_views`."""
+
   def labelled_batches(
     self,
     split: str,

@@ -132,6 +132,17 @@ class Source(NamedTuple):
 
     return eval_input.eval_batches(self, split, crop, **kwargs)
 
+  def many_views(  # noqa: D102
+    self,
+    split: str,
+    views: spec.Views,
+    options: schema.DataConfig,
+    **kwargs: Any,
+  ) -> Iterator[dict[str, Any]]:
+    from byol_jax.data import eval_input
+
+    return eval_input.many_views(self, split, views, options, **kwargs)
+
   def labelled_batches(  # noqa: D102
     self,
     split: str,

@@ -1,4 +1,4 @@
-"""The protocol `geometry`: how features are distributed on the sphere."""
+"""The protocol `geometry`: how features are distributed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from byol_jax.evaluation import neighbours
+from byol_jax.evaluation import lidar, neighbours
 from byol_jax.evaluation.features import Features, same_class
 from byol_jax.evaluation.metrics import Measurements
 
@@ -21,8 +21,9 @@ _RANK_EXAMPLES, _PAIR_EXAMPLES = 25_600, 4096
 
 
 def run(model: EvalModel, splits: Splits) -> Measurements:
-  """Yields the metrics of `measure` for the evaluated split."""
-  return measure(model.features(splits.evaluated), model.run.config.seed)
+  """Yields the metrics of `measure` and of `lidar.measure` for the evaluated split."""
+  yield from measure(model.features(splits.evaluated), model.run.config.seed)
+  yield from lidar.measure(model, splits)
 
 
 def measure(features: Features, seed: int) -> Measurements:
@@ -54,12 +55,11 @@ def measure(features: Features, seed: int) -> Measurements:
 def rank_me(vectors: np.ndarray) -> float:
   """Returns the effective number of dimensions of features [N, D], at least 1.
 
-  It is the exponential of the entropy of the normalised singular values
-  (Garrido et al. 2023, arXiv 2210.02885, eq. 1).
+  It is the effective rank of the singular values (Garrido et al. 2023, arXiv
+  2210.02885, eq. 1).
   """
   values = np.linalg.svd(vectors.astype(np.float64), compute_uv=False)
-  fractions = values / max(np.sum(values), 1e-12) + 1e-7
-  return float(np.exp(-np.sum(fractions * np.log(fractions))))
+  return lidar.effective_rank(values)
 
 
 def _squared_distances(vectors: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """What one batch tells of the health of a training state.
 
-A function of its own beside the update, which stays as it is: it is called at
-intervals and changes nothing. Its diagnostics are:
+The update computes the outputs and the gradient anyway, so a diagnosis needs no pass of
+the network. The diagnostics of an update on its batch are:
 
 - `projection_std`: the standard deviation of the online projections on the unit
   sphere, times sqrt(d), mean over dimensions: 1 if they are spread evenly, 0 if
@@ -24,7 +24,7 @@ intervals and changes nothing. Its diagnostics are:
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import NamedTuple
 
 import chex
 import haiku as hk
@@ -32,103 +32,77 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from byol_jax.learning import learner, losses
-from byol_jax.learning.learner import Batch, Metrics, TrainState
+from byol_jax.learning import losses
+from byol_jax.learning.learner import Batch, Learner, Metrics, TrainState
 from byol_jax.models import networks
 from byol_jax.runtime import devices
 
-# Examples over all devices that ranks and pairs are computed of. Our choice: pairs
-# grow with the square, and a batch has at least one full-rank view of 256
-# projections, the paper's size, in twice as many examples.
-_EXAMPLES = 512
-
-Diagnose = Callable[..., Metrics]
+_PARTS = ("encoder", "projector", "predictor")
 
 
-def make_diagnose(
-  network: hk.TransformedWithState,
-  optimizer: optax.GradientTransformation,
-  trust_ratios: Callable[[hk.Params, hk.Params], hk.Params],
-  *,
-  objective: learner.Objective = learner.BYOL,
-  microbatches: int = 1,
-  draw: Callable[..., Batch] = lambda batch, step, axis_name: batch,
-  augment: Callable[[Batch], Batch] = lambda batch: batch,
-) -> Diagnose:
-  """Returns the function that diagnoses a training state on a batch.
+class Evidence(NamedTuple):
+  """What an update tells of itself.
+
+  Attributes:
+    numbers: `PART_gradient`, `PART_update` and `PART_trust`, the same on all devices.
+    online: outputs for both views of some examples, this device's, by the state before
+      the update.
+    target: those of the target network; () where the loss has none.
+  """
+
+  numbers: Metrics
+  online: losses.BothViews
+  target: losses.BothViews | tuple[()]
+
+
+def observing(
+  learn: Learner, trust_ratios: Callable[[hk.Params, hk.Params], hk.Params]
+) -> Callable[..., tuple[TrainState, Metrics, Evidence]]:
+  """Returns the update with `Evidence` as a third result.
 
   Args:
-    network: as for `learner.make_learner`, like all others.
-    optimizer: the whole chain.
+    learn: trains.
     trust_ratios: from `optimizers.trust_ratios`.
-    objective: what the update minimises.
-    microbatches: only the first of so many parts of the batch is looked at, which
-      needs no more memory than the update.
-    draw: makes the batch from images on the device.
-    augment: makes views from crops.
-
-  Returns:
-    A function of (state, batch, axis_name=None) to float32 scalars by name, the
-    same on all devices.
   """
 
-  def diagnose(
+  def update(
     state: TrainState, batch: Batch, axis_name: str | None = None
-  ) -> Metrics:
-    batch = draw(batch, state.step, axis_name)
-    batch = augment(
-      jax.tree.map(lambda x: x[: len(x) // microbatches], dict(batch))
-    )
-    labelled = learner.labelled_fraction(batch["label"], axis_name)
+  ) -> tuple[TrainState, Metrics, Evidence]:
+    new_state, metrics, seen = learn.observed_update(state, batch, axis_name)
+    trust = trust_ratios(seen.gradient, state.online_params)
+    numbers = _of_parts(seen.gradient, seen.change, trust)
+    return new_state, metrics, Evidence(numbers, seen.online, seen.target)
 
-    def loss(params: hk.Params) -> chex.Array:
-      return learner.loss_fn(
-        network, params, state, batch, labelled, axis_name, objective
-      )[0]
-
-    grads = jax.grad(loss)(state.online_params)
-    grads = devices.mean_over_devices(grads, axis_name)
-    views = _both_networks(network, objective, state, batch, axis_name)
-    updates, _ = optimizer.update(grads, state.opt_state, state.online_params)
-    params = state.online_params
-    return {
-      **_of_outputs(*_sample(views, axis_name)),
-      "target_distance": _target_distance(params, state.target_params),
-      **_of_parts(params, grads, updates, trust_ratios(grads, params)),
-    }
-
-  return diagnose
+  return update
 
 
-def _both_networks(
-  network: hk.TransformedWithState,
-  objective: learner.Objective,
-  state: TrainState,
-  batch: Batch,
-  axis_name: str | None,
-) -> tuple[losses.BothViews, losses.BothViews]:
-  """Returns what the online and the target network make of both views.
+def diagnose(
+  shared: tuple[TrainState, Metrics],
+  outputs: tuple[losses.BothViews, losses.BothViews | tuple[()]],
+  axis_name: str | None = None,
+) -> Metrics:
+  """Returns all diagnostics, float32 scalars by name, the same on all devices.
 
-  Where the loss has no target network, the online network is its own.
+  Args:
+    shared: the state after an update, and `numbers` of its `Evidence`.
+    outputs: `online` and `target` of that. Without a target network, the online network
+      is its own.
+    axis_name: of the devices that share the outputs.
   """
-  online, online_state = learner.both_views(
-    network, state.online_params, state.online_state, batch, axis_name
-  )
-  target, _ = objective.target_views(
-    network, state, online_state, batch, axis_name
-  )
-  return online, target or online
-
-
-def _sample(views: chex.ArrayTree, axis_name: str | None) -> Any:
-  """Returns the outputs for at most `_EXAMPLES` examples of all devices."""
-  size = len(jax.tree.leaves(views)[0])
-  count = size * (1 if axis_name is None else jax.lax.axis_size(axis_name))
-  # Every n-th, so that the examples do not depend on the number of devices.
-  every = -(-count // _EXAMPLES)
-  return devices.gather_examples(
-    jax.tree.map(lambda x: x[::every], views), axis_name
-  )
+  state, numbers = shared
+  params = state.online_params
+  online, target = devices.gather_examples(outputs, axis_name)
+  norms: Metrics = {}
+  for part in _PARTS:
+    norm = optax.tree.norm(_select(params, part))
+    norms[f"{part}_norm"] = norm
+    norms[f"{part}_step"] = numbers[f"{part}_update"] / jnp.maximum(norm, 1e-12)
+  return {
+    **_of_outputs(online, target or online),
+    "target_distance": _target_distance(params, state.target_params),
+    **norms,
+    **numbers,
+  }
 
 
 def _of_outputs(
@@ -190,27 +164,21 @@ def _target_distance(online: hk.Params, target: hk.Params) -> chex.Array:
   online, target = (
     _select(params, "encoder", "projector") for params in (online, target)
   )
-  difference = jax.tree.map(jnp.subtract, online, target)
-  return _relative(difference, online)
-
-
-def _relative(tree: chex.ArrayTree, to: chex.ArrayTree) -> chex.Array:
-  return optax.tree.norm(tree) / jnp.maximum(optax.tree.norm(to), 1e-12)
+  difference = optax.tree.norm(jax.tree.map(jnp.subtract, online, target))
+  return difference / jnp.maximum(optax.tree.norm(online), 1e-12)
 
 
 def _of_parts(
-  params: hk.Params, grads: hk.Params, updates: hk.Params, trust: hk.Params
+  gradient: hk.Params, change: hk.Params, trust: hk.Params
 ) -> Metrics:
   """Returns norms and trust ratios by part."""
   metrics: Metrics = {}
-  for part in ("encoder", "projector", "predictor"):
-    own, grad, update, ratios = (
-      _select(tree, part) for tree in (params, grads, updates, trust)
+  for part in _PARTS:
+    grad, update, ratios = (
+      _select(tree, part) for tree in (gradient, change, trust)
     )
-    metrics[f"{part}_norm"] = optax.tree.norm(own)
     metrics[f"{part}_gradient"] = optax.tree.norm(grad)
     metrics[f"{part}_update"] = optax.tree.norm(update)
-    metrics[f"{part}_step"] = _relative(update, own)
     if found := jax.tree.leaves(ratios):
       metrics[f"{part}_trust"] = jnp.median(jnp.stack(found))
   return metrics

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from byol_jax.learning import losses
+from byol_jax.learning import accumulation, losses
 from byol_jax.learning.schedules import Schedule
 from byol_jax.learning.target import update_target
 from byol_jax.models import networks
@@ -18,6 +18,8 @@ from byol_jax.runtime import devices
 
 Batch = Mapping[str, chex.Array]
 Metrics = dict[str, chex.Array]
+# The outputs of the online and of the target network.
+Outputs = tuple[losses.BothViews, losses.BothViews | tuple[()]]
 
 
 class TrainState(NamedTuple):
@@ -41,6 +43,23 @@ class TrainState(NamedTuple):
   opt_state: optax.OptState
 
 
+class Observed(NamedTuple):
+  """What an update computes on its way, for diagnostics.
+
+  Attributes:
+    gradient: of the batch, like the parameters.
+    change: what is added to the parameters.
+    online: outputs for both views of at most 512 examples over all devices, by
+      the state before the update; this device's, [b, ...].
+    target: those of the target network; () where the loss has none.
+  """
+
+  gradient: hk.Params
+  change: hk.Params
+  online: losses.BothViews
+  target: losses.BothViews | tuple[()]
+
+
 class Learner(NamedTuple):
   """The pure functions that train.
 
@@ -50,10 +69,12 @@ class Learner(NamedTuple):
       gradients, metrics and batch-norm statistics are averaged over that axis. Metrics
       are those of the state before the update: loss, repr_loss, classif_loss,
       top1_accuracy, top5_accuracy, tau, learning_rate.
+    observed_update: like `update`, with `Observed` as a third result.
   """
 
   init: Callable[[chex.PRNGKey, Batch], TrainState]
   update: Callable[..., tuple[TrainState, Metrics]]
+  observed_update: Callable[..., tuple[TrainState, Metrics, Observed]]
 
 
 def both_views(
@@ -111,11 +132,6 @@ class Objective(NamedTuple):
 BYOL = Objective()
 
 
-def labelled_fraction(labels: chex.Array, axis_name: str | None) -> chex.Array:
-  """Returns the fraction of labelled examples in a batch over all devices."""
-  return devices.mean_over_devices(jnp.mean(labels >= 0), axis_name)
-
-
 def loss_fn(
   network: hk.TransformedWithState,
   online_params: hk.Params,
@@ -124,7 +140,7 @@ def loss_fn(
   labelled: chex.Array,
   axis_name: str | None = None,
   objective: Objective = BYOL,
-) -> tuple[chex.Array, tuple[hk.State, hk.State, Metrics]]:
+) -> tuple[chex.Array, tuple[hk.State, hk.State, Metrics, Outputs]]:
   """Returns BYOL's loss plus the loss of the online classifier.
 
   The classifier sees view 1 behind a stopped gradient and counts labelled examples
@@ -144,7 +160,7 @@ def loss_fn(
     objective: what is minimised beside the classifier's loss.
 
   Returns:
-    The scalar loss, and (online_state, target_state, metrics).
+    The scalar loss, and (online_state, target_state, metrics, outputs).
   """
   online, online_state = both_views(
     network, online_params, state.online_state, batch, axis_name
@@ -169,53 +185,7 @@ def loss_fn(
     top1_accuracy=mean_of_labelled(losses.topk_correct(logits, labels, 1)),
     top5_accuracy=mean_of_labelled(losses.topk_correct(logits, labels, 5)),
   )
-  return loss, (online_state, target_state, metrics)
-
-
-def _accumulate(
-  loss: Callable[..., tuple[chex.Array, tuple[hk.State, hk.State, Metrics]]],
-  state: TrainState,
-  batch: Batch,
-  microbatches: int,
-  augment: Callable[[Batch], Batch],
-  axis_name: str | None,
-) -> tuple[hk.Params, hk.State, hk.State, Metrics]:
-  """Returns mean gradients, the last states and mean metrics of micro-batches.
-
-  Micro-batches are processed one after the other, so that the views and
-  activations of only one are in memory.
-  """
-  labelled = labelled_fraction(batch["label"], axis_name)
-
-  def views_of(part):
-    with jax.named_scope("augment"):
-      return augment(part)
-
-  def add(carry, part):
-    total, online_state, target_state = carry
-    now = state._replace(online_state=online_state, target_state=target_state)
-    grads, (online_state, target_state, metrics) = jax.grad(
-      lambda params: loss(params, now, views_of(part), labelled, axis_name),
-      has_aux=True,
-    )(state.online_params)
-    total = jax.tree.map(jnp.add, total, grads)
-    return (total, online_state, target_state), metrics
-
-  zeros = jax.tree.map(jnp.zeros_like, state.online_params)
-  (total, online_state, target_state), metrics = jax.lax.scan(
-    add,
-    (zeros, state.online_state, state.target_state),
-    jax.tree.map(
-      lambda x: x.reshape(microbatches, -1, *x.shape[1:]), dict(batch)
-    ),
-    unroll=0 if microbatches == 1 else 1,  # A single part needs no loop.
-  )
-  return (
-    jax.tree.map(lambda x: x / microbatches, total),
-    online_state,
-    target_state,
-    jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics),
-  )
+  return loss, (online_state, target_state, metrics, (online, target))
 
 
 def make_learner(
@@ -242,19 +212,18 @@ def make_learner(
       batch norm sees one part at a time (paper, batch ablation).
     draw: makes the batch from images on the device, by (batch, step, axis_name).
     augment: makes the views of a part from its crops, if the data layer does not.
-
-  Returns:
-    `init` and `update`.
   """
 
-  def update(
+  def observed_update(
     state: TrainState, batch: Batch, axis_name: str | None = None
-  ) -> tuple[TrainState, Metrics]:
+  ) -> tuple[TrainState, Metrics, Observed]:
     with jax.named_scope("draw_batch"):  # Scopes are for profiles.
       batch = draw(batch, state.step, axis_name)
     loss = functools.partial(loss_fn, network, objective=objective)
-    grads, online_state, target_state, metrics = _accumulate(
-      loss, state, batch, microbatches, augment, axis_name
+    grads, online_state, target_state, metrics, outputs = (
+      accumulation.accumulate(
+        loss, state, batch, microbatches, augment, axis_name
+      )
     )
     grads, metrics = devices.mean_over_devices((grads, metrics), axis_name)
     with jax.named_scope("optimizer"):
@@ -268,16 +237,21 @@ def make_learner(
       target_params = update_target(
         state.target_params, online_params, metrics["tau"]
       )
-    return TrainState(
+    new_state = TrainState(
       step=state.step + 1,
       online_params=online_params,
       target_params=target_params,
       online_state=online_state,
       target_state=target_state,
       opt_state=opt_state,
-    ), metrics
+    )
+    return new_state, metrics, Observed(grads, updates, *outputs)
 
-  return Learner(functools.partial(_initial_state, network, optimizer), update)
+  def update(*args: Any, **kwargs: Any) -> tuple[TrainState, Metrics]:
+    return observed_update(*args, **kwargs)[:2]
+
+  init = functools.partial(_initial_state, network, optimizer)
+  return Learner(init, update, observed_update)
 
 
 def _initial_state(

@@ -20,7 +20,7 @@ class Verdict(NamedTuple):
     verdict: one of the names above.
     because: the number that says so, in words.
     remedy: what to try, in words.
-    numbers: the diagnosis, see `diagnostics.make_diagnose`.
+    numbers: the diagnosis, see `diagnostics.diagnose`.
     start: the diagnosis before the first step; None if it is unknown.
   """
 
@@ -148,6 +148,7 @@ def to_json(verdict: Verdict) -> dict[str, Any]:
     }
 
   return {
+    "value": float(verdict.verdict == HEALTHY),  # As every entry there has one.
     "verdict": verdict.verdict,
     "because": verdict.because,
     "try": verdict.remedy,

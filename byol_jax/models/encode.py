@@ -33,6 +33,18 @@ def make_embed(
   return devices.pmap_examples(embed)
 
 
+def make_outputs(
+  network: hk.TransformedWithState,
+) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+  """Returns a function like `make_embed`'s to features and projections [b, P]."""
+
+  def outputs(variables, images):
+    found, _ = network.apply(*variables, images, is_training=False)
+    return found.embedding, found.projection
+
+  return devices.pmap_examples(outputs)
+
+
 def make_encode(
   network: hk.TransformedWithState, params: hk.Params, state: hk.State
 ) -> Encode:

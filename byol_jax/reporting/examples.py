@@ -5,6 +5,8 @@ no network. Files of examples are shuffled, so their first examples are a random
 choice of all, and reading these few is quick.
 """
 
+import functools
+import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -31,6 +33,22 @@ _ON_MAP, _QUERIES, _NEIGHBOURS = 300, 6, 6
 # Test images that kNN classifies and train images that it searches: our choice,
 # seconds on a CPU.
 _CLASSIFIED, _SEARCHED = 2000, 50_000
+
+
+class Evaluated(NamedTuple):
+  """Evaluated images with their features.
+
+  Attributes:
+    split: of the images.
+    images: [N, S, S, 3 or 1] in [0, 1].
+    vectors: [N, D].
+    names: [N], the classes of the images, empty where unknown.
+  """
+
+  split: str
+  images: np.ndarray
+  vectors: np.ndarray
+  names: list[str]
 
 
 class Map(NamedTuple):
@@ -125,19 +143,12 @@ def gather(run: runs.Run) -> Examples:
   Raises:
     UserError: the images of these features cannot be read.
   """
-  kept = files.scratch(run.workdir / "features")
-  if not kept.exists():
+  if not _kept(run).exists():
     return Examples([])
   source = splits_lib.open_source(run)
   splits = splits_lib.make_splits(run, source)
   found = Examples(list(source.class_names))
-
-  def features(model_name: str, split: str, most: int) -> Features | None:
-    name = f"{model_name}_{splits_lib.file_name(source, split)}"
-    folder = kept / name
-    cached = feature_cache.load(folder, source.contents_key(split))
-    return cached and cached.select(range(most))
-
+  features = functools.partial(_features, run, source)
   queries = features(eval_model.ONLINE, splits.evaluated, _CLASSIFIED)
   if queries is None:
     return found
@@ -167,6 +178,37 @@ def gather(run: runs.Run) -> Examples:
   if splits.test and np.all(queries.labels >= 0) and np.all(bank.labels >= 0):
     found = found._replace(classes=_classify(run, source, queries, bank))
   return found
+
+
+def evaluated(run: runs.Run, most: int) -> Evaluated | None:
+  """Returns the first evaluated images with their features; None without features.
+
+  Raises:
+    UserError: the images cannot be read.
+  """
+  if not _kept(run).exists():
+    return None
+  source = splits_lib.open_source(run)
+  split = splits_lib.make_splits(run, source).evaluated
+  found = _features(run, source, eval_model.ONLINE, split, most)
+  if found is None:
+    return None
+  images, labels = read_images(run, source, split, np.arange(len(found.labels)))
+  names = [class_text(label, source.class_names) for label in labels]
+  return Evaluated(split, images, found.vectors, names)
+
+
+def _kept(run: runs.Run) -> pathlib.Path:
+  return files.scratch(run.workdir / "features")
+
+
+def _features(
+  run: runs.Run, source: Source, model_name: str, split: str, most: int
+) -> Features | None:
+  """Returns the first features of a split that an evaluation has kept."""
+  name = f"{model_name}_{splits_lib.file_name(source, split)}"
+  cached = feature_cache.load(_kept(run) / name, source.contents_key(split))
+  return cached and cached.select(range(most))
 
 
 def principal_components(

@@ -76,7 +76,12 @@ def image(pixels: np.ndarray, described: str, kind: str = "") -> str:
 
 
 def sprite(pixels: np.ndarray, side: int, columns: int) -> str:
-  """Returns the URI of one picture with images [N, S, S, 3 or 1] row by row.
+  """Returns the URI of a `sheet`."""
+  return _uri(sheet(pixels, side, columns), "JPEG")
+
+
+def sheet(pixels: np.ndarray, side: int, columns: int) -> PIL.Image.Image:
+  """Returns one picture with images [N, S, S, 3 or 1] row by row.
 
   Args:
     pixels: in [0, 1].
@@ -84,11 +89,11 @@ def sprite(pixels: np.ndarray, side: int, columns: int) -> str:
     columns: of images.
   """
   rows = -(-len(pixels) // columns)
-  sheet = PIL.Image.new("RGB", (columns * side, rows * side))
+  whole = PIL.Image.new("RGB", (columns * side, rows * side))
   for i, one in enumerate(pixels):
     place = (i % columns * side, i // columns * side)
-    sheet.paste(_to_picture(one).resize((side, side)), place)
-  return _uri(sheet, "JPEG")
+    whole.paste(_to_picture(one).resize((side, side)), place)
+  return whole
 
 
 def _to_picture(pixels: np.ndarray) -> PIL.Image.Image:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from byol_jax import errors
+from byol_jax.config import convert
 from byol_jax.reporting import (
   card,
   comparison,
@@ -13,9 +14,11 @@ from byol_jax.reporting import (
   markup,
   neighbours,
   page,
+  projector,
   run_page,
+  style,
 )
-from byol_jax.training import runs
+from byol_jax.training import outputs, runs
 
 
 class Figure(NamedTuple):
@@ -58,6 +61,8 @@ def write(run: runs.Run, others: Sequence[pathlib.Path] = ()) -> pathlib.Path:
   if own.rows or own.results:
     card.write(run, own)
   write_figures(run)
+  if outputs.TENSORBOARD in convert.names(run.config.log.writers):
+    projector.write(run)
   return path
 
 
@@ -75,6 +80,14 @@ def write_figures(run: runs.Run) -> None:
   for fig in FIGURES.values():
     if fig.is_available(run):
       fig.write(run)
+
+
+def figures(workdir: pathlib.Path) -> dict[str, pathlib.Path]:
+  """Returns the pictures that a workdir holds, by name."""
+  paths = {
+    name: style.figure_path(workdir, name) for name in ("views", *FIGURES)
+  }
+  return {name: path for name, path in paths.items() if path.exists()}
 
 
 def write_together(

@@ -2,14 +2,14 @@
 
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from matplotlib import axes, ticker
 
 from byol_jax import errors, sweeps
 from byol_jax.evaluation.results import read as read_results
-from byol_jax.reporting import style, tables
+from byol_jax.reporting import scores, style, tables
 
 _FILE, _FIGURE = "sweep.md", "sweep.png"
 
@@ -27,6 +27,8 @@ def find_workdirs(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def write(folder: pathlib.Path) -> pathlib.Path:
   """Writes `sweep.md` and `sweep.png`, the results at each point of a sweep.
+
+  A second table tells how well other metrics rank the runs by the sweep's.
 
   Runs without results are left out. `tables.write` explains the cells.
 
@@ -72,6 +74,7 @@ def write(folder: pathlib.Path) -> pathlib.Path:
     " widest 95% interval of a seed over the test examples.",
     [sweep.axis, *map(str, rows), "paper, ImageNet"],
     lines,
+    _scores(everything.values(), sweep.metric),
   )
   return folder / _FILE
 
@@ -90,6 +93,13 @@ def _read(path: pathlib.Path) -> sweeps.Sweep:
       f"{path} is damaged; start launch/sweep.py again, which writes it and"
       " leaves finished runs alone."
     ) from error
+
+
+def _scores(results: Iterable[tables.Results], metric: str) -> list[str]:
+  """Returns a table of how well other metrics rank the runs, with its caption."""
+  found = scores.rank_correlations(results, metric)
+  words = f"How each score ranks the runs, beside their {metric}:"
+  return ["", words, "", *found] if found else []
 
 
 def _metric_values(

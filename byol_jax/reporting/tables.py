@@ -89,6 +89,7 @@ def write_table(
   caption: str,
   header: Sequence[str],
   lines: Iterable[Sequence[str]],
+  below: Sequence[str] = (),
 ) -> None:
   """Writes a caption and a Markdown table; `UserError` if it cannot.
 
@@ -97,8 +98,9 @@ def write_table(
     caption: stands above the table.
     header: of the columns.
     lines: the cells of each line.
+    below: lines of text below the table.
   """
-  text = [caption, "", *markdown(header, lines)]
+  text = [caption, "", *markdown(header, lines), *below]
   with files.atomic_write(path, REMEDY) as file:
     file.write_text("\n".join(text) + "\n")
 

@@ -61,7 +61,10 @@ def check_group_size(group_size: int) -> None:
 
 
 def pmap_update(
-  update: Callable[..., Any], *, keeps_state: bool = False
+  update: Callable[..., Any],
+  *,
+  keeps_state: bool = False,
+  out_axes: Any = None,
 ) -> Any:
   """Runs `update` on all devices of all processes.
 
@@ -70,6 +73,8 @@ def pmap_update(
       axis whatever must be the same on all devices.
     keeps_state: whether the state may be used after the call. Otherwise its memory
       is used again (donated), so do not touch it.
+    out_axes: 0 for results that differ between devices, and have a leading device axis
+      then; a tree, as `jax.pmap` takes it.
 
   Returns:
     A function of `(state, batch)`. The state has no device axis; give the first
@@ -84,7 +89,7 @@ def pmap_update(
     on_device,
     axis_name=AXIS,
     in_axes=(None, 0),
-    out_axes=None,
+    out_axes=out_axes,
     donate_argnums=() if keeps_state else 0,
   )
 
@@ -243,7 +248,7 @@ def with_signals(update: Callable[..., Any]) -> Callable[..., Any]:
   """Makes an update tell all processes of a signal that one has received.
 
   Args:
-    update: as for `pmap_update`; returns a state and a dict of metrics.
+    update: as for `pmap_update`; returns a state, a dict of metrics and anything else.
 
   Returns:
     A function of `(state, batch, axis_name)`. The batch also holds `signal`,
@@ -253,9 +258,9 @@ def with_signals(update: Callable[..., Any]) -> Callable[..., Any]:
 
   def run(state: Any, batch: dict[str, Any], axis_name: str) -> Any:
     examples = {name: batch[name] for name in batch if name != "signal"}
-    state, metrics = update(state, examples, axis_name=axis_name)
+    state, metrics, *others = update(state, examples, axis_name=axis_name)
     largest = jax.lax.pmax(jnp.max(batch["signal"]), axis_name)
-    return state, {**metrics, "signal": largest}
+    return state, {**metrics, "signal": largest}, *others
 
   return run
 

@@ -1,18 +1,22 @@
 """Writers of metrics: JSON lines, TensorBoard, a progress bar, a hint.
 
+`runtime.tracking` has those for experiment trackers.
+
 A training loop holds a list of writers. Each has `write(step, scalars)`, where
 `scalars` maps flat names such as `train/loss` to numbers, `flush()` and `close()`.
 """
 
+import io
 import json
 import math
 import os
 import pathlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import PIL.Image
 import tqdm
 from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2, summary_pb2
@@ -134,9 +138,26 @@ class TensorBoardWriter:
       for name, scalar in scalars.items()
       for value in summary.scalar(name, float(scalar)).value
     ]
-    self._write(
-      event_pb2.Event(step=step, summary=summary_pb2.Summary(value=values))
-    )
+    self._write_values(step, values)
+
+  def conclude(
+    self,
+    step: int,
+    results: Mapping[str, float],
+    pictures: Mapping[str, pathlib.Path],
+  ) -> None:
+    """Adds the results of a run as points, and PNGs by name."""
+    self.write(step, results)
+    for name, path in pictures.items():
+      png = path.read_bytes()
+      with PIL.Image.open(io.BytesIO(png)) as opened:
+        width, height = opened.size
+      image = summary_pb2.Summary.Image(
+        height=height, width=width, colorspace=3, encoded_image_string=png
+      )
+      self._write_values(
+        step, [summary_pb2.Summary.Value(tag=name, image=image)]
+      )
 
   def flush(self) -> None:
     """Writes all points."""
@@ -148,6 +169,10 @@ class TensorBoardWriter:
     with files.report_write_errors(self._directory, _REMEDY):
       self._events.close()
       self._folder.close()
+
+  def _write_values(self, step: int, values: Sequence[Any]) -> None:
+    contents = summary_pb2.Summary(value=values)
+    self._write(event_pb2.Event(step=step, summary=contents))
 
   def _write(self, event: event_pb2.Event) -> None:
     event.wall_time = time.time()

@@ -1,6 +1,7 @@
 """The network and the learner that a configuration describes."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import haiku as hk
@@ -16,7 +17,13 @@ from byol_jax.learning import (
   target,
   target_variants,
 )
-from byol_jax.learning.learner import Learner, Objective, make_learner
+from byol_jax.learning.learner import (
+  Learner,
+  Metrics,
+  Objective,
+  TrainState,
+  make_learner,
+)
 from byol_jax.models import networks
 from byol_jax.training.plan import Plan
 
@@ -132,17 +139,12 @@ def build_learner(
   return learner
 
 
-def build_diagnose(
-  config: schema.Config, plan: Plan, num_classes: int
-) -> diagnostics.Diagnose:
-  """Returns the function that diagnoses states of `build_learner`."""
-  learning_rate, tau = make_schedules(config, plan)
-  return diagnostics.make_diagnose(
-    build_network(config, num_classes),
-    optimizers.make_optimizer(learning_rate, config.optimizer),
-    functools.partial(optimizers.trust_ratios, config.optimizer),
-    objective=make_objective(config, tau),
-    **_batch_steps(config, plan),
+def build_observed_update(
+  config: schema.Config, learner: Learner
+) -> Callable[..., tuple[TrainState, Metrics, diagnostics.Evidence]]:
+  """Returns the update of `build_learner` with evidence for its diagnosis."""
+  return diagnostics.observing(
+    learner, functools.partial(optimizers.trust_ratios, config.optimizer)
   )
 
 

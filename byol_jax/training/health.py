@@ -9,11 +9,12 @@ from typing import Any
 import jax
 import tqdm
 
-from byol_jax.learning import verdict
+from byol_jax.learning import diagnostics, verdict
+from byol_jax.learning.diagnostics import Evidence
 from byol_jax.learning.learner import TrainState
 from byol_jax.learning.verdict import Verdict
 from byol_jax.runtime import devices, processes, writers
-from byol_jax.training import build, workdir_files
+from byol_jax.training import workdir_files
 from byol_jax.training.runs import Run
 
 _PREFIX = "health/"  # Of the names of diagnostics in `metrics.jsonl`.
@@ -23,6 +24,10 @@ _SHARE = 0.02
 # The steps between which the time of a step is measured, counted from the first
 # one, which compiles. Our choice: enough to average over.
 _TIMED = (3, 13)
+
+
+# What differs between the devices of `devices.pmap_update`: the outputs.
+EVIDENCE_AXES = Evidence(None, 0, 0)  # type: ignore[arg-type]
 
 
 class Doctor:
@@ -43,51 +48,45 @@ class Doctor:
     self._timed_at: dict[int, float] = {}
     self._cost = 0.0  # Seconds of a diagnosis.
     self._every = self._rounded(log.diagnose_every)  # 0: not known yet.
-    self._diagnose = None
-    if log.diagnose:
-      self._diagnose = devices.pmap_update(
-        build.build_diagnose(run.config, run.plan, run.num_classes),
-        keeps_state=True,
-      )
+    self._diagnose = devices.pmap_update(diagnostics.diagnose, keeps_state=True)
 
-  def start(self, state: TrainState, batch: Any) -> dict[str, Any]:
-    """Compiles, and diagnoses the state before the first step.
+  def start(self, state: TrainState, evidence: Evidence) -> dict[str, Any]:
+    """Compiles, and diagnoses the first step.
 
     Args:
-      state: as for an update, like the batch.
-      batch: of the first step.
+      state: after the step.
+      evidence: of its update.
 
     Returns:
-      Diagnostics by name; {} if they are switched off.
+      Diagnostics by name.
     """
-    if not self._diagnose:
-      return {}
-    jax.block_until_ready(self._diagnose(state, batch))
+    jax.block_until_ready(self._named(state, evidence))
     begun_at = time.monotonic()
-    found = jax.block_until_ready(self._named(state, batch))
+    found = jax.block_until_ready(self._named(state, evidence))
     self._cost = time.monotonic() - begun_at
     return found
 
-  def after(self, step: int, state: TrainState, batch: Any) -> dict[str, Any]:
-    """Diagnoses the state after a step, if it is due, without waiting for it.
+  def after(
+    self, step: int, state: TrainState, evidence: Evidence
+  ) -> dict[str, Any]:
+    """Diagnoses a step, if it is due, without waiting for it.
 
     Returns:
       Diagnostics by name; {} if none are due.
     """
-    if not self._diagnose:
-      return {}
     if not self._every and step in self._timed:
       self._timed_at[step] = time.monotonic()
       if step == self._timed[-1]:
         self._every = processes.broadcast_from_primary(self._affordable)
     is_due = self._every and step % self._every == 0
     if is_due or step == self._last_step:
-      return self._named(state, batch)
+      return self._named(state, evidence)
     return {}
 
-  def _named(self, state: TrainState, batch: Any) -> dict[str, Any]:
-    assert self._diagnose
-    found = self._diagnose(state, batch)
+  def _named(self, state: TrainState, evidence: Evidence) -> dict[str, Any]:
+    found = self._diagnose(
+      (state, evidence.numbers), (evidence.online, evidence.target)
+    )
     return {f"{_PREFIX}{name}": value for name, value in found.items()}
 
   def _affordable(self) -> int:

@@ -20,9 +20,11 @@ from byol_jax.runtime import (
 from byol_jax.runtime.meter import DivergedError, Meter
 from byol_jax.runtime.watchdog import Watchdog
 from byol_jax.training import (
+  build,
   data_streams,
   health,
   memory,
+  outputs,
   saved_settings,
   workdir_files,
 )
@@ -98,9 +100,10 @@ def pretrain(
 
   Raises:
     shutdown.Interrupted: on SIGTERM or Ctrl-C, after saving.
-    UserError: if another training uses the workdir, the loss is not finite,
-      devices disagree, or a file cannot be written.
+    UserError: if a writer is unknown or not installed, another training uses the
+      workdir, the loss is not finite, devices disagree, or a file cannot be written.
   """
+  outputs.check(run.config)
   with _claimed(run, tell):
     state = processes.broadcast_from_primary(
       lambda: _starting_state(run, start)
@@ -169,19 +172,18 @@ def _starting_state(run: Run, start: Callable[[Run], Start]) -> TrainState:
 @contextlib.contextmanager
 def _open_meter(run: Run, start_step: int) -> Iterator[Meter]:
   """Yields a meter, whose writers exist in the primary process only."""
-  outputs: list[writers.Writer] = []
+  opened: list[writers.Writer] = []
   bar = None
   if processes.is_primary():
     bar = writers.ProgressBar(run.plan.total_steps, start_step)
-    outputs = [
-      writers.JsonlWriter(run.workdir / workdir_files.METRICS_FILE, start_step),
-      writers.TensorBoardWriter(run.workdir / "tensorboard", start_step),
+    opened = [
+      *outputs.open_writers(run, start_step),
       bar,
       writers.DataWaitHint(_DATA_ADVICE[run.config.augment.placement]),
       health.Note(run),
     ]
   meter = Meter(
-    outputs,
+    opened,
     bar,
     batch_size=run.config.train.batch_size,
     every_steps=run.config.log.every_steps,
@@ -203,11 +205,15 @@ def _train(
 ) -> TrainState:
   """Makes all steps that are left and returns the last state."""
   first_step, last_step = int(state.step) + 1, run.plan.total_steps
-  learn = run.learner.update
+  learn: Callable[..., Any] = run.learner.update
+  doctor, out_axes = None, None
+  if run.config.log.diagnose:
+    learn = build.build_observed_update(run.config, run.learner)
+    doctor = health.Doctor(run, first_step)
+    out_axes = (None, None, health.EVIDENCE_AXES)
   if several := processes.is_multiprocess():
     learn = devices.with_signals(learn)
-  update = devices.pmap_update(learn)
-  doctor = health.Doctor(run, first_step)
+  update = devices.pmap_update(learn, out_axes=out_axes)
   check_every = run.config.train.check_replicas_every
   with (
     shutdown.GracefulShutdown() as stop_request,
@@ -217,17 +223,18 @@ def _train(
       asked_at = time.monotonic()
       examples = next(stream)
       meter.add_data_wait(time.monotonic() - asked_at)
-      if step == first_step:
-        diagnosis = doctor.start(state, examples)
-        if step == 1:  # Otherwise an earlier training has written it.
-          meter.write(0, diagnosis)
-      batch = examples
       if several:
         signals = devices.local_signals(stop_request.received)
-        batch = {**examples, "signal": signals}
-      state, row = update(state, batch)
+        examples = {**examples, "signal": signals}
+      state, row, *evidence = update(state, examples)
       told = row.pop("signal", None)
-      single = doctor.after(step, state, examples)
+      single: dict[str, Any] = {}
+      if doctor:
+        if step == first_step:
+          diagnosis = doctor.start(state, *evidence)
+          if step == 1:  # Otherwise an earlier training has written it.
+            meter.write(0, diagnosis)
+        single = doctor.after(step, state, *evidence)
       if monitor and monitor.is_due(step):
         single |= monitor(state)
       meter.add(step, row, single)

@@ -1,0 +1,65 @@
+"""Crops of images in memory, as `crops` and `eval_input` make them of records."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from byol_jax.augment import device_crops, device_random, sampling
+from byol_jax.data.images import Images
+from byol_jax.data.source import CentreCrop, RandomCrop
+
+
+def shuffled(seeds: Any, positions: np.ndarray, size: int) -> np.ndarray:
+  """Returns the indices at positions of an endless stream of shuffled epochs."""
+  epochs = jnp.asarray(positions // size, jnp.uint32)
+  order = device_random.shuffle(
+    jnp.asarray(positions % size, jnp.uint32),
+    device_random.epoch_seeds(seeds, epochs),
+    size,
+  )
+  return np.asarray(order)
+
+
+def wide(positions: np.ndarray) -> device_random.Wide:
+  """Returns positions in a stream as two halves."""
+  return (
+    jnp.asarray(positions >> 32, jnp.uint32),
+    jnp.asarray(positions & 0xFFFFFFFF, jnp.uint32),
+  )
+
+
+def centres(images: Images, rows: np.ndarray, crop: CentreCrop) -> np.ndarray:
+  """Returns the central squares of images, as `crops.centre_crop` does."""
+  size = images.sizes[rows]
+  short = size.min(axis=1)
+  side = np.clip((np.float32(crop.fraction) * short).astype(np.int32), 1, short)
+  top, left = ((size - side[:, None] + 1) // 2).T
+  boxes = sampling.Boxes(*np.array([top, left, side, side], np.float32))
+  resized = _resize(images.pixels[rows], boxes, crop.image_size)
+  return np.clip(np.asarray(resized) / images.white, 0, 1)
+
+
+def at_random(
+  images: Images,
+  rows: np.ndarray,
+  positions: np.ndarray,
+  crop: RandomCrop,
+  seed: int,
+) -> np.ndarray:
+  """Returns random crops, flipped at random, as `eval_input` makes them."""
+  u = device_random.uniform((device_random.wide(seed), wide(positions)), 5)
+  u = np.asarray(u)
+  height, width = images.sizes[rows].astype(np.float32).T
+  boxes = sampling.crop_boxes(
+    np, height[:, None], width[:, None], u[:, None, :4], [crop.region]
+  )
+  boxes = sampling.Boxes(*(x[:, 0] for x in boxes))
+  crops = np.asarray(_resize(images.pixels[rows], boxes, crop.image_size))
+  flipped = (u[:, 4] < crop.region.flip_prob)[:, None, None, None]
+  crops = np.where(flipped, crops[:, :, ::-1], crops)
+  return np.clip(crops / images.white, 0, 1)
+
+
+_resize = jax.jit(device_crops.resize, static_argnums=2)
