@@ -1,7 +1,9 @@
 """Adds up the time of a step's operations by the part of the update they are of.
 
 JAX's profiler writes each operation that a device runs with the name of its
-instruction, and the compiled program says which code an instruction is from.
+instruction, and the compiled program says which code an instruction is from. GPUs run
+many operations as one graph, whose instruction is the whole graph; each of them has the
+name of its own instruction as that of its kernel, with underscores.
 """
 
 import collections
@@ -20,7 +22,7 @@ _PARTS = {
   "convolutions": r"conv_general_dilated|conv\d?/|_conv/|custom-call.*conv",
   "heads": r"projector|predictor|classifier|dot_general",
 }
-_OTHER = "other"
+_OTHER = "activations, pooling and other"
 _INSTRUCTION = re.compile(
   r"^\s*(?:ROOT )?%?([\w.\-]+) = .*?(\w[\w\-]*)\(", re.M
 )
@@ -36,12 +38,18 @@ def parts(folder: str, program: str, steps: int) -> dict[str, float]:
   """
   sources = _sources(program)
   total: dict[str, float] = collections.defaultdict(float)
+  kernels = {_kernel(name): source for name, source in sources.items()}
   for event in _events(pathlib.Path(folder)):
     operation = event.get("args", {}).get("hlo_op", "")
-    if operation in sources:
-      total[_part(sources[operation])] += event.get("dur", 0) / 1e3 / steps
+    source = kernels.get(_kernel(event.get("name", "")), sources.get(operation))
+    if operation and source:
+      total[_part(source)] += event.get("dur", 0) / 1e3 / steps
   ordered = sorted(total.items(), key=lambda item: -item[1])
   return {name: round(value, 2) for name, value in ordered}
+
+
+def _kernel(instruction: str) -> str:
+  return re.sub(r"[.-]", "_", instruction)
 
 
 def _events(folder: pathlib.Path) -> list[dict]:

@@ -1,5 +1,6 @@
 """The accelerator's benchmark runs in miniature, without TensorFlow."""
 
+import gzip
 import json
 import os
 import subprocess
@@ -26,12 +27,35 @@ PROGRAM = """
     ("custom-call.7", "convolutions"),
     ("dot.2", "convolutions"),
     ("multiply.1", "batch norm"),
-    ("add.9", "other"),
+    ("add.9", "activations, pooling and other"),
   ],
 )
 def test_operations_are_attributed_to_parts(instruction, part):
   source = step_profile._sources(PROGRAM)[instruction]
   assert step_profile._part(source) == part
+
+
+def test_kernels_of_a_graph_are_told_apart(tmp_path):
+  """On a GPU, the instruction of an event may be a graph of many operations."""
+  events = [
+    ("fusion_3", "command_buffer_1", 300),
+    ("multiply_1", "command_buffer_1", 150),
+    ("sm90_gemm", "custom-call.7", 600),
+    ("on the host", "", 9000),
+  ]
+  trace = {
+    "traceEvents": [
+      {"name": name, "dur": us, "args": {"hlo_op": operation}}
+      for name, operation, us in events
+    ]
+  }
+  with gzip.open(tmp_path / "host.trace.json.gz", "wt") as file:
+    json.dump(trace, file)
+  assert step_profile.parts(str(tmp_path), PROGRAM, steps=3) == {
+    "convolutions": 0.2,
+    "optimizer": 0.1,
+    "batch norm": 0.05,
+  }
 
 
 @pytest.mark.slow
