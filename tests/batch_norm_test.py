@@ -1,5 +1,7 @@
 """Batch norm against `hk.BatchNorm`."""
 
+import functools
+
 import haiku as hk
 import jax
 import jax.numpy as jnp
@@ -208,4 +210,25 @@ def test_accelerators_sum_all_rows_at_once():
       program = jax.make_jaxpr(lambda x: network.apply(params, state, x, True))
       return str(program(x)).count("slice")
 
-  assert operations("cpu") >= operations("gpu") + 7  # Eight parts.
+  assert operations("cpu") >= operations("tpu") + 7  # Eight parts.
+
+
+def test_gpus_sum_groups_of_rows_first():
+  """Otherwise few blocks of threads do all the work."""
+  x, params = inputs((1024, 5), 2)
+
+  def outputs(platform):
+    with platforms.assume(platform):
+      network = ours()
+      state = network.init(None, x, True)[1]
+      program = jax.jit(lambda x: network.apply(params, state, x, True))
+      return program.trace(x).jaxpr, program(x)
+
+  (staged, ours_staged), (plain, expected) = map(outputs, ("gpu", "tpu"))
+  assert "optimization_barrier" in str(staged)
+  assert "optimization_barrier" not in str(plain)
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5),
+    ours_staged,
+    expected,
+  )

@@ -99,6 +99,21 @@ def test_accelerators_get_xlas_own_convolution():
   assert operation.primitive.name == "conv_general_dilated"
 
 
+@pytest.mark.parametrize(
+  ("side", "channels"), [(32, 12), (33, 3)], ids=["even", "odd"]
+)
+def test_accelerators_compute_a_stem_of_even_images_on_blocks(side, channels):
+  x, w = jnp.ones((1, side, side, 3)), jnp.ones((7, 7, 3, 8))
+  with platforms.assume("tpu"):
+    program = jax.make_jaxpr(lambda x, w: convolution.conv(x, w, 2))(x, w)
+  (convolved,) = [
+    operation
+    for operation in program.eqns
+    if operation.primitive.name == "conv_general_dilated"
+  ]
+  assert convolved.invars[0].aval.shape[-1] == channels
+
+
 @pytest.mark.parametrize("padding", ["SAME", convolution.symmetric(7)])
 @pytest.mark.parametrize("shape", [(2, 8, 10, 3), (2, 3, 32, 32, 1)])
 def test_blocks_of_pixels_give_the_same_stem(shape, padding):

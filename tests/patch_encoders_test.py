@@ -5,17 +5,10 @@ import functools
 import haiku as hk
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
-from byol_jax import config, errors
-from byol_jax.config import convert
-from byol_jax.learning import optimizers
-from byol_jax.models import cpu_depthwise, encoders, networks, vit
-from byol_jax.runtime import devices, platforms
-from byol_jax.training import build, plan
+from byol_jax.models import networks
 from tests.network_cases import make_network
-from tests.networks_test import products_of
 
 SMALL = {
   "ViT": {"name": "ViTMicro", "width": 0.25, "stem": "cifar"},

@@ -107,9 +107,6 @@ class EncoderConfig:
   # imagenet: 7x7 stride 2 and a max-pool; cifar: 3x3 stride 1, for small images;
   # auto: by the image size. Of ViT and ConvNeXt, it decides the patch.
   stem: str = "imagenet"
-  # Compute the imagenet stem on blocks of 2x2 pixels, as a 4x4 convolution of
-  # stride 1: the same parameters and results, in a form that suits TPUs.
-  space_to_depth: bool = False
   # Where layers of stride 2 add zeros: same, most of them at the end, as TensorFlow
   # and [C]; torch, as many on both sides, as PyTorch's ResNets.
   padding: str = "same"

@@ -35,7 +35,7 @@ def serialized(
 
   (batch,) = export.symbolic_shape("batch")
   shape = (batch, data.image_size, data.image_size, data.channels)
-  with platforms.assume("gpu"):
+  with platforms.assume("any"):
     program = export.export(jax.jit(encode), platforms=_PLATFORMS)(
       jax.ShapeDtypeStruct(shape, jnp.uint8)
     )

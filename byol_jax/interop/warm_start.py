@@ -28,7 +28,6 @@ _ARCHITECTURE = (
   *(
     f"model.encoder.{field.name}"
     for field in dataclasses.fields(schema.EncoderConfig)
-    if field.name != "space_to_depth"  # Another way to the same numbers.
   ),
 )
 _NAME = "model.encoder.name"

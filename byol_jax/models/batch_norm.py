@@ -1,6 +1,7 @@
 """Batch norm as Haiku's, for several views side by side, with a fast derivative."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +12,10 @@ import jax.numpy as jnp
 
 from byol_jax.models.cpu_convolution import at_least_float32
 from byol_jax.runtime import devices, platforms
+
+# Rows for which sums in two stages pay: the columns of fewer rows are short, and XLA
+# divides more rows itself (seen with JAX 0.11 on an H200).
+_FEWEST, _MOST = 512, 16384
 
 
 class Settings(NamedTuple):
@@ -90,7 +95,7 @@ def _column_sums(
 
   On CPUs the rows are added slice to slice before the rest is summed: XLA does that
   at the speed of memory and without storing the terms, which it does not achieve
-  with a sum over all rows.
+  with a sum over all rows. On GPUs, groups of rows are summed before the groups are.
 
   Args:
     terms: maps parts of the arrays, [V, n, C] each, to S arrays of the same shape.
@@ -100,7 +105,7 @@ def _column_sums(
     [S, V, C].
   """
   rows, parts = arrays[0].shape[1], 1
-  if platforms.takes_cpu_form("column sums"):
+  if platforms.takes_form("column sums in slices"):
     parts = next(k for k in (8, 7, 6, 5, 4, 3, 2, 1) if rows % k == 0)
   n = rows // parts
   sums = [
@@ -109,12 +114,22 @@ def _column_sums(
     )
     for i in range(parts)
   ]
-  return jnp.stack(
-    [
-      jnp.sum(sum(term[1:], term[0]), axis=1)
-      for term in zip(*sums, strict=True)
-    ]
-  )
+  totals = [sum(term[1:], term[0]) for term in zip(*sums, strict=True)]
+  if _FEWEST <= rows < _MOST and platforms.takes_form(
+    "column sums in two stages"
+  ):
+    # Without the barrier, XLA makes one sum of the two.
+    totals = jax.lax.optimization_barrier(
+      [jnp.sum(_split(term), axis=2) for term in totals]
+    )
+  return jnp.stack([jnp.sum(term, axis=1) for term in totals])
+
+
+def _split(term: chex.Array) -> chex.Array:
+  """Reshapes [V, N, C] to [V, parts, n, C], with n near the root of N."""
+  views, rows, channels = term.shape
+  n = max(k for k in range(1, math.isqrt(rows) + 1) if rows % k == 0)
+  return term.reshape(views, rows // n, n, channels)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

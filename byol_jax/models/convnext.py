@@ -109,9 +109,7 @@ class ConvNeXt(hk.Module):
     return stages, self._pool(x)
 
 
-def _channels(
-  architecture: Architecture, config: schema.EncoderConfig
-) -> int:
+def _channels(architecture: Architecture, config: schema.EncoderConfig) -> int:
   return max(1, round(architecture.channels * config.width))
 
 

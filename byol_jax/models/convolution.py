@@ -10,6 +10,8 @@ from byol_jax.runtime import platforms
 # SAME, VALID, or what to add before and after rows and columns.
 Padding = str | cpu_convolution.Pads
 
+_KERNEL_ON_BLOCKS = 7  # Of an ImageNet stem; no other layer has it.
+
 
 def symmetric(kernel: int) -> cpu_convolution.Pads:
   """Returns the padding of PyTorch's ResNets: as much before as after.
@@ -22,13 +24,32 @@ def symmetric(kernel: int) -> cpu_convolution.Pads:
   return ((kernel // 2, kernel // 2),) * 2
 
 
+def pixels_around(
+  size: tuple[int, int], kernel: int, stride: int, padding: Padding
+) -> cpu_convolution.Pads:
+  """Returns how many rows and columns a padding adds before and after an image.
+
+  Args:
+    size: rows and columns of the image.
+    kernel: rows and columns of what moves over it.
+    stride: in both directions.
+    padding: see `Padding`.
+  """
+  if not isinstance(padding, str):
+    return padding
+  rows, columns = jax.lax.padtype_to_pads(
+    size, (kernel, kernel), (stride, stride), padding
+  )
+  return rows, columns
+
+
 def conv_on_blocks(
   x: chex.Array, w: chex.Array, padding: Padding = "SAME"
 ) -> chex.Array:
   """Computes `conv(x, w, 2, padding)` with stride 1 on blocks of 2x2 pixels.
 
   The blocks become channels, so a kernel of 7x7 pixels becomes one of 4x4 blocks.
-  TPUs fill their matrix units better that way with 12 channels than with 3.
+  Matrix units are filled better by 12 channels than by 3.
 
   Args:
     x: [..., H, W, C]; H and W are even.
@@ -62,8 +83,8 @@ def conv(
 ) -> chex.Array:
   """Convolves images with a kernel, as `hk.Conv2D` without a bias does.
 
-  GPUs and TPUs run `jax.lax.conv_general_dilated`. CPUs run the same sums in
-  another order, see `cpu_convolution`.
+  GPUs and TPUs run `jax.lax.conv_general_dilated`, on the stem of a ResNet by
+  `conv_on_blocks`. CPUs run the same sums in another order, see `cpu_convolution`.
 
   Args:
     x: [..., H, W, C].
@@ -74,15 +95,16 @@ def conv(
   Returns:
     [..., h, w, D].
   """
-  pads: cpu_convolution.Pads
-  if isinstance(padding, str):
-    size = x.shape[-3:-1]
-    pads = tuple(
-      jax.lax.padtype_to_pads(size, w.shape[:2], (stride, stride), padding)
-    )
-  else:
-    pads = padding
-  on_cpu = platforms.takes_cpu_form("convolution")
+  if (
+    w.shape[0] == _KERNEL_ON_BLOCKS
+    and stride == 2
+    and padding in ("SAME", symmetric(_KERNEL_ON_BLOCKS))
+    and not any(side % 2 for side in x.shape[-3:-1])
+    and platforms.takes_form("convolution on blocks")
+  ):
+    return conv_on_blocks(x, w, padding)
+  pads = pixels_around(x.shape[-3:-1], w.shape[0], stride, padding)
+  on_cpu = platforms.takes_form("convolution")
   compute = cpu_convolution.conv if on_cpu else cpu_convolution.lax_conv
   y = compute(stride, pads, x.reshape(-1, *x.shape[-3:]), w)
   return y.reshape(*x.shape[:-3], *y.shape[1:])
@@ -101,6 +123,6 @@ def depthwise(x: chex.Array, w: chex.Array) -> chex.Array:
   Returns:
     [..., H, W, C].
   """
-  on_cpu = platforms.takes_cpu_form("depthwise convolution")
+  on_cpu = platforms.takes_form("depthwise convolution")
   compute = cpu_depthwise.conv if on_cpu else cpu_depthwise.lax_conv
   return compute(x.reshape(-1, *x.shape[-3:]), w[:, :, 0]).reshape(x.shape)

@@ -25,7 +25,6 @@ class Conv2D(hk.Module):
     name: str,
     *,
     padding: convolution.Padding = "SAME",
-    on_blocks: bool = False,
     standardised: bool = False,
   ):
     """Builds the layer.
@@ -36,7 +35,6 @@ class Conv2D(hk.Module):
       stride: in both directions.
       name: of the module.
       padding: as for `convolution.conv`.
-      on_blocks: whether to compute by `convolution.conv_on_blocks`.
       standardised: whether to give the weights of each output channel mean 0 and
         variance 1 before use (Qiao et al. 2019, arXiv 1903.10520).
     """
@@ -45,7 +43,6 @@ class Conv2D(hk.Module):
     self._kernel = kernel
     self._stride = stride
     self._padding = padding
-    self._on_blocks = on_blocks
     self._standardised = standardised
 
   def __call__(self, x: chex.Array) -> chex.Array:
@@ -57,15 +54,15 @@ class Conv2D(hk.Module):
     )
     if self._standardised:
       w = jax.nn.standardize(w, axis=(0, 1, 2), epsilon=_STANDARDISATION_EPS)
-    if self._on_blocks:
-      return convolution.conv_on_blocks(x, w, self._padding)
     return convolution.conv(x, w, self._stride, self._padding)
 
 
 class DepthwiseConv2D(hk.Module):
   """`hk.DepthwiseConv2D` of stride 1 with bias, for any leading axes."""
 
-  def __init__(self, kernel: int, w_init: hk.initializers.Initializer, name: str):
+  def __init__(
+    self, kernel: int, w_init: hk.initializers.Initializer, name: str
+  ):
     """Builds the layer.
 
     Args:
@@ -83,6 +80,29 @@ class DepthwiseConv2D(hk.Module):
     w = hk.get_parameter("w", shape, x.dtype, self._w_init)
     b = hk.get_parameter("b", shape[-1:], x.dtype, jnp.zeros)
     return convolution.depthwise(x, w) + jnp.broadcast_to(b, x.shape)
+
+
+@jax.custom_vjp
+def relu_of_sum(x: chex.Array, y: chex.Array) -> chex.Array:
+  """Returns the positive part of x + y, arrays of one shape.
+
+  The derivative looks at the result, which the next layer keeps anyway. That of
+  `jax.nn.relu` looks at the sum, which has to be stored, too.
+  """
+  return jnp.maximum(x + y, 0)
+
+
+def _relu_of_sum_forward(x, y):
+  result = relu_of_sum(x, y)
+  return result, result
+
+
+def _relu_of_sum_backward(result, cotangent):
+  passed = jnp.where(result > 0, cotangent, 0)
+  return passed, passed
+
+
+relu_of_sum.defvjp(_relu_of_sum_forward, _relu_of_sum_backward)
 
 
 def _pool_mean(x: chex.Array) -> chex.Array:

@@ -16,7 +16,6 @@ _EPS = 1e-6
 # norm that they have.
 _OF_RESNETS = {
   "version": ("v1",),
-  "space_to_depth": (False,),
   "padding": ("same",),
   "zero_init_last_scale": (False,),
   "norm": ("batch", "layer"),

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from byol_jax import errors
 from byol_jax.config import schema
-from byol_jax.models import convolution, layers, norms
+from byol_jax.models import convolution, layers, norms, pooling
 from byol_jax.models.batch_norm import Settings
 
 
@@ -59,7 +59,6 @@ _PADDINGS: dict[str, Callable[[int], convolution.Padding]] = {
   "same": lambda kernel: "SAME",
   "torch": convolution.symmetric,
 }
-
 
 
 class _Block(hk.Module):
@@ -114,7 +113,7 @@ class _BlockV1(_Block):
       x = norm(conv(x), is_training)
       if i < len(self.layers) - 1:
         x = jax.nn.relu(x)
-    return jax.nn.relu(x + shortcut)
+    return layers.relu_of_sum(x, shortcut)
 
 
 class _BlockV2(_Block):
@@ -195,7 +194,6 @@ class ResNet(hk.Module):
       kernel,
       stride,
       "initial_conv",
-      on_blocks=config.space_to_depth and config.stem == "imagenet",
     )
     if config.version == "v1":
       self.initial_norm = made_of.norm(name="initial_batchnorm")
@@ -225,7 +223,7 @@ class ResNet(hk.Module):
     if self.version == "v1":
       x = jax.nn.relu(self.initial_norm(x, is_training))
     if self.max_pool:
-      x = _max_pool(x, self.padding)
+      x = pooling.max_pool(x, _PADDINGS[self.padding](3))
     stages["stem"] = x
     for i, group in enumerate(self.groups):
       stages[f"group_{i}"] = x = group(x, is_training)
@@ -256,15 +254,6 @@ def _layers(config: schema.EncoderConfig, bn_settings: Settings) -> Layers:
   return Layers(conv, norm)
 
 
-def _max_pool(x: chex.Array, padding: str) -> chex.Array:
-  """Takes maxima over 3x3 pixels with stride 2, [V, B, H, W, C]."""
-  pads = _PADDINGS[padding](3)
-  if not isinstance(pads, str):
-    pads = ((0, 0), (0, 0), *pads, (0, 0))
-  window, strides = (1, 1, 3, 3, 1), (1, 1, 2, 2, 1)
-  return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, strides, pads)
-
-
 def scaled(channels: int, width: float) -> int:
   """Returns the channels at a width multiplier, at least 4 for a bottleneck."""
   return max(4, round(channels * width))
@@ -285,9 +274,4 @@ def check(config: schema.EncoderConfig, image_size: int) -> None:
     raise errors.UserError(
       f"model.encoder.patch={config.patch} is an option of ViTs and ConvNeXts; leave"
       f" it at 0 for {config.name}."
-    )
-  if config.space_to_depth and image_size % 2:
-    raise errors.UserError(
-      "model.encoder.space_to_depth needs an even data.image_size, not"
-      f" {image_size}."
     )

@@ -143,9 +143,7 @@ class ViT(hk.Module):
     return stages, self._pool(x)
 
 
-def _channels(
-  architecture: Architecture, config: schema.EncoderConfig
-) -> int:
+def _channels(architecture: Architecture, config: schema.EncoderConfig) -> int:
   return round(architecture.channels * config.width)
 
 

@@ -128,7 +128,7 @@ def mean_over_devices(
   mean = functools.partial(
     jax.lax.pmean, axis_name=axis_name, axis_index_groups=groups
   )
-  if not platforms.takes_cpu_form("flat all-reduce"):
+  if not platforms.takes_form("flat all-reduce"):
     return mean(tree)
   flat, unflatten = flatten_util.ravel_pytree(tree)
   return unflatten(mean(flat))

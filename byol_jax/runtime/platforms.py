@@ -1,10 +1,7 @@
-"""Which code has another form on CPUs, and why.
+"""Which code has a form of its own on some platforms, and why.
 
-XLA's compilers for GPUs and TPUs do best with the plain form of an operation. Its
-CPU backend does not: the forms below give the same numbers up to rounding and are
-chosen on CPUs only. All but the flat all-reduce are measured in
-benchmarks/README.md; what the plain forms reach on an accelerator is for
-`benchmarks.accelerator` to tell.
+The forms give the same numbers as the plain code up to rounding. Those of CPUs and GPUs
+are measured in benchmarks/README.md, all but the flat all-reduce.
 """
 
 import contextlib
@@ -13,16 +10,37 @@ from collections.abc import Iterator
 
 import jax
 
-# Each form: what XLA's CPU backend does with the plain one.
-CPU_FORMS = {
+# Each form: on which platforms, and what XLA does there with the plain code.
+FORMS = {
   # models/cpu_convolution.py, models/winograd.py
-  "convolution": "computes derivatives, and kernels of 1x1, by slow loops",
+  "convolution": (
+    ("cpu",),
+    "computes derivatives, and kernels of 1x1, by slow loops",
+  ),
   # models/cpu_depthwise.py
-  "depthwise convolution": "computes it and its derivatives by slow loops",
+  "depthwise convolution": (
+    ("cpu",),
+    "computes it and its derivatives by slow loops",
+  ),
+  # models/convolution.py
+  "convolution on blocks": (
+    ("gpu", "tpu"),
+    "fills matrix units badly with the 3 channels of an image",
+  ),
   # models/batch_norm.py
-  "column sums": "adds rows one by one and stores the terms",
+  "column sums in slices": (
+    ("cpu",),
+    "adds rows one by one and stores the terms",
+  ),
+  "column sums in two stages": (
+    ("gpu",),
+    "gives 32 columns of all rows to one block of threads",
+  ),
   # runtime/devices.py
-  "flat all-reduce": "takes milliseconds for each array between processes",
+  "flat all-reduce": (
+    ("cpu",),
+    "takes milliseconds for each array between processes",
+  ),
 }
 
 _assumed: contextvars.ContextVar[str | None] = contextvars.ContextVar(
@@ -35,15 +53,18 @@ def current() -> str:
   return _assumed.get() or jax.default_backend()
 
 
-def takes_cpu_form(name: str) -> bool:
-  """Returns whether to compute in a form of `CPU_FORMS`."""
-  assert name in CPU_FORMS, name
-  return current() == "cpu"
+def takes_form(name: str) -> bool:
+  """Returns whether to compute in a form of `FORMS`."""
+  platforms, _ = FORMS[name]
+  return current() in platforms
 
 
 @contextlib.contextmanager
 def assume(platform: str) -> Iterator[None]:
-  """Traces functions in its block for another platform, to look at them."""
+  """Traces functions in its block for another platform, to look at them.
+
+  For a platform of another name, such as "any", all code is plain.
+  """
   token = _assumed.set(platform)
   try:
     yield
