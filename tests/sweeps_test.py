@@ -208,17 +208,20 @@ def finished(tmp_path):
       "step": 9,
       "network": "online",
     }
-    (workdir / "results.json").write_text(json.dumps({"linear/top1": result}))
+    health = {"verdict": "collapsed" if value < 0.3 else "healthy"}
+    (workdir / "results.json").write_text(
+      json.dumps({"health": health, "linear/top1": result})
+    )
   return tmp_path
 
 
 def test_the_report_is_a_table_and_a_picture(finished):
   table = sweep_report.write(finished).read_text().splitlines()
   assert table[-4:] == [
-    "| tau | digits linear top1 | paper, ImageNet |",
-    "|---|---|---|",
-    "| low | 0.300 ± 0.100 | 50.0 ± 2.0 |",
-    "| high | 0.800 ± 0.000 | - |",
+    "| tau | digits linear top1 | health | paper, ImageNet |",
+    "|---|---|---|---|",
+    "| low | 0.300 ± 0.100 | collapsed, healthy | 50.0 ± 2.0 |",
+    "| high | 0.800 ± 0.000 | healthy | - |",
   ]
   assert (finished / "sweep.png").stat().st_size > 10_000
 

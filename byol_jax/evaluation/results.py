@@ -88,6 +88,11 @@ def read(workdir: pathlib.Path) -> Results:
   return {name: entries[name] for name in entries if name != _HEALTH}
 
 
+def read_health(workdir: pathlib.Path) -> Mapping[str, Any]:
+  """Returns what `add_health` wrote, {} without it; else like `read`."""
+  return _read_entries(workdir).get(_HEALTH, {})
+
+
 def _read_entries(workdir: pathlib.Path) -> dict[str, Any]:
   """Returns the results, and the health of the run; see `read`."""
   path = workdir / FILE

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from byol_jax.config import convert, schema
 from byol_jax.evaluation import results as results_lib
-from byol_jax.runtime import files, writers
+from byol_jax.runtime import writers
 from byol_jax.training import saved_settings, sessions, workdir_files
 
 # A row of `metrics.jsonl` or `evaluations.jsonl`.
@@ -51,29 +51,16 @@ def read(workdir: pathlib.Path, name: str) -> Facts:
   Raises:
     UserError: a file cannot be read, or `config.json` is damaged.
   """
-  health = _health(workdir)
   found = results_lib.read(workdir)
   return Facts(
     name=name,
     rows=writers.read_jsonl(workdir / workdir_files.METRICS_FILE),
     evaluations=writers.read_jsonl(workdir / workdir_files.EVALUATIONS_FILE),
     results={key: entry for key, entry in found.items() if "value" in entry},
-    health=health,
+    health=results_lib.read_health(workdir),
     settings=saved_settings.read(workdir),
     sessions=sessions.read(workdir),
   )
-
-
-def _health(workdir: pathlib.Path) -> Mapping[str, Any]:
-  """Returns the verdict in `results.json`, {} without one."""
-  path = workdir / results_lib.FILE
-  if not path.exists():
-    return {}
-  try:
-    found = files.read_json(path).get("health")
-  except files.DamagedError:  # `results.read` sets it aside.
-    return {}
-  return found if isinstance(found, dict) else {}
 
 
 def changed_settings(facts: Facts) -> list[tuple[str, Any, Any]]:

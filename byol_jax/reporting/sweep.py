@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import axes, ticker
 
 from byol_jax import errors, sweeps
-from byol_jax.evaluation.results import read as read_results
+from byol_jax.evaluation import results as results_lib
 from byol_jax.reporting import scores, style, tables
 
 _FILE, _FIGURE = "sweep.md", "sweep.png"
@@ -45,7 +45,7 @@ def write(folder: pathlib.Path) -> pathlib.Path:
   sweep = _read(folder / sweeps.FILE)
   results = {
     name: {
-      run: read_results(run) for run in tables.find_workdirs(folder / name)
+      run: results_lib.read(run) for run in tables.find_workdirs(folder / name)
     }
     for name in sweep.points
   }
@@ -63,6 +63,7 @@ def write(folder: pathlib.Path) -> pathlib.Path:
     [
       name,
       *(tables.cell(results[name], row, "online") for row in rows),
+      _health_cell(results[name]),
       _paper_cell(point),
     ]
     for name, point in sweep.points.items()
@@ -72,7 +73,7 @@ def write(folder: pathlib.Path) -> pathlib.Path:
     folder / _FILE,
     f"{sweep.title}: mean over seeds ± half their range; in brackets, the"
     " widest 95% interval of a seed over the test examples.",
-    [sweep.axis, *map(str, rows), "paper, ImageNet"],
+    [sweep.axis, *map(str, rows), "health", "paper, ImageNet"],
     lines,
     _scores(everything.values(), sweep.metric),
   )
@@ -115,6 +116,13 @@ def _metric_values(
     ]
     for name, seeds in results.items()
   }
+
+
+def _health_cell(workdirs: Iterable[pathlib.Path]) -> str:
+  """Returns the verdicts on the runs of a point, - without any."""
+  found = [results_lib.read_health(workdir) for workdir in workdirs]
+  verdicts = [health["verdict"] for health in found if "verdict" in health]
+  return ", ".join(dict.fromkeys(verdicts)) or "-"
 
 
 def _paper_cell(point: sweeps.Point) -> str:
