@@ -113,6 +113,7 @@ RIGHT = {
     "data.decode_side",
     "data.threads",
     "data.prefetch",
+    "model.encoder.patch",
     "model.batch_norm.decay_rate",
     "model.batch_norm.group_size",
     "ema.base",

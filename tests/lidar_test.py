@@ -9,7 +9,7 @@ import scipy.linalg
 from byol_jax.augment import spec
 from byol_jax.config import schema
 from byol_jax.data import array_file, array_source
-from byol_jax.data.source import WHOLE_BATCH, ProcessSlice
+from byol_jax.data.source import WHOLE_BATCH, Pairs, ProcessSlice
 from byol_jax.evaluation import eval_model, lidar
 from tests import input_cases
 from tests.eval_cases import measured, prepare, settled_state, small_config
@@ -73,8 +73,7 @@ def pairs_of(data_set, process=WHOLE_BATCH, turns=4):
     "train[3:90]",
     spec.Views(view, view, image_size=8, placement="device"),
     schema.DataConfig(),
-    images=7,
-    pairs=3,
+    pairs=Pairs(images=7, each=3),
     batch_size=6,
     seed=1,
     process=process,

@@ -28,6 +28,7 @@ from byol_jax.data.source import (
   WHOLE_BATCH,
   Batches,
   CentreCrop,
+  Pairs,
   ProcessSlice,
   RandomCrop,
   all_splits,
@@ -215,8 +216,7 @@ class ArraySource(NamedTuple):
     views: spec.Views,
     options: schema.DataConfig,
     *,
-    images: int,
-    pairs: int,
+    pairs: Pairs,
     batch_size: int,
     seed: int,
     process: ProcessSlice = WHOLE_BATCH,
@@ -225,7 +225,7 @@ class ArraySource(NamedTuple):
     table = self.decode(split, views.channels)
     for turn in itertools.count(process.index, process.count):
       positions = turn * batch_size + np.arange(batch_size)
-      rows = positions // pairs % images
+      rows = positions // pairs.each % pairs.images
       chosen = Images(*(x[rows] for x in table))._asdict()
       yield device_batches.views_of(
         views, seed, chosen, array_crops.wide(positions)

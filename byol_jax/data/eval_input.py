@@ -19,6 +19,7 @@ from byol_jax.data import (
 from byol_jax.data.source import (
   WHOLE_BATCH,
   CentreCrop,
+  Pairs,
   ProcessSlice,
   RandomCrop,
 )
@@ -134,8 +135,7 @@ def many_views(
   views: spec.Views,
   options: schema.DataConfig,
   *,
-  images: int,
-  pairs: int,
+  pairs: Pairs,
   batch_size: int,
   seed: int,
   process: ProcessSlice = WHOLE_BATCH,
@@ -147,8 +147,7 @@ def many_views(
     split: tfds split expression.
     views: specification of the views of each image.
     options: how the images are read.
-    images: number of images, at most those of the split.
-    pairs: pairs of views of each image, which follow one another.
+    pairs: how many, of how many images; those of an image follow one another.
     batch_size: pairs in a batch of one process.
     seed: with the position in the stream of pairs, decides the views.
     process: several processes get batches in turn.
@@ -160,9 +159,9 @@ def many_views(
   Raises:
     UserError: if there is no such split; from the iterator, if a file cannot be read.
   """
-  files = records.trim(records.split_files(source, split), range(images))
+  files = records.trim(records.split_files(source, split), range(pairs.images))
   repeated = records.read_in_order(files).flat_map(
-    lambda record: tf.data.Dataset.from_tensors(record).repeat(pairs)
+    lambda record: tf.data.Dataset.from_tensors(record).repeat(pairs.each)
   )
   batches = train_input.augment(
     stream.take_slices(repeated.repeat(), batch_size * process.count, process),

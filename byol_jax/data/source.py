@@ -40,6 +40,18 @@ class RandomCrop(NamedTuple):
   channels: int = 3
 
 
+class Pairs(NamedTuple):
+  """How many pairs of views are wanted.
+
+  Attributes:
+    images: number of images, the first of a split and at most all of them.
+    each: pairs of each of them.
+  """
+
+  images: int
+  each: int
+
+
 @dataclasses.dataclass(frozen=True)
 class ProcessSlice:
   """The part of every batch that one of several processes makes.
@@ -188,8 +200,7 @@ class Source(Protocol):
     views: spec.Views,
     options: schema.DataConfig,
     *,
-    images: int,
-    pairs: int,
+    pairs: Pairs,
     batch_size: int,
     seed: int,
     process: ProcessSlice = WHOLE_BATCH,

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from byol_jax.augment import device_ops
+from byol_jax.data.source import Pairs
 from byol_jax.evaluation.metrics import Measurements
 from byol_jax.models.encode import make_outputs
 from byol_jax.runtime import processes
@@ -105,8 +106,7 @@ def _outputs(
     split,
     views,
     config.data,
-    images=images,
-    pairs=pairs,
+    pairs=Pairs(images, pairs),
     batch_size=config.evaluation.batch_size,
     seed=config.seed,
     process=process,

@@ -33,8 +33,8 @@ def accumulate(
   microbatches: int,
   augment: Callable[[Batch], Batch],
   axis_name: str | None,
-) -> tuple[hk.Params, hk.State, hk.State, Metrics, Outputs]:
-  """Returns mean gradients, last states, mean metrics and some outputs.
+) -> tuple[hk.Params, tuple[hk.State, hk.State], Metrics, Outputs]:
+  """Returns mean gradients, both last states, mean metrics and some outputs.
 
   Micro-batches are processed one after the other, so that the views and
   activations of only one are in memory.
@@ -72,8 +72,7 @@ def accumulate(
   )
   return (
     jax.tree.map(lambda x: x / microbatches, total),
-    online_state,
-    target_state,
+    (online_state, target_state),
     jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics),
     jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs),
   )

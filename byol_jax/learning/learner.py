@@ -220,10 +220,8 @@ def make_learner(
     with jax.named_scope("draw_batch"):  # Scopes are for profiles.
       batch = draw(batch, state.step, axis_name)
     loss = functools.partial(loss_fn, network, objective=objective)
-    grads, online_state, target_state, metrics, outputs = (
-      accumulation.accumulate(
-        loss, state, batch, microbatches, augment, axis_name
-      )
+    grads, states, metrics, outputs = accumulation.accumulate(
+      loss, state, batch, microbatches, augment, axis_name
     )
     grads, metrics = devices.mean_over_devices((grads, metrics), axis_name)
     with jax.named_scope("optimizer"):
@@ -238,12 +236,7 @@ def make_learner(
         state.target_params, online_params, metrics["tau"]
       )
     new_state = TrainState(
-      step=state.step + 1,
-      online_params=online_params,
-      target_params=target_params,
-      online_state=online_state,
-      target_state=target_state,
-      opt_state=opt_state,
+      state.step + 1, online_params, target_params, *states, opt_state
     )
     return new_state, metrics, Observed(grads, updates, *outputs)
 

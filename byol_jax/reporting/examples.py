@@ -278,11 +278,10 @@ def _show_neighbours(
   names = source.class_names
 
   def found(i: int) -> Found:
-    agree = None
-    if np.all(queries.labels >= 0):
-      agree = same_class(
-        labels[i], queries.labels[:, None], multi_label=source.is_multi_label
-      )
+    agree, wanted = None, queries.labels[:, None]
+    if np.all(wanted >= 0):
+      is_multi = source.is_multi_label
+      agree = same_class(labels[i], wanted, multi_label=is_multi)
     texts = [[class_text(label, names) for label in row] for row in labels[i]]
     return Found(images[i], agree, texts)
 
@@ -306,17 +305,15 @@ def _classify(
     num_classes=source.num_classes,
   )
   labels, count = queries.labels, source.num_classes
-  name = source.dataset.metric
-  metric = metrics.METRICS[name]
+  metric = metrics.METRICS[source.dataset.metric]
   # A class that comes last in the data may have no test image.
   values = np.full(count, np.nan)
   found = metric.per_class(labels, metric.predict(votes))
   values[: len(found)] = found
-  confusion = None
+  confusion, counts = None, np.sum(labels > 0, axis=0)
   if labels.ndim == 1:
     cells = labels * count + np.argmax(votes, axis=1)
     confusion = np.bincount(cells, minlength=count**2).reshape(count, count)
     counts = np.bincount(labels, minlength=count)
-  else:
-    counts = np.sum(labels > 0, axis=0)
-  return Classes(name, len(labels), len(bank.labels), values, counts, confusion)
+  sizes = len(labels), len(bank.labels)
+  return Classes(source.dataset.metric, *sizes, values, counts, confusion)

@@ -206,7 +206,7 @@ def _train(
   """Makes all steps that are left and returns the last state."""
   first_step, last_step = int(state.step) + 1, run.plan.total_steps
   learn: Callable[..., Any] = run.learner.update
-  doctor, out_axes = None, None
+  doctor = out_axes = None
   if run.config.log.diagnose:
     learn = build.build_observed_update(run.config, run.learner)
     doctor = health.Doctor(run, first_step)
@@ -239,7 +239,6 @@ def _train(
         single |= monitor(state)
       meter.add(step, row, single)
       watchdog.alive()
-
       # The first check is early, because it compiles.
       due = check_every and step % check_every == 0
       if due or step in (first_step, last_step):

@@ -1,0 +1,55 @@
+"""Leaves all operations but crops out of the views of BYOL and of SimCLR.
+
+    python launch/sweep.py --sweep=experiments/sweeps/crops.py
+
+In the paper SimCLR needs the other operations far more than BYOL does. There they
+change the colours of photographs; Fashion-MNIST has brightness and contrast.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from byol_jax.sweeps import Point, Sweep
+
+_SIMCLR = {
+  "loss.beta": 1.0,
+  "model.predictor.kind": "none",
+  "loss.target_network": False,
+}
+_CROP = {
+  f"augment.{view}.{key}": 0.0
+  for view in ("view1", "view2")
+  for key in ("brightness", "contrast", "flip_prob")
+}
+
+
+def get_sweep():
+  settings: dict[str, tuple[Mapping[str, Any], float]] = {
+    "BYOL": ({}, 72.5),
+    "BYOL crops only": (_CROP, 59.4),
+    "SimCLR": (_SIMCLR, 67.9),
+    "SimCLR crops only": (_SIMCLR | _CROP, 40.3),
+  }
+  return Sweep(
+    experiment="experiments/fashion_mnist.py",
+    points={
+      name: Point(x, overrides, (paper, 0.0))
+      for x, (name, (overrides, paper)) in enumerate(settings.items())
+    },
+    seeds=(0, 1),
+    overrides={
+      "data.image_size": 14,
+      "data.split": "train[:12000]",
+      "model.encoder.name": "TinyResNet",
+      "train.batch_size": 64,
+      "train.epochs": 6,
+      # This and the rate: the quickstart's, for short runs.
+      "ema.base": 0.9,
+      "optimizer.base_learning_rate": 0.2,
+      "evaluation.protocols": ("knn", "linear"),
+    },
+    title="Crops only",
+    axis="loss and views",
+    scale="points",
+    source="ablation of augmentations",
+  )
