@@ -36,7 +36,7 @@ EXPORT = f"{QUICKSTART} --mode=export"
 # the others need several processes, the folder of a sweep, more images, or a file.
 ELSEWHERE = re.compile(
   rf"^{re.escape(QUICKSTART)}$|^{re.escape(EXPORT)}$"
-  r"|--coordinator|runs/sweeps|fashion_mnist.py:short|--import_from"
+  r"|--coordinator|runs/sweeps|fashion_mnist.py:short|runs/h200|--import_from"
 )
 
 
