@@ -141,3 +141,57 @@ def test_the_layer_is_haikus(kernel, stride):
   params, expected = ours.init(key, x), haikus.init(key, x)
   np.testing.assert_array_equal(params["conv"]["w"], expected["conv"]["w"])
   assert_close(ours.apply(params, x), haikus.apply(params, x))
+
+
+# Also images that are smaller than the kernel, of which some elements see zeros only.
+@pytest.mark.parametrize(
+  "shape", [(2, 9, 12, 6), (3, 2, 1, 4), (2, 2, 5, 5, 3)]
+)
+@pytest.mark.parametrize("kernel", [(7, 7), (3, 5)])
+def test_depthwise_convolution_and_its_gradients_are_those_of_lax(
+  shape, kernel
+):
+  random = np.random.RandomState(0)
+  x = random.randn(*shape).astype(np.float32)
+  w = random.randn(*kernel, 1, shape[-1]).astype(np.float32)
+  dy = random.randn(*shape).astype(np.float32)
+
+  def results(platform):
+    with platforms.assume(platform):
+      y, vjp = jax.vjp(convolution.depthwise, x, w)
+      return y, *vjp(dy)
+
+  for actual, expected in zip(results("cpu"), results("any"), strict=True):
+    assert_close(actual, expected)
+
+
+def test_depthwise_convolution_keeps_bfloat16_and_adds_in_float32():
+  random = np.random.RandomState(0)
+  x = jnp.asarray(random.randn(1, 8, 8, 4), jnp.bfloat16)
+  w = jnp.asarray(random.randn(7, 7, 1, 4), jnp.bfloat16)
+  y, vjp = jax.vjp(convolution.depthwise, x, w)
+  results = (y, *vjp(y))
+  assert {str(a.dtype) for a in results} == {"bfloat16"}
+  exact = convolution.depthwise(*(a.astype(jnp.float32) for a in (x, w)))
+  # Half a unit in the last of eight binary places.
+  np.testing.assert_allclose(y.astype(jnp.float32), exact, rtol=2**-8)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "any"])
+def test_the_depthwise_layer_is_haikus(platform):
+  x = np.random.RandomState(0).randn(2, 9, 10, 5).astype(np.float32)
+  w_init = hk.initializers.RandomNormal()
+
+  def of(layer):
+    return hk.without_apply_rng(hk.transform(layer))
+
+  ours = of(lambda x: layers.DepthwiseConv2D(7, w_init, "conv")(x))
+  haikus = of(lambda x: hk.DepthwiseConv2D(1, 7, w_init=w_init, name="conv")(x))
+  key = jax.random.key(0)
+  params, expected = ours.init(key, x), haikus.init(key, x)
+  assert {n: a.shape for n, a in params["conv"].items()} == {
+    n: a.shape for n, a in expected["conv"].items()
+  }
+  expected["conv"]["b"] += 0.5
+  with platforms.assume(platform):
+    assert_close(ours.apply(expected, x), haikus.apply(expected, x))

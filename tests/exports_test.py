@@ -7,11 +7,13 @@ import subprocess
 import sys
 
 import jax
+import jax.export
 import numpy as np
 import PIL.Image
 import pytest
 import sklearn.datasets
 
+import byol_jax
 from byol_jax import config, errors
 from byol_jax.config import convert
 from byol_jax.data import source as source_lib
@@ -26,6 +28,7 @@ from byol_jax.interop import (
 from byol_jax.learning.learner import TrainState
 from byol_jax.training import build
 from tests import encoder_cases, eval_cases
+from tests.network_cases import IMAGENET_MEAN, IMAGENET_STD, PATCH_ENCODERS
 from tests.torch_cases import needs_extra
 
 
@@ -87,6 +90,12 @@ def photographs(side):
   )
 
 
+def random_images(side, channels):
+  """Two images of noise, uint8."""
+  shape = (2, side, side, channels)
+  return np.random.RandomState(0).randint(0, 256, shape).astype(np.uint8)
+
+
 def in_jax(cfg, state, images):
   """The features of images of bytes, by the network itself."""
   network = build.build_encoder(cfg)
@@ -102,7 +111,7 @@ def in_jax(cfg, state, images):
 
 
 def normalised(images):
-  mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+  mean, std = np.array([IMAGENET_MEAN, IMAGENET_STD])[:, : images.shape[-1]]
   return ((images / 255 - mean) / std).astype(np.float32)
 
 
@@ -205,6 +214,67 @@ def test_weights_of_torchvision_give_its_features(name, side):
   with torch.inference_mode():
     expected = model(channels_first(normalised(images))).numpy()
   assert_same(in_jax(cfg, state, images), expected)
+
+
+@needs_extra
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("side", "channels", "encoder"),
+  [
+    (224, 3, {"name": "ViTTiny"}),
+    (224, 3, {"name": "ConvNeXtAtto"}),
+    (24, 1, PATCH_ENCODERS["ViT"]),
+    (24, 1, PATCH_ENCODERS["ConvNeXt"]),
+    (96, 3, {"name": "ConvNeXtAtto", "width": 0.2, "patch": 6}),
+  ],
+  ids=str,
+)
+def test_timms_vits_and_convnexts_give_the_same_features(
+  prepared, tmp_path, side, channels, encoder
+):
+  import timm
+  import torch
+
+  cfg = settings(side, "timm", channels=channels, **encoder)
+  state = export(prepared, tmp_path, cfg)
+  images = random_images(side, channels)
+  folder = tmp_path / "encoder" / "timm"
+  model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+  with torch.inference_mode():
+    found = model(channels_first(normalised(images))).numpy()
+  assert_same(found, in_jax(cfg, state, images))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("family", "stages"),
+  [
+    ("ViT", ["stem", *(f"block_{i}" for i in range(6)), "final"]),
+    ("ConvNeXt", ["stem", *(f"group_{i}" for i in range(4)), "final"]),
+  ],
+)
+def test_vits_and_convnexts_are_files_and_programs(
+  prepared, tmp_path, family, stages
+):
+  cfg = settings(24, "haiku", "stablehlo", **PATCH_ENCODERS[family])
+  state = export(prepared, tmp_path, cfg)
+  images = random_images(24, 3)
+  expected = in_jax(cfg, state, images)
+  encoder = byol_jax.load_encoder(tmp_path)
+  assert_same(encoder.encode(images), expected)
+  assert_same(encoder.feature_map(images).mean((1, 2)), expected)
+  shapes = jax.eval_shape(
+    lambda images: (
+      encoder.network.apply(*encoder.variables, images, is_training=False)[
+        0
+      ].stages
+    ),
+    jax.ShapeDtypeStruct(images.shape, np.float32),
+  )
+  assert set(shapes) == set(stages)
+  path = tmp_path / "encoder" / "encoder.stablehlo"
+  program = jax.export.deserialize(bytearray(path.read_bytes()))
+  assert_same(np.asarray(program.call(images)), expected)
 
 
 # Every option that decides what an encoder computes: side, channels, the rest.
@@ -382,6 +452,24 @@ def test_a_card_tells_what_is_known(prepared, tmp_path):
     ),
     (("haiku", "timm"), {"width": 2.0}, "with model.encoder.width=2.0;"),
     (("haiku", "hub"), {"version": "v2"}, "version=v2 has no place"),
+    *(
+      (
+        ("haiku", x),
+        {"name": "ViTTiny"},
+        "=ViTTiny is no ResNet, which the formats",
+      )
+      for x in ("torchvision", "onnx", "hub")
+    ),
+    (
+      ("timm",),
+      {"name": "ViTTiny", "pooling": "flatten"},
+      "timm has no ViTTiny with model.encoder.pooling=flatten;",
+    ),
+    (
+      ("timm",),
+      {"name": "ConvNeXtAtto", "stem": "cifar"},
+      "timm has no ConvNeXtAtto with patches of 2; leave only haiku and stablehlo",
+    ),
   ],
 )
 def test_what_cannot_be_written_is_told_first(

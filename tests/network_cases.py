@@ -68,5 +68,11 @@ class _Patches(hk.Module):
     return x, jnp.mean(x, axis=(2, 3))
 
 
+# A small member of each family that divides images of 8 pixels and more.
+PATCH_ENCODERS = {
+  "ViT": {"name": "ViTMicro", "width": 0.25, "stem": "cifar"},
+  "ConvNeXt": {"name": "ConvNeXtAtto", "width": 0.2, "patch": 1},
+}
+
 # An encoder that compiles in a moment.
 PATCHES = encoders.Encoder(_Patches, lambda config, image_size: None)

@@ -1,5 +1,6 @@
 """Every variant trains on two devices."""
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -8,9 +9,9 @@ from byol_jax import config
 from byol_jax.config import convert
 from byol_jax.learning import learner, losses, optimizers, schedules
 from byol_jax.models import encoders
-from byol_jax.runtime import devices
+from byol_jax.runtime import devices, platforms
 from byol_jax.training import build, plan
-from tests.network_cases import PATCHES
+from tests.network_cases import PATCH_ENCODERS, PATCHES
 
 VARIANTS = {
   "layer norm in the loss": {"loss.normalization": "layer"},
@@ -41,6 +42,10 @@ VARIANTS = {
     "model.encoder.norm": "group",
     "model.projector.norm": "layer",
     "model.predictor.norm": "none",
+  },
+  **{
+    family: {f"model.encoder.{key}": value for key, value in options.items()}
+    for family, options in PATCH_ENCODERS.items()
   },
   "Lion": {
     "optimizer.name": "lion",
@@ -88,8 +93,8 @@ def make_learner(settings):
   return build.build_learner(settings, plan.make_plan(settings, 64), 4)
 
 
-# A ResNet takes long to compile.
-_SLOW = {"group norm and standardised weights"}
+# They take long to compile.
+_SLOW = {"group norm and standardised weights", *PATCH_ENCODERS}
 
 
 @pytest.mark.parametrize(
@@ -117,6 +122,24 @@ def test_a_variant_trains_on_two_devices(name):
     if np.any(state.online_params[module][key] != array)
   }
   assert moved == set(start)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", PATCH_ENCODERS)
+def test_one_device_equals_two_for_encoders_of_patches(family):
+  settings = settings_of_patches(VARIANTS[family])
+  built, batch = make_learner(settings), make_batch()
+  with platforms.assume("any"):  # It compiles in a fraction of the time.
+    start = built.init(jax.random.key(0), batch)
+    one, metrics_one = jax.jit(built.update)(start, batch)
+    (on_devices,) = devices.prefetch([batch])
+    two, metrics_two = devices.pmap_update(built.update)(
+      devices.replicate(start), on_devices
+    )
+  chex.assert_trees_all_close(metrics_one, metrics_two, rtol=1e-4, atol=1e-6)
+  chex.assert_trees_all_close(
+    one.online_params, two.online_params, rtol=1e-4, atol=1e-6
+  )
 
 
 def test_the_target_may_start_as_a_copy():

@@ -20,6 +20,7 @@ from byol_jax.interop import (
 from byol_jax.training import build, saved_settings
 from tests import encoder_cases
 from tests.eval_cases import prepare, small_config
+from tests.network_cases import PATCH_ENCODERS
 
 
 def arrays_of(found):
@@ -145,6 +146,18 @@ def test_our_own_file(tmp_path):
   )
   assert found.step == 7
   assert found.left_out == ()
+
+
+def test_a_vit_is_read_from_our_own_file_but_not_from_timms(tmp_path):
+  encoder_cases.save(tmp_path / "own", **PATCH_ENCODERS["ViT"])
+  found = weights.read(str(tmp_path / "own"))
+  assert found.settings["model.encoder.name"] == "ViTMicro"
+  assert found.taken == len(jax.tree.leaves(found.params)) > 0
+  metadata = {"config": json.dumps(found.settings), "step": "7"}
+  arrays = {"norm.weight": np.ones(2, np.float32)}
+  safetensors.numpy.save_file(arrays, tmp_path / "timms", metadata)
+  with pytest.raises(errors.UserError, match="its ViTMicro is stored for timm"):
+    weights.read(str(tmp_path / "timms"))
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from byol_jax.interop import (
   hub_folder,
   onnx_file,
   stablehlo_file,
+  timm_names,
   torch_files,
   torch_names,
 )
@@ -149,8 +150,13 @@ def _write_torchvision(trained: Trained, folder: pathlib.Path) -> pathlib.Path:
 
 
 def _write_timm(trained: Trained, folder: pathlib.Path) -> pathlib.Path:
-  folder = folder / "timm"
-  contents = torch_files.weights(trained.torch_arrays, trained.metadata)
+  folder, config = folder / "timm", trained.run.config
+  arrays = (
+    timm_names.to_timm(trained.arrays, config)
+    if timm_names.model(config)
+    else trained.torch_arrays
+  )
+  contents = torch_files.weights(arrays, trained.metadata)
   _write_file(folder / "model.safetensors", contents)
   text = hub_folder.config_text(_card(trained))
   _write_file(folder / "config.json", text.encode())
@@ -210,16 +216,28 @@ def _check_nothing(config: schema.Config) -> None:
   del config
 
 
-def _check_v1(config: schema.Config) -> None:
-  if config.model.encoder.version != "v1":
+def _check_resnet(config: schema.Config) -> None:
+  encoder = config.model.encoder
+  if timm_names.model(config):
     raise errors.UserError(
-      f"model.encoder.version={config.model.encoder.version} has no place in"
-      " torchvision's ResNets; leave only haiku and stablehlo in export.formats."
+      f"model.encoder.name={encoder.name} is no ResNet, which the formats torchvision,"
+      " onnx and hub need; leave only haiku, stablehlo and timm in export.formats."
+    )
+  if encoder.version != "v1":
+    raise errors.UserError(
+      f"model.encoder.version={encoder.version} has no place in torchvision's"
+      " ResNets; leave only haiku and stablehlo in export.formats."
     )
 
 
 def _check_timm(config: schema.Config) -> None:
-  if causes := ", ".join(torch_files.differences(config)):
+  if timm_names.model(config):
+    if causes := ", ".join(timm_names.differences(config)):
+      raise errors.UserError(
+        f"timm has no {config.model.encoder.name} with {causes}; leave only haiku and"
+        " stablehlo in export.formats."
+      )
+  elif causes := ", ".join(torch_files.differences(config)):
     raise errors.UserError(
       f"timm has no ResNet with {causes}; put torchvision in the place of timm in"
       f" export.formats, for {torch_files.MODULE_FILE} to load the encoder."
@@ -227,7 +245,7 @@ def _check_timm(config: schema.Config) -> None:
 
 
 def _check_onnx(config: schema.Config) -> None:
-  _check_v1(config)
+  _check_resnet(config)
   if importlib.util.find_spec("onnx") is None:
     raise errors.UserError(
       "export.formats with onnx needs the package onnx, which is not installed;"
@@ -246,9 +264,9 @@ def _check_size(name: str, arrays: Mapping[str, np.ndarray]) -> None:
 
 FORMATS: dict[str, Format] = {
   "haiku": Format(_write_haiku, _check_nothing),
-  "torchvision": Format(_write_torchvision, _check_v1),
+  "torchvision": Format(_write_torchvision, _check_resnet),
   "timm": Format(_write_timm, _check_timm),
   "stablehlo": Format(_write_stablehlo, _check_nothing),
   "onnx": Format(_write_onnx, _check_onnx),
-  "hub": Format(_write_hub, _check_v1),
+  "hub": Format(_write_hub, _check_resnet),
 }

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import byol_jax
 from byol_jax.evaluation import results
-from byol_jax.interop import encoder_settings, torch_files
+from byol_jax.interop import encoder_settings, timm_names, torch_files
 from byol_jax.training.runs import Run
 
 
@@ -34,22 +34,29 @@ def config_text(card: Card) -> str:
   """Returns `config.json`: what timm reads, and under `byol_jax` our settings."""
   config = card.run.config
   data = config.data
+  model = timm_names.model(config) or timm_names.Model(
+    torch_files.timm_name(config) or config.model.encoder.name,
+    {},
+    "conv1",
+    "fc",
+  )
   contents = {
-    "architecture": torch_files.timm_name(config) or config.model.encoder.name,
+    "architecture": model.architecture,
+    "model_args": model.args,
     "num_classes": 0,
     "num_features": card.features,
     "global_pool": "avg",
     "pretrained_cfg": {
       "input_size": [data.channels, data.image_size, data.image_size],
-      "fixed_input_size": False,
+      "fixed_input_size": "img_size" in model.args,
       "interpolation": "bicubic",
       "crop_pct": data.eval_crop,
       "crop_mode": "center",
       "mean": list(data.mean),
       "std": list(data.std),
       "num_classes": 0,
-      "first_conv": "conv1",
-      "classifier": "fc",
+      "first_conv": model.first_conv,
+      "classifier": model.classifier,
       "license": config.export.licence or "unknown",
     },
     "byol_jax": {"step": card.step, "config": encoder_settings.of(config)},

@@ -260,6 +260,11 @@ def _torch_root(arrays: Mapping[str, np.ndarray], name: str | None) -> str:
     name: of our encoder; None to find it by the number of blocks.
   """
   if name:
+    if name not in encoders.RESNETS:
+      raise errors.UserError(
+        f"its {name} is stored for timm, which only ResNets are read from; give the"
+        " encoder.safetensors of the same export"
+      )
     return encoders.RESNETS[name].module_name
   blocks = tuple(
     len([key for key in arrays if re.match(rf"layer{i}\.\d+\.conv1\.", key)])

@@ -34,7 +34,7 @@ class Architecture(NamedTuple):
 
 
 # The patch of the paper; its half, as the paper's leaves 1x1 of 32 pixels (our choice).
-_PATCHES = {"imagenet": 4, "cifar": 2}
+PATCHES = {"imagenet": 4, "cifar": 2}
 # The size of a depthwise kernel, hidden values of the MLP for each channel, the first
 # scale of a residual branch, and the deviation of initial weights. The authors' code
 _KERNEL = 7
@@ -82,8 +82,8 @@ class ConvNeXt(hk.Module):
     del bn_settings
     super().__init__(name=architecture.module_name)
     self._blocks = architecture.blocks
-    self._channels = _channels(architecture, config)
-    self._patch = patches.side_of(config, _PATCHES)
+    self._channels = channels_of(architecture, config)
+    self._patch = patches.side_of(config, PATCHES)
     self._pool = layers.POOLINGS[config.pooling]
     self._remat = remat
 
@@ -109,14 +109,17 @@ class ConvNeXt(hk.Module):
     return stages, self._pool(x)
 
 
-def _channels(architecture: Architecture, config: schema.EncoderConfig) -> int:
+def channels_of(
+  architecture: Architecture, config: schema.EncoderConfig
+) -> int:
+  """Returns the channels of the first group at the width of a configuration."""
   return max(1, round(architecture.channels * config.width))
 
 
 def check(config: schema.EncoderConfig, image_size: int) -> None:
   """Raises `UserError` if the options do not suit the encoder and its images."""
-  patches.check(config, image_size, _PATCHES)
-  side = patches.side_of(config, _PATCHES)
+  patches.check(config, image_size, PATCHES)
+  side = patches.side_of(config, PATCHES)
   least = side * 2**3  # Three groups halve the map.
   if image_size < least:
     raise errors.UserError(

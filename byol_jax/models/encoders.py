@@ -74,7 +74,7 @@ RESNETS: dict[str, resnet.Architecture] = {
 
 # Touvron et al. 2021 (arXiv 2012.12877) and, for Base, Dosovitskiy et al. 2020. Micro is
 # ours, for images of 32 pixels: half as wide as ViT-Lite-6 (arXiv 2104.05704).
-_VITS = {
+VITS: dict[str, vit.Architecture] = {
   name: vit.Architecture(module_name, channels, depth, head_size)
   for name, module_name, channels, depth, head_size in (
     ("ViTMicro", "vit_micro", 128, 6, 32),
@@ -85,7 +85,7 @@ _VITS = {
 }
 
 # Liu et al. 2022 for Tiny; the others are timm's (timm/models/convnext.py).
-_CONVNEXTS = {
+CONVNEXTS: dict[str, convnext.Architecture] = {
   name: convnext.Architecture(module_name, blocks, channels)
   for name, module_name, blocks, channels in (
     ("ConvNeXtAtto", "convnext_atto", (2, 2, 6, 2), 40),
@@ -106,13 +106,13 @@ ENCODERS: dict[str, Encoder] = (
       functools.partial(vit.ViT, architecture),
       functools.partial(vit.check, architecture),
     )
-    for name, architecture in _VITS.items()
+    for name, architecture in VITS.items()
   }
   | {
     name: Encoder(
       functools.partial(convnext.ConvNeXt, architecture), convnext.check
     )
-    for name, architecture in _CONVNEXTS.items()
+    for name, architecture in CONVNEXTS.items()
   }
 )
 

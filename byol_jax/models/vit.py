@@ -38,7 +38,7 @@ class Architecture(NamedTuple):
 
 
 # The patch of the paper; that of ViTs on CIFAR (Hassani et al. 2021, arXiv 2104.05704).
-_PATCHES = {"imagenet": 16, "cifar": 4}
+PATCHES = {"imagenet": 16, "cifar": 4}
 # Hidden values of the MLP for each channel. arXiv 2010.11929, table 1
 _MLP_RATIO = 4
 # Of the slowest wave of a position, over 2 pi. MoCo v3's code, Vaswani et al. 2017
@@ -118,8 +118,8 @@ class ViT(hk.Module):
     del bn_settings
     super().__init__(name=architecture.module_name)
     self._architecture = architecture
-    self._channels = _channels(architecture, config)
-    self._patch = patches.side_of(config, _PATCHES)
+    self._channels = channels_of(architecture, config)
+    self._patch = patches.side_of(config, PATCHES)
     self._pool = layers.POOLINGS[config.pooling]
     self._remat = remat
 
@@ -143,7 +143,10 @@ class ViT(hk.Module):
     return stages, self._pool(x)
 
 
-def _channels(architecture: Architecture, config: schema.EncoderConfig) -> int:
+def channels_of(
+  architecture: Architecture, config: schema.EncoderConfig
+) -> int:
+  """Returns the channels of each token at the width of a configuration."""
   return round(architecture.channels * config.width)
 
 
@@ -151,8 +154,8 @@ def check(
   architecture: Architecture, config: schema.EncoderConfig, image_size: int
 ) -> None:
   """Raises `UserError` if the options do not suit the encoder and its images."""
-  patches.check(config, image_size, _PATCHES)
-  channels = _channels(architecture, config)
+  patches.check(config, image_size, PATCHES)
+  channels = channels_of(architecture, config)
   head = architecture.head_size
   if not channels or channels % head:
     raise errors.UserError(
