@@ -47,6 +47,7 @@ def get_sweep():
       "data.image_size": 14,
       "model.encoder.name": "TinyResNet",
       "train.epochs": 16,
+      "evaluation.baselines": False,
       "evaluation.protocols": ("knn", "linear", "geometry"),
     },
     title="What keeps BYOL from collapsing",

@@ -46,6 +46,7 @@ def get_sweep():
       # This and the rate: the quickstart's, for short runs.
       "ema.base": 0.9,
       "optimizer.base_learning_rate": 0.2,
+      "evaluation.baselines": False,
       "evaluation.protocols": ("knn", "linear"),
     },
     title="Crops only",
