@@ -48,6 +48,8 @@ def get_sweep():
       "optimizer.base_learning_rate": 0.2,
       "evaluation.baselines": False,
       "evaluation.protocols": ("knn", "linear"),
+      "evaluation.train_split": "train[:12000]",
+      "evaluation.linear.epochs": 20.0,
     },
     title="Crops only",
     axis="loss and views",
