@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import haiku as hk
 import jax
 import jax.numpy as jnp
@@ -114,10 +115,10 @@ def test_positions_are_those_of_moco_v3():
   )
 
 
-def initial(encoder, side=8):
+def initial(encoder):
   """A network, its parameters and its state, and two images."""
-  network = make_network(image_size=side, **encoder)
-  images = jax.random.uniform(jax.random.key(1), (2, side, side, 3))
+  network = make_network(image_size=8, **encoder)
+  images = jax.random.uniform(jax.random.key(1), (2, 8, 8, 3))
   init = jax.jit(functools.partial(network.init, is_training=True))
   return network, *init(jax.random.key(0), images), images
 
@@ -164,6 +165,44 @@ def test_a_scale_of_zero_silences_each_branch_of_a_convnext():
   zeros = jax.tree.map(jnp.zeros_like, scales)
   assert not changed(0.0)
   assert changed(1.0)
+
+
+@pytest.mark.slow
+@of_both_families
+def test_bfloat16_keeps_parameters_and_features_in_float32(encoder):
+  network, params, state, images = initial(encoder)
+  half = make_network(image_size=8, precision="bfloat16", **encoder)
+  shapes, _ = shapes_of(half, 8)
+  assert {str(leaf.dtype) for leaf in jax.tree.leaves(shapes)} == {"float32"}
+  exact, rounded = (
+    jax.jit(functools.partial(n.apply, is_training=False))(
+      params, state, images
+    )[0].embedding
+    for n in (network, half)
+  )
+  assert rounded.dtype == jnp.float32
+  # bfloat16 has eight binary digits; some layers' roundings add up.
+  distance = jnp.linalg.norm(rounded - exact)
+  assert 0 < distance < 0.05 * jnp.linalg.norm(exact)
+
+
+@pytest.mark.slow
+@of_both_families
+def test_rematerialisation_changes_no_gradient(encoder):
+  network, params, state, images = initial(encoder)
+  again = make_network(image_size=8, remat=True, **encoder)
+
+  def loss(network, params):
+    outputs, _ = network.apply(params, state, images, is_training=False)
+    return jnp.sum(outputs.embedding**3)
+
+  gradients = [jax.grad(functools.partial(loss, n)) for n in (network, again)]
+  plain, repeated = (str(jax.make_jaxpr(g)(params)) for g in gradients)
+  assert "remat" not in plain
+  assert "remat" in repeated
+  chex.assert_trees_all_close(
+    *(jax.jit(g)(params) for g in gradients), rtol=1e-4, atol=1e-5
+  )
 
 
 # All others have one axis: biases, norms and the scales of ConvNeXt's branches.
