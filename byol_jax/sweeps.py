@@ -38,8 +38,8 @@ class Sweep(NamedTuple):
     metric: a name in `results.json`, which the picture shows.
     title: of the picture: the swept setting.
     axis: the label of the axis of `Point.x`.
-    scale: of that axis: linear, log, or points, which marks each point by its
-      name.
+    scale: of that axis: linear, log, points, which marks each point by its name, or
+      names, which also joins no points, as they are in no order.
     source: the place of the paper's numbers, such as a table.
   """
 

@@ -194,6 +194,7 @@ def _draw_points(
     color=color,
     marker="o",
     capsize=4,
+    linestyle="none" if sweep.scale == "names" else "-",
   )
   if sweep.scale == "log":
     panel.set_xscale("log")
@@ -201,6 +202,10 @@ def _draw_points(
     ticks = [point.x for point in sweep.points.values()]
     panel.set_xticks(ticks, list(sweep.points))
     panel.xaxis.set_minor_locator(ticker.NullLocator())
+  if sweep.scale == "names":
+    panel.tick_params("x", labelrotation=30)
+    for label in panel.get_xticklabels():
+      label.set_horizontalalignment("right")
   panel.set_xlabel(sweep.axis)
   panel.yaxis.set_major_formatter(ticker.PercentFormatter(1))
   style.finish_panel(panel)

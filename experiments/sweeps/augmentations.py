@@ -41,6 +41,6 @@ def get_sweep():
     },
     title="Augmentations",
     axis="what is left",
-    scale="points",
+    scale="names",
     source="ablation of augmentations",
   )

@@ -52,6 +52,6 @@ def get_sweep():
     },
     title="What keeps BYOL from collapsing",
     axis="what differs from BYOL",
-    scale="points",
+    scale="names",
     source="tables 5 and 21, section 5",
   )

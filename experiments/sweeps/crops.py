@@ -53,6 +53,6 @@ def get_sweep():
     },
     title="Crops only",
     axis="loss and views",
-    scale="points",
+    scale="names",
     source="ablation of augmentations",
   )

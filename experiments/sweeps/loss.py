@@ -40,6 +40,6 @@ def get_sweep():
     },
     title="Loss",
     axis="what differs from BYOL",
-    scale="points",
+    scale="names",
     source="table 5b, ablation of normalisation",
   )
