@@ -5,11 +5,11 @@
 #   benchmarks/unpacked.sh FOLDER benchmarks.accelerator --out=OUT
 #   benchmarks/unpacked.sh FOLDER byol_jax.main --config=... --workdir=...
 set -euo pipefail
-folder=${1:?Usage: benchmarks/unpacked.sh FOLDER MODULE [FLAGS]}
+folder=$(realpath "${1:?Usage: benchmarks/unpacked.sh FOLDER MODULE [FLAGS]}")
 module=${2:?Usage: benchmarks/unpacked.sh FOLDER MODULE [FLAGS]}
 shift 2
 packages=$folder/installed
 if [ ! -d "$packages" ]; then
   python3 -m pip install -q --no-index --no-deps --target "$packages" "$folder"/*.whl
 fi
-PYTHONPATH="$PWD:$PWD/$packages" python3 -m "$module" "$@"
+PYTHONPATH="$PWD:$packages" python3 -m "$module" "$@"

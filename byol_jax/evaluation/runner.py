@@ -39,7 +39,7 @@ def evaluate(
     selection: from `protocols.selected`, which is called if it is None.
 
   Returns:
-    The contents of `results.json`, by names such as `knn/top1`, `linear/top1`,
+    The metrics in `results.json`, by names such as `knn/top1`, `linear/top1`,
     `baseline/pixels_linear_top1`.
 
   Raises:
