@@ -180,7 +180,7 @@ def _run(
     return f"{type(error).__name__}: {str(error)[-200:]}"
   if done.returncode or not done.stdout.strip():
     last = (done.stderr.strip() or "it said nothing").splitlines()[-1]
-    return f"it ended with {done.returncode}: {last[-200:]}"
+    return f"it ended with {done.returncode}: {last[:300]}"
   return done
 
 

@@ -33,9 +33,9 @@ def doctor(monkeypatch):
   """Makes a doctor of 1000 steps whose diagnosis takes 3 steps' time."""
   now = [0.0]
 
-  def diagnose(shared, outputs):
+  def diagnose(numbers, outputs):
     now[0] += 3.0
-    return {"projection_std": np.float32(shared[0])}
+    return {"projection_std": np.float32(1)}
 
   def make(**options):
     options = {f"log.{name}": value for name, value in options.items()}
@@ -53,10 +53,10 @@ def doctor(monkeypatch):
   def diagnosed(**options):
     made = make(**options)
     seen = diagnostics.Evidence({}, (), ())
-    found = [0] if made.start(0, seen) else []
+    found = [0] if made.start(seen) else []
     for step in range(1, 1001):
       now[0] += 1.0
-      if made.after(step, step, seen):
+      if made.after(step, seen):
         found.append(step)
     return found
 

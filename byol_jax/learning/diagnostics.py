@@ -44,7 +44,8 @@ class Evidence(NamedTuple):
   """What an update tells of itself.
 
   Attributes:
-    numbers: `PART_gradient`, `PART_update` and `PART_trust`, the same on all devices.
+    numbers: `target_distance` and all of `PART_...`, of the state before the update,
+      the same on all devices.
     online: outputs for both views of some examples, this device's, by the state before
       the update.
     target: those of the target network; () where the loss has none.
@@ -70,39 +71,29 @@ def observing(
   ) -> tuple[TrainState, Metrics, Evidence]:
     new_state, metrics, seen = learn.observed_update(state, batch, axis_name)
     trust = trust_ratios(seen.gradient, state.online_params)
-    numbers = _of_parts(seen.gradient, seen.change, trust)
+    params = state.online_params
+    numbers = _of_parts(params, seen.gradient, seen.change, trust)
+    numbers["target_distance"] = _target_distance(params, state.target_params)
     return new_state, metrics, Evidence(numbers, seen.online, seen.target)
 
   return update
 
 
 def diagnose(
-  shared: tuple[TrainState, Metrics],
+  numbers: Metrics,
   outputs: tuple[losses.BothViews, losses.BothViews | tuple[()]],
   axis_name: str | None = None,
 ) -> Metrics:
   """Returns all diagnostics, float32 scalars by name, the same on all devices.
 
   Args:
-    shared: the state after an update, and `numbers` of its `Evidence`.
+    numbers: those of an update's `Evidence`.
     outputs: `online` and `target` of that. Without a target network, the online network
       is its own.
     axis_name: of the devices that share the outputs.
   """
-  state, numbers = shared
-  params = state.online_params
   online, target = devices.gather_examples(outputs, axis_name)
-  norms: Metrics = {}
-  for part in _PARTS:
-    norm = optax.tree.norm(_select(params, part))
-    norms[f"{part}_norm"] = norm
-    norms[f"{part}_step"] = numbers[f"{part}_update"] / jnp.maximum(norm, 1e-12)
-  return {
-    **_of_outputs(online, target or online),
-    "target_distance": _target_distance(params, state.target_params),
-    **norms,
-    **numbers,
-  }
+  return {**_of_outputs(online, target or online), **numbers}
 
 
 def _of_outputs(
@@ -169,16 +160,19 @@ def _target_distance(online: hk.Params, target: hk.Params) -> chex.Array:
 
 
 def _of_parts(
-  gradient: hk.Params, change: hk.Params, trust: hk.Params
+  params: hk.Params, gradient: hk.Params, change: hk.Params, trust: hk.Params
 ) -> Metrics:
   """Returns norms and trust ratios by part."""
   metrics: Metrics = {}
   for part in _PARTS:
-    grad, update, ratios = (
-      _select(tree, part) for tree in (gradient, change, trust)
+    own, grad, update, ratios = (
+      _select(tree, part) for tree in (params, gradient, change, trust)
     )
+    norm, moved = optax.tree.norm(own), optax.tree.norm(update)
+    metrics[f"{part}_norm"] = norm
     metrics[f"{part}_gradient"] = optax.tree.norm(grad)
-    metrics[f"{part}_update"] = optax.tree.norm(update)
+    metrics[f"{part}_update"] = moved
+    metrics[f"{part}_step"] = moved / jnp.maximum(norm, 1e-12)
     if found := jax.tree.leaves(ratios):
       metrics[f"{part}_trust"] = jnp.median(jnp.stack(found))
   return metrics

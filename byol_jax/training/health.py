@@ -11,7 +11,6 @@ import tqdm
 
 from byol_jax.learning import diagnostics, verdict
 from byol_jax.learning.diagnostics import Evidence
-from byol_jax.learning.learner import TrainState
 from byol_jax.learning.verdict import Verdict
 from byol_jax.runtime import devices, processes, writers
 from byol_jax.training import workdir_files
@@ -50,25 +49,15 @@ class Doctor:
     self._every = self._rounded(log.diagnose_every)  # 0: not known yet.
     self._diagnose = devices.pmap_update(diagnostics.diagnose, keeps_state=True)
 
-  def start(self, state: TrainState, evidence: Evidence) -> dict[str, Any]:
-    """Compiles, and diagnoses the first step.
-
-    Args:
-      state: after the step.
-      evidence: of its update.
-
-    Returns:
-      Diagnostics by name.
-    """
-    jax.block_until_ready(self._named(state, evidence))
+  def start(self, evidence: Evidence) -> dict[str, Any]:
+    """Compiles, and returns the diagnostics of the first update by name."""
+    jax.block_until_ready(self._named(evidence))
     begun_at = time.monotonic()
-    found = jax.block_until_ready(self._named(state, evidence))
+    found = jax.block_until_ready(self._named(evidence))
     self._cost = time.monotonic() - begun_at
     return found
 
-  def after(
-    self, step: int, state: TrainState, evidence: Evidence
-  ) -> dict[str, Any]:
+  def after(self, step: int, evidence: Evidence) -> dict[str, Any]:
     """Diagnoses a step, if it is due, without waiting for it.
 
     Returns:
@@ -80,13 +69,11 @@ class Doctor:
         self._every = processes.broadcast_from_primary(self._affordable)
     is_due = self._every and step % self._every == 0
     if is_due or step == self._last_step:
-      return self._named(state, evidence)
+      return self._named(evidence)
     return {}
 
-  def _named(self, state: TrainState, evidence: Evidence) -> dict[str, Any]:
-    found = self._diagnose(
-      (state, evidence.numbers), (evidence.online, evidence.target)
-    )
+  def _named(self, evidence: Evidence) -> dict[str, Any]:
+    found = self._diagnose(evidence.numbers, (evidence.online, evidence.target))
     return {f"{_PREFIX}{name}": value for name, value in found.items()}
 
   def _affordable(self) -> int:

@@ -231,10 +231,10 @@ def _train(
       single: dict[str, Any] = {}
       if doctor:
         if step == first_step:
-          diagnosis = doctor.start(state, *evidence)
+          diagnosis = doctor.start(*evidence)
           if step == 1:  # Otherwise an earlier training has written it.
             meter.write(0, diagnosis)
-        single = doctor.after(step, state, *evidence)
+        single = doctor.after(step, *evidence)
       if monitor and monitor.is_due(step):
         single |= monitor(state)
       meter.add(step, row, single)
