@@ -67,18 +67,25 @@ def copied(sharded_dir, tmp_path):
 # The files that take minutes, the longest first: each of two workers takes a
 # file at a time, and the last file should be a short one.
 _LONG_FILES = (
-  "loop_test.py",
-  "learner_test.py",
+  "multiprocess_test.py",
   "docs_test.py",
   "slurm_test.py",
-  "multiprocess_test.py",
-  "protocols_test.py",
+  "loop_test.py",
   "experiments_test.py",
-  "networks_test.py",
+  "device_batches_test.py",
+  "tutorial_test.py",
+  "learner_test.py",
   "main_test.py",
+  "networks_test.py",
+  "exports_test.py",
+  "encoder_file_test.py",
+  "checkpoints_test.py",
+  "buckets_test.py",
+  "variants_test.py",
+  "chaos_test.py",
+  "protocols_test.py",
   "folder_test.py",
-  "runner_test.py",
-  "retrieval_test.py",
+  "accelerator_test.py",
 )
 
 
