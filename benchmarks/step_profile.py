@@ -36,12 +36,12 @@ def parts(folder: str, program: str, steps: int) -> dict[str, float]:
     program: the compiled update as text.
     steps: that were traced.
   """
-  sources = _sources(program)
+  sources = {_kernel(n): source for n, source in _sources(program).items()}
   total: dict[str, float] = collections.defaultdict(float)
-  kernels = {_kernel(name): source for name, source in sources.items()}
   for event in _events(pathlib.Path(folder)):
     operation = event.get("args", {}).get("hlo_op", "")
-    source = kernels.get(_kernel(event.get("name", "")), sources.get(operation))
+    names = event.get("name", ""), operation
+    source = next((x for n in names if (x := sources.get(_kernel(n)))), None)
     if operation and source:
       total[_part(source)] += event.get("dur", 0) / 1e3 / steps
   ordered = sorted(total.items(), key=lambda item: -item[1])

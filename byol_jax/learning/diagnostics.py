@@ -70,8 +70,8 @@ def observing(
     state: TrainState, batch: Batch, axis_name: str | None = None
   ) -> tuple[TrainState, Metrics, Evidence]:
     new_state, metrics, seen = learn.observed_update(state, batch, axis_name)
-    trust = trust_ratios(seen.gradient, state.online_params)
     params = state.online_params
+    trust = trust_ratios(seen.gradient, params)
     numbers = _of_parts(params, seen.gradient, seen.change, trust)
     numbers["target_distance"] = _target_distance(params, state.target_params)
     return new_state, metrics, Evidence(numbers, seen.online, seen.target)

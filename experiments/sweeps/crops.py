@@ -9,6 +9,7 @@ change the colours of photographs; Fashion-MNIST has brightness and contrast.
 from collections.abc import Mapping
 from typing import Any
 
+from byol_jax.augment.presets import PRESETS
 from byol_jax.sweeps import Point, Sweep
 
 _SIMCLR = {
@@ -16,11 +17,7 @@ _SIMCLR = {
   "model.predictor.kind": "none",
   "loss.target_network": False,
 }
-_CROP = {
-  f"augment.{view}.{key}": 0.0
-  for view in ("view1", "view2")
-  for key in ("brightness", "contrast", "flip_prob")
-}
+_CROP = {f"augment.{key}": value for key, value in PRESETS["crop"].items()}
 
 
 def get_sweep():
