@@ -87,6 +87,23 @@ def test_the_latest_diagnosis_is_judged_beside_the_first(tmp_path):
   assert found.start["projection_rank"] == 20
 
 
+def test_the_median_of_the_last_tenth_of_the_steps_is_judged(tmp_path):
+  """A run that wavers is not judged by the step at which it happened to end."""
+  stds = {
+    10: 0.7,
+    800: 0.02,
+    900: 0.03,
+    920: 0.04,
+    960: 0.1,
+    980: 0.1,
+    1000: 0.8,
+  }
+  rows = [row(step, projection_std=std) for step, std in stds.items()]
+  found = health.of_run(run_with(tmp_path, row(0), *rows))
+  assert found.verdict == verdict.COLLAPSED
+  assert found.numbers["projection_std"] == 0.1
+
+
 def test_a_run_of_an_earlier_version_is_judged_by_what_it_has(tmp_path):
   assert (
     health.of_run(run_with(tmp_path, {"step": 5, "train/loss": 1.0})) is None

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import tqdm
 
 from byol_jax.learning import diagnostics, verdict
@@ -23,7 +24,9 @@ _SHARE = 0.02
 # The steps between which the time of a step is measured, counted from the first
 # one, which compiles. Our choice: enough to average over.
 _TIMED = (3, 13)
-
+# The fraction of the steps whose diagnoses the verdict on a run is about. Our choice:
+# a run changes little in its last tenth.
+_LATEST = 0.1
 
 # What differs between the devices of `devices.pmap_update`: the outputs.
 EVIDENCE_AXES = Evidence(None, 0, 0)  # type: ignore[arg-type]
@@ -122,12 +125,25 @@ class Note:
 
 
 def of_run(run: Run) -> Verdict | None:
-  """Returns the verdict on the latest diagnosis in the metrics of a run."""
+  """Returns the verdict on a run so far; None before its first diagnosis.
+
+  It judges the median of each number over the diagnoses in the last `_LATEST` of the
+  steps, as the numbers of a run that fails may waver from one step to the next.
+  """
   rows = _read_rows(run)
-  for row in reversed(rows):
-    if row["step"] and (numbers := _diagnostics(row)):
-      return verdict.judge(numbers, _start(rows))
-  return None
+  found = [(row["step"], _diagnostics(row)) for row in rows if row["step"]]
+  found = [(step, numbers) for step, numbers in found if numbers]
+  if not found:
+    return None
+  last_step, last = found[-1]
+  latest = [
+    numbers for step, numbers in found if step > (1 - _LATEST) * last_step
+  ]
+  medians = {
+    name: float(np.median([numbers.get(name, value) for numbers in latest]))
+    for name, value in last.items()
+  }
+  return verdict.judge(medians, _start(rows))
 
 
 def _read_rows(run: Run) -> list[dict[str, Any]]:
