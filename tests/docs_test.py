@@ -13,6 +13,8 @@ import pytest
 
 from byol_jax import config
 from byol_jax.config import convert
+from byol_jax.models import encoders
+from byol_jax.training import build
 from tests import command_line
 
 ROOT = command_line.ROOT
@@ -36,7 +38,7 @@ EXPORT = f"{QUICKSTART} --mode=export"
 # the others need several processes, the folder of a sweep, more images, or a file.
 ELSEWHERE = re.compile(
   rf"^{re.escape(QUICKSTART)}$|^{re.escape(EXPORT)}$"
-  r"|--coordinator|runs/sweeps|fashion_mnist.py:short|runs/h200|--import_from"
+  r"|--coordinator|--compare|runs/sweeps|fashion_mnist.py:short|runs/h200|--import_from"
 )
 
 
@@ -71,6 +73,7 @@ def test_every_command_runs(given, tmp_path, digits_dir):
       "--config.data.dataset=mnist_digits",
       "--config.train.steps=2",
       "--config.evaluation.protocols=knn",
+      "--config.evaluation.baselines=False",
       f"--workdir={tmp_path}",
       data_dir=digits_dir,
     )
@@ -89,7 +92,7 @@ def test_the_quickstart_learns_and_its_encoder_can_be_used(
   monkeypatch.chdir(tmp_path)
   workdir = tmp_path / "runs" / "quickstart"
   done = command_line.run(
-    QUICKSTART, f"--workdir={workdir}", data_dir=digits_dir
+    QUICKSTART, f"--workdir={workdir}", data_dir=digits_dir, as_users=True
   )
   assert done.returncode == 0, done.stderr
   results = json.loads((workdir / "results.json").read_text())
@@ -170,6 +173,26 @@ def test_the_recipes_for_an_encoder_work(trained):
   assert scope["values"][-1] < 0.5 * scope["values"][0]
   before = scope["encoder"].encode(images[20:])
   assert np.abs(scope["new_vectors"] - before).max() > 1e-3
+
+
+def test_the_example_of_an_encoder_builds_a_network(monkeypatch):
+  monkeypatch.setattr(encoders, "ENCODERS", dict(encoders.ENCODERS))
+  page = (ROOT / "docs" / "variants.md").read_text()
+  section = page.split("### An encoder of your own")[1].split("\n##")[0]
+  scope = {}
+  exec("\n".join(re.findall(r"^(?:    (.*)|)$", section, re.M)), scope)
+  cfg = convert.typed(scope["get_config"]())
+  cfg.data.mean = cfg.data.std = (0.5,)
+  cfg.data.channels = 1
+  network = build.build_network(cfg, num_classes=10)
+  image = jax.ShapeDtypeStruct((4, 28, 28, 1), np.float32)
+  params, _ = jax.eval_shape(
+    lambda key, x: network.init(key, x, is_training=True),
+    jax.random.key(0),
+    image,
+  )
+  sizes = {name: x.shape for name, x in params["small_cnn/conv_2"].items()}
+  assert sizes == {"w": (3, 3, 64, 128)}
 
 
 def test_the_recipe_for_pytorch_works(trained):

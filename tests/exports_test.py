@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import textwrap
 
 import jax
 import jax.export
@@ -27,7 +28,7 @@ from byol_jax.interop import (
 )
 from byol_jax.learning.learner import TrainState
 from byol_jax.training import build
-from tests import encoder_cases, eval_cases
+from tests import command_line, encoder_cases, eval_cases
 from tests.network_cases import IMAGENET_MEAN, IMAGENET_STD, PATCH_ENCODERS
 from tests.torch_cases import needs_extra
 
@@ -397,6 +398,28 @@ def test_the_code_of_a_card_loads_the_encoder(prepared, tmp_path, monkeypatch):
   monkeypatch.chdir(folder.parent / "timm")
   exec(code_of(card)[-1], scope)
   np.testing.assert_array_equal(scope["features"], in_timm)
+
+
+@needs_extra
+def test_the_recipe_for_pytorch_loads_the_encoder(
+  prepared, tmp_path, monkeypatch
+):
+  page = (command_line.ROOT / "docs" / "encoder.md").read_text()
+  (block,) = re.findall(
+    r"^    import sys\n(?:    .*\n|\n(?=    ))*", page, re.M
+  )
+  cfg = settings(224, "torchvision", name="TinyResNet")
+  state = export(prepared, tmp_path / "runs" / "folder", cfg)
+  images = photographs(224)[:1]
+  PIL.Image.fromarray(images[0]).save(tmp_path / "query.jpg", quality=100)
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(sys, "path", [*sys.path])
+  monkeypatch.delitem(sys.modules, "torch_encoder", raising=False)
+  scope = {}
+  exec(textwrap.dedent(block), scope)
+  assert scope["features"].shape == (1, 8)
+  stored = np.asarray(PIL.Image.open("query.jpg"))[None]
+  assert_same(scope["features"].numpy(), in_jax(cfg, state, stored))
 
 
 def test_a_card_without_another_padding_says_that_all_loaders_agree(prepared):
