@@ -62,6 +62,14 @@ MISTAKES = {
     [QUICKSTART, "--config.evaluation.protocols=knn,lienar"],
     ["lienar", "linear"],
   ),
+  "a key without its section": (
+    [QUICKSTART, "--config.batch_size=8"],
+    ["--config.batch_size=8", "did you mean --config.train.batch_size?"],
+  ),
+  "a key without config": (
+    [QUICKSTART, "--train.batch_size=8"],
+    ["--train.batch_size is unknown", "--config.train.batch_size?"],
+  ),
   "batch beyond the data": (
     [QUICKSTART, "--config.train.batch_size=8192"],
     ["8192", "4000"],

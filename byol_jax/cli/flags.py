@@ -243,6 +243,9 @@ def parse(argv: Sequence[str]) -> list[str]:
     found = _OVERRIDE.match(arg)
     if found and (mistake := overrides.mistake(**found.groupdict())):
       sys.exit(f"Error: {mistake}")
+    name = arg.lstrip("-").partition("=")[0]
+    if f"'{name}'" in text and (meant := overrides.like(name)):
+      sys.exit(f"Error: --{name} is unknown; did you mean --config.{meant[0]}?")
   text = text.replace("\\n", "\n").replace("\\'", "'")  # KeyErrors are quoted.
   lines = [line.strip() for line in text.splitlines() if line.strip()]
   if "Traceback" in text:  # ml_collections quotes a traceback, cause last.

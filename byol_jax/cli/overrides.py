@@ -18,6 +18,25 @@ _TYPES: dict[type, tuple[flags.ArgumentParser, str]] = {
 }
 
 
+def like(key: str) -> list[str]:
+  """Returns the dotted keys of the configuration that end as a key does."""
+  last = key.rpartition(".")[-1]
+  known = _leaves(schema.Config)
+  return [x for x in known if x == key] or [
+    x for x in known if x.rpartition(".")[-1] == last
+  ]
+
+
+def _leaves(kind: Any, section: str = "") -> list[str]:
+  if not dataclasses.is_dataclass(kind):
+    return [section]
+  return [
+    key
+    for name, each in typing.get_type_hints(kind).items()
+    for key in _leaves(each, f"{section}.{name}" if section else name)
+  ]
+
+
 def mistake(key: str, value: str | None) -> str | None:
   """Returns one line on a setting that cannot be, None if it can.
 
@@ -34,9 +53,10 @@ def mistake(key: str, value: str | None) -> str | None:
     kinds = typing.get_type_hints(kind)
     if name not in kinds:
       close = difflib.get_close_matches(name, kinds, n=1)
-      hint = f"did you mean {close[0]}? " if close else ""
+      meant = [".".join(filter(None, (place, x))) for x in close] or like(key)
+      hint = f"did you mean --config.{meant[0]}? " if meant else ""
       return (
-        f"{given} is unknown; {hint}{place or 'The configuration'} has:"
+        f"{given} is unknown; {hint}{place or 'the configuration'} has:"
         f" {', '.join(kinds)}."
       )
     kind, place = kinds[name], f"{place}.{name}" if place else name
