@@ -223,7 +223,7 @@ def test_a_run_without_tensorflow_equals_one_with_it(tmp_path, digits_dir):
       *program,
       *args("arrays", on_device, root, "--config.data.dataset=arrays"),
     ],
-    env=command_line.user_environment() | {"PYTHONPATH": path},
+    env=command_line.environment() | {"PYTHONPATH": path},
     cwd=command_line.ROOT,
     capture_output=True,
     text=True,

@@ -46,19 +46,23 @@ def pretraining(
   )
 
 
+def environment() -> dict[str, str]:
+  """Returns this process' environment, for programs that tests start."""
+  # They are many, so even quick compilations are cached.
+  return os.environ | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
+
+
 def user_environment() -> dict[str, str]:
-  """Returns this process' environment without the tests' own XLA flag."""
+  """Returns that environment without the tests' own XLA flag."""
   flag = "--{}={}".format(*COMPILE_FASTER)
   flags = os.environ.get("XLA_FLAGS", "").replace(flag, "")
-  # Tests start many programs, so even quick compilations are cached.
-  seconds = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
-  return os.environ | seconds | {"XLA_FLAGS": flags}
+  return environment() | {"XLA_FLAGS": flags}
 
 
 def start(
   *args: str, data_dir: str | None = None, devices: int = 1, **variables: str
 ) -> subprocess.Popen:
-  """Starts the program on `devices` virtual CPU devices.
+  """Starts the program on `devices` virtual CPU devices, compiled as tests are.
 
   Args:
     *args: of the command line.
@@ -66,7 +70,7 @@ def start(
     devices: how many.
     **variables: further environment variables.
   """
-  env = user_environment() | variables
+  env = environment() | variables
   env["JAX_NUM_CPU_DEVICES"] = str(devices)
   if data_dir:
     env["TFDS_DATA_DIR"] = data_dir
@@ -94,7 +98,7 @@ def start_script_pair(script: str, *args: str) -> list[subprocess.Popen]:
     subprocess.Popen(
       [sys.executable, "-c", script, address, str(index), *args],
       cwd=ROOT,
-      env=user_environment() | {"JAX_NUM_CPU_DEVICES": "1"},
+      env=environment() | {"JAX_NUM_CPU_DEVICES": "1"},
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,
@@ -127,10 +131,27 @@ def ended(process: subprocess.Popen) -> subprocess.CompletedProcess:
 
 
 def run(
-  *args: str, data_dir: str | None = None, devices: int = 1
+  *args: str,
+  data_dir: str | None = None,
+  devices: int = 1,
+  as_users: bool = False,
 ) -> subprocess.CompletedProcess:
-  """Runs a program to its end; see `start`, and `warm_program` for how."""
-  request = {"args": args, "data_dir": data_dir, "devices": devices}
+  """Runs a program to its end; see `start`, and `warm_program` for how.
+
+  Args:
+    *args: of the command line.
+    data_dir: tfds' folder of prepared data; None for its default.
+    devices: how many.
+    as_users: whether XLA optimises as it does for users, which pays in runs that
+      compute for minutes.
+  """
+  variables = user_environment() if as_users else environment()
+  request = {
+    "args": args,
+    "data_dir": data_dir,
+    "devices": devices,
+    "xla_flags": variables.get("XLA_FLAGS", ""),
+  }
   with _one_request:
     server = _warm_program()
     assert server.stdin
@@ -150,7 +171,7 @@ def _warm_program() -> subprocess.Popen:
     [sys.executable, "-m", "tests.warm_program"],
     cwd=ROOT,
     # What `cpu.restart_with_huge_pages` sets for a program.
-    env=user_environment() | {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"},
+    env=environment() | {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"},
     stdin=subprocess.PIPE,
     stdout=subprocess.PIPE,
     text=True,

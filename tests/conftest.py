@@ -16,8 +16,7 @@ from tests import command_line
 
 cpu.choose_fast_convolutions()
 # Tests spend most of their time on compilation. Less optimisation and a cache
-# on disk, which other tests and later runs share, take a third off. Programs
-# that tests start run with the users' settings, see `command_line`.
+# on disk, which other tests and later runs share, take a third off.
 cpu.set_xla_flag(*command_line.COMPILE_FASTER)
 jax.config.update(
   "jax_compilation_cache_dir",

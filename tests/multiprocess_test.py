@@ -64,17 +64,8 @@ def uninterrupted(tmp_path_factory, digits_dir):
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_with_two_devices(tmp_path, digits_dir):
-  """The quickstart's first 50 steps."""
-
   def args(name):
-    return [
-      "--config=experiments/quickstart.py",
-      f"--workdir={tmp_path / name}",
-      "--config.train.steps=50",
-      "--config.log.every_steps=1",
-      "--config.data.parts=2",
-      "--config.evaluation.protocols=()",
-    ]
+    return [*tiny(tmp_path / name), "--config.log.diagnose=True"]
 
   first, second = map(
     command_line.ended,
@@ -87,13 +78,13 @@ def test_two_processes_train_as_one_with_two_devices(tmp_path, digits_dir):
   assert said == []  # The primary prints for both.
   one = command_line.run(*args("one"), data_dir=digits_dir, devices=2)
   assert one.returncode == 0, one.stderr
-  assert_same_end(tmp_path / "two", tmp_path / "one", 50)
+  assert_same_end(tmp_path / "two", tmp_path / "one")
   two, one = (
     writers.read_jsonl(tmp_path / name / "metrics.jsonl")
     for name in ("two", "one")
   )
-  assert [row["step"] for row in two] == [*range(51)]
-  for step in (0, 50):
+  assert [row["step"] for row in two] == [*range(STEPS + 1)]
+  for step in (0, STEPS):
     names = [name for name in two[step] if name.startswith("health/")]
     assert "health/feature_rank" in names
     for name in names:

@@ -93,7 +93,7 @@ class Cluster:
 
   def __init__(self, folder: pathlib.Path):
     self._folder = folder
-    self.env = command_line.user_environment() | {
+    self.env = command_line.environment() | {
       "PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}",
       "SLURM_CONF": str(folder / "slurm.conf"),
     }

@@ -5,8 +5,8 @@ imports them once, and each run is a fork of it, which is as fresh as a new
 process: neither library has started anything before the fork.
 
 python -m tests.warm_program reads one JSON object a line, {"args": [...],
-"data_dir": str | null, "devices": int}, and answers each by {"returncode": int, "stdout":
-str, "stderr": str}.
+"data_dir": str | null, "devices": int, "xla_flags": str}, and answers each by
+{"returncode": int, "stdout": str, "stderr": str}.
 """
 
 import json
@@ -45,8 +45,11 @@ def serve(requests: IO[str], replies: IO[str]) -> None:
     print(json.dumps(reply), file=replies, flush=True)
 
 
-def _become_program(args: list[str], data_dir: str | None, devices: int):
+def _become_program(
+  args: list[str], data_dir: str | None, devices: int, xla_flags: str
+):
   """Runs the command line as a new process would."""
+  os.environ["XLA_FLAGS"] = xla_flags
   # Both libraries read these variables of the environment when imported.
   jax.config.update("jax_num_cpu_devices", devices)
   if data_dir:
