@@ -142,8 +142,7 @@ def prepared(images: Any, form: Form) -> np.ndarray:
   """Returns images of any size as evaluations show them to an encoder.
 
   The central region of each is resized to H x W pixels as `data.crops.centre_crop`
-  does. Colours become grey for a grey
-  encoder, and grey images stay grey.
+  does. Colours become grey for a grey encoder, and grey images stay grey.
 
   Args:
     images: one image, [h, w, c] or [h, w], or a batch of one size, [B, h, w, c],
