@@ -60,7 +60,7 @@ def _views(image_size: int, placement: str) -> spec.Views:
   return spec.Views(
     settings.view1,
     settings.view2,
-    image_size,
+    (image_size, image_size),
     placement=placement,
   )
 
@@ -94,7 +94,7 @@ def _measure_speed(options, views: spec.Views) -> None:
       {
         "benchmark": "input_pipeline",
         "placement": views.placement,
-        "image_size": views.image_size,
+        "image_size": views.image_shape[0],
         "batch_size": options.batch_size,
         "images_per_second": round(measured["all, batched"][0], 1),
         "stages": {

@@ -77,7 +77,7 @@ def test_evaluations_see_the_same_images(source, arrays, process_count):
       list(
         x.eval_batches(
           "train[3:90]",
-          CentreCrop(16, 0.875),
+          CentreCrop((16, 16), 0.875),
           batch_size=10,
           indices=range(2, 77),
           process=process,
@@ -99,7 +99,7 @@ def test_classifiers_train_on_the_same_crops(source, arrays, indices):
         x.labelled_batches(
           "train",
           indices,
-          RandomCrop(12, spec.Crop()),
+          RandomCrop((12, 12), spec.Crop()),
           options,
           batch_size=10,
           seed=3,

@@ -101,7 +101,9 @@ def applier(placement, enabled, jitted=True):
 
 def two_crops(image, view1, view2, size, seed):
   """Crops of two views of an image, and the random numbers of both."""
-  return crops.two_random_crops(image, spec.Views(view1, view2, size), seed)
+  return crops.two_random_crops(
+    image, spec.Views(view1, view2, (size, size)), seed
+  )
 
 
 def crops_and_params(image, view, size, count, enabled=None):

@@ -70,7 +70,7 @@ def test_blur_is_the_references_up_to_the_dark_border(size, j, placement):
 @pytest.mark.parametrize("size", SIZES)
 def test_blur_taps_are_the_references(size):
   for j, sigma in enumerate(GOLDEN["factors/sigma"]):
-    taps = host_ops.blur_taps(size, sigma)
+    taps = host_ops.blur_taps((size, size), sigma)
     expected = GOLDEN[f"taps/{size}/{j}"]
     np.testing.assert_allclose(taps, expected, rtol=2e-5, atol=1e-9)
 
@@ -101,8 +101,8 @@ def test_blur_spreads_a_line_by_the_references_taps_up_to_the_border(
 @both_placements
 @pytest.mark.parametrize("size", [32, 96])
 def test_blur_spreads_a_point_over_rows_and_columns_alike(size, placement):
-  radius = spec.blur_radius(size)
-  taps = host_ops.blur_taps(size, 1.5).numpy()
+  radius = spec.blur_radius((size, size))
+  taps = host_ops.blur_taps((size, size), 1.5).numpy()
   points = ((0, 0), (size // 3, size - 1), (size // 2, radius + 1))
   image = np.zeros((size, size, 3), np.float32)
   padded = np.zeros((size + 2 * radius, size + 2 * radius, 3), np.float32)

@@ -62,7 +62,7 @@ def test_no_value_of_16_bits_is_lost(tmp_path, white):
 def test_views_and_evaluations_see_all_bits(tmp_path):
   raw = bands(6)
   source = array_source.load(save(tmp_path, train_images=raw))
-  whole = spec.Views(plain_view(), plain_view(), SIDE, BANDS, "device")
+  whole = spec.Views(plain_view(), plain_view(), (SIDE, SIDE), BANDS, "device")
   originals, batch = source.first_views(
     whole, schema.DataConfig(), count=6, seed=0
   )
@@ -72,7 +72,7 @@ def test_views_and_evaluations_see_all_bits(tmp_path):
       finished[name], np.array(originals) / 65_535, atol=1e-7
     )
   (seen,) = source.eval_batches(
-    "train", CentreCrop(SIDE, 1.0, BANDS), batch_size=6
+    "train", CentreCrop((SIDE, SIDE), 1.0, BANDS), batch_size=6
   )
   np.testing.assert_allclose(seen["image"], raw / 65_535, atol=1e-6)
   region = spec.Crop(crop_area=(1, 1), crop_aspect=(1, 1), flip_prob=0)
@@ -80,7 +80,7 @@ def test_views_and_evaluations_see_all_bits(tmp_path):
     source.labelled_batches(
       "train",
       range(6),
-      RandomCrop(SIDE, region, BANDS),
+      RandomCrop((SIDE, SIDE), region, BANDS),
       schema.DataConfig(),
       batch_size=6,
       seed=0,
@@ -240,7 +240,7 @@ def test_a_run_on_four_bands_from_arrays_to_features(tmp_path, capsys):
 
 
 def test_an_encoder_of_colours_takes_16_bits():
-  form = images.Form(4, 3, 1.0)
+  form = images.Form((4, 4), 3, 1.0)
   raw = np.arange(16, dtype=np.uint16).reshape(4, 4, 1) * 4000
   np.testing.assert_allclose(
     images.prepared(raw, form), raw / 65_535, atol=1e-6

@@ -43,20 +43,22 @@ def test_crop_is_the_box_that_numpy_computes(height, width, channels):
     box = image[top : top + h, left : left + w].astype(np.float32)
     expected = tf.image.resize(box, (16, 16), "bicubic").numpy()
     expected = np.broadcast_to(expected, (16, 16, 3))
-    actual = crops.random_crops(image, [u], [view], 16)[0]
+    actual = crops.random_crops(image, [u], [view], (16, 16))[0]
     np.testing.assert_allclose(actual / 255, expected / 255, atol=1e-5)
 
 
 @pytest.mark.parametrize("u", [0.0, 1 - 2**-23])
 def test_extreme_draws_stay_inside_the_image(u):
-  (crop,) = crops.random_crops(noise(7, 5), [[u] * 4], [paper_view("view1")], 8)
+  (crop,) = crops.random_crops(
+    noise(7, 5), [[u] * 4], [paper_view("view1")], (8, 8)
+  )
   assert crop.shape == (8, 8, 3)
   assert np.isfinite(crop).all()
 
 
 def test_full_crop_of_the_same_size_is_the_image():
   image = noise(28, 28)
-  (crop,) = crops.random_crops(image, [[0.3] * 4], [plain_view()], 28)
+  (crop,) = crops.random_crops(image, [[0.3] * 4], [plain_view()], (28, 28))
   np.testing.assert_allclose(crop / 255, image / 255, atol=1e-6)
 
 
@@ -70,12 +72,12 @@ def test_centre_crop_is_the_central_square(height, width, fraction):
   top, left = (height - side + 1) // 2, (width - side + 1) // 2
   box = image[top : top + side, left : left + side].astype(np.float32)
   expected = tf.image.resize(box, (24, 24), "bicubic").numpy() / 255
-  actual = crops.centre_crop(image, 24, fraction)
+  actual = crops.centre_crop(image, (24, 24), fraction)
   np.testing.assert_allclose(actual, np.clip(expected, 0, 1), atol=1e-6)
 
 
 def test_grey_centre_crop_gets_three_equal_channels():
-  image = crops.centre_crop(noise(28, 28, 1), 28, 1.0).numpy()
+  image = crops.centre_crop(noise(28, 28, 1), (28, 28), 1.0).numpy()
   assert image.shape == (28, 28, 3)
   np.testing.assert_array_equal(image[..., 0], image[..., 2])
 

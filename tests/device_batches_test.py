@@ -73,7 +73,7 @@ def test_positions_are_divided_exactly(step, batch, size):
 )
 def test_crops_are_those_of_the_host(shape, size):
   image = noise(*shape)
-  views = spec.Views(paper_view("view1"), paper_view("view2"), size)
+  views = spec.Views(paper_view("view1"), paper_view("view2"), (size, size))
   padded = np.pad(image, ((0, 7), (0, 3), (0, 0)), constant_values=200)
   numbers, expected = [], []
   for i in range(20):
@@ -93,7 +93,7 @@ def test_crops_are_those_of_the_host(shape, size):
   assert (differences > 0).mean() < 1e-3  # Where the exact value is a half.
 
 
-PAPER = spec.Views(paper_view("view1"), paper_view("view2"), 16)
+PAPER = spec.Views(paper_view("view1"), paper_view("view2"), (16, 16))
 
 
 def draw(source, step, parts=1, sharded=False, batch_size=10):

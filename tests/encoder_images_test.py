@@ -8,7 +8,7 @@ from byol_jax import errors
 from byol_jax.data import crops
 from byol_jax.interop import images as images_lib
 
-FORM = images_lib.Form(image_size=16, channels=3, eval_crop=0.875)
+FORM = images_lib.Form(image_shape=(16, 16), channels=3, eval_crop=0.875)
 
 
 def picture(*shape):
@@ -22,7 +22,7 @@ def picture(*shape):
 def test_images_are_prepared_as_in_evaluations(size, fraction):
   for channels in (3, 1):
     image = picture(*size, channels)
-    expected = crops.centre_crop(tf.constant(image), 16, fraction)
+    expected = crops.centre_crop(tf.constant(image), (16, 16), fraction)
     form = FORM._replace(eval_crop=fraction)
     for given in (image, image.astype(np.float64) / 255):
       found = images_lib.prepared(given, form)
@@ -39,7 +39,7 @@ def test_a_grey_encoder_sees_the_luminance_of_colours():
   file = tf.io.encode_jpeg(muted, quality=100)
   colours = tf.io.decode_image(file).numpy()
   grey = tf.io.decode_image(file, channels=1)
-  expected = crops.centre_crop(grey, 16, 0.875)[..., :1]
+  expected = crops.centre_crop(grey, (16, 16), 0.875)[..., :1]
   found = images_lib.prepared(colours, FORM._replace(channels=1))
   np.testing.assert_allclose(found, expected, atol=0.008)  # Two levels of 255.
 

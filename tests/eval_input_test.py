@@ -69,7 +69,7 @@ def test_evaluation_images_are_central_squares(source):
   (batch,) = eval_batches(source, "train[:7]")
   examples = tfds.as_numpy(source.builder.as_dataset(split="train[:7]"))
   for image, example in zip(batch["image"], examples, strict=True):
-    expected = crops.centre_crop(example["image"], 16, 0.875)
+    expected = crops.centre_crop(example["image"], (16, 16), 0.875)
     np.testing.assert_allclose(image, expected, atol=1e-6)
 
 
@@ -88,13 +88,13 @@ def test_evaluation_of_some_indices_is_that_part_of_all(source):
 def test_an_unknown_evaluation_split_is_refused_at_once(source):
   with pytest.raises(errors.UserError, match="one of: train"):
     eval_input.eval_batches(
-      source, "test", source_lib.CentreCrop(8, 1.0), batch_size=1
+      source, "test", source_lib.CentreCrop((8, 8), 1.0), batch_size=1
     )
 
 
 def labelled(source, count, indices, split="train", **changes):
   """The first batches; changes are of the crop, the options or arguments."""
-  crop = changed(source_lib.RandomCrop(16, CROP_ONLY), changes)
+  crop = changed(source_lib.RandomCrop((16, 16), CROP_ONLY), changes)
   options = changed(OPTIONS, changes)
   iterator = eval_input.labelled_batches(
     source,

@@ -377,7 +377,7 @@ def test_the_code_of_a_card_loads_the_encoder(prepared, tmp_path, monkeypatch):
   card = (folder / "README.md").read_text()
   assert "Step 7 was not evaluated." in card
   # The images on which the card tells the effect of the padding.
-  crop = source_lib.CentreCrop(32, cfg.data.eval_crop)
+  crop = source_lib.CentreCrop((32, 32), cfg.data.eval_crop)
   batch = next(prepared.source.eval_batches("test", crop, batch_size=4))
   images = np.round(batch["image"] * 255).astype(np.uint8)
   monkeypatch.chdir(folder)

@@ -24,7 +24,7 @@ CROP_ONLY = dataclasses.replace(
 )
 # Compiles quickly.
 FLIPPED = dataclasses.replace(CROP_ONLY, flip_prob=0.5)
-VIEWS = spec.Views(FLIPPED, FLIPPED, image_size=16)
+VIEWS = spec.Views(FLIPPED, FLIPPED, image_shape=(16, 16))
 # Streamed through a small shuffle buffer, as one part.
 OPTIONS = schema.DataConfig(shuffle_buffer=20, cache_bytes=0, parts=1)
 
@@ -83,7 +83,7 @@ def train_batches(source, count, **changes) -> list[dict[str, np.ndarray]]:
 
 def eval_batches(source, split="train", **changes):
   """All batches; changes are of the centre crop or arguments."""
-  crop = changed(source_lib.CentreCrop(16, 0.875), changes)
+  crop = changed(source_lib.CentreCrop((16, 16), 0.875), changes)
   return list(
     eval_input.eval_batches(
       source, split, crop, **({"batch_size": 10} | changes)

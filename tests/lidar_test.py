@@ -71,7 +71,7 @@ def pairs_of(data_set, process=WHOLE_BATCH, turns=4):
   view = input_cases.CROP_ONLY
   batches = data_set.many_views(
     "train[3:90]",
-    spec.Views(view, view, image_size=8, placement="device"),
+    spec.Views(view, view, image_shape=(8, 8), placement="device"),
     schema.DataConfig(),
     pairs=Pairs(images=7, each=3),
     batch_size=6,

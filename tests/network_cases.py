@@ -16,7 +16,7 @@ def make_network(
   num_classes: int = 10,
   precision: str = "float32",
   remat: bool = False,
-  image_size: int = 32,
+  image_shape: tuple[int, int] = (32, 32),
   **encoder,
 ) -> hk.TransformedWithState:
   """Returns a network with small heads.
@@ -27,7 +27,7 @@ def make_network(
     num_classes: outputs of the online classifier.
     precision: see `NetworkConfig`.
     remat: see `NetworkConfig`.
-    image_size: see `NetworkConfig`.
+    image_shape: see `NetworkConfig`.
     **encoder: fields of `EncoderConfig`; by default a ResNet-18.
   """
   return networks.make_network(
@@ -40,7 +40,7 @@ def make_network(
         predictor=schema.PredictorConfig(hidden_size=hidden_size),
       ),
       num_classes=num_classes,
-      image_size=image_size,
+      image_shape=image_shape,
       mean=IMAGENET_MEAN,
       std=IMAGENET_STD,
       precision=precision,
@@ -75,4 +75,4 @@ PATCH_ENCODERS = {
 }
 
 # An encoder that compiles in a moment.
-PATCHES = encoders.Encoder(_Patches, lambda config, image_size: None)
+PATCHES = encoders.Encoder(_Patches, lambda config, image_shape: None)

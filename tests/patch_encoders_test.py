@@ -54,7 +54,9 @@ def of_encoder(params):
   ],
 )
 def test_encoders_have_the_published_number_of_parameters(name, count):
-  params, state = shapes_of(make_network(name=name, image_size=224), 224)
+  params, state = shapes_of(
+    make_network(name=name, image_shape=(224, 224)), 224
+  )
   assert not any(map(networks.is_of_encoder, state))
   assert hk.data_structures.tree_size(of_encoder(params)) == count
 
@@ -62,7 +64,7 @@ def test_encoders_have_the_published_number_of_parameters(name, count):
 @of_both_families
 def test_no_parameter_depends_on_the_size_of_the_images(encoder):
   small, large = (
-    shapes_of(make_network(image_size=side, **encoder), side)
+    shapes_of(make_network(image_shape=(side, side), **encoder), side)
     for side in (8, 24)
   )
   assert small == large
@@ -71,8 +73,14 @@ def test_no_parameter_depends_on_the_size_of_the_images(encoder):
 @pytest.mark.parametrize(
   ("options", "expected"),
   [
-    ({"name": "ViTTiny", "image_size": 30}, "30 must be a multiple of 16"),
-    ({"name": "ViTTiny", "image_size": 30}, "to one of 1, 2, 3, 5, 6, 10, 15"),
+    (
+      {"name": "ViTTiny", "image_shape": (30, 30)},
+      "30 must be a multiple of 16",
+    ),
+    (
+      {"name": "ViTTiny", "image_shape": (30, 30)},
+      "to one of 1, 2, 3, 5, 6, 10, 15",
+    ),
     ({"name": "ViTTiny", "patch": 5}, "32 must be a multiple of 5"),
     (
       {"name": "ViTTiny", "width": 0.5},
@@ -117,7 +125,7 @@ def test_positions_are_those_of_moco_v3():
 
 def initial(encoder):
   """A network, its parameters and its state, and two images."""
-  network = make_network(image_size=8, **encoder)
+  network = make_network(image_shape=(8, 8), **encoder)
   images = jax.random.uniform(jax.random.key(1), (2, 8, 8, 3))
   init = jax.jit(functools.partial(network.init, is_training=True))
   return network, *init(jax.random.key(0), images), images
@@ -171,7 +179,7 @@ def test_a_scale_of_zero_silences_each_branch_of_a_convnext():
 @of_both_families
 def test_bfloat16_keeps_parameters_and_features_in_float32(encoder):
   network, params, state, images = initial(encoder)
-  half = make_network(image_size=8, precision="bfloat16", **encoder)
+  half = make_network(image_shape=(8, 8), precision="bfloat16", **encoder)
   shapes, _ = shapes_of(half, 8)
   assert {str(leaf.dtype) for leaf in jax.tree.leaves(shapes)} == {"float32"}
   exact, rounded = (
@@ -190,7 +198,7 @@ def test_bfloat16_keeps_parameters_and_features_in_float32(encoder):
 @of_both_families
 def test_rematerialisation_changes_no_gradient(encoder):
   network, params, state, images = initial(encoder)
-  again = make_network(image_size=8, remat=True, **encoder)
+  again = make_network(image_shape=(8, 8), remat=True, **encoder)
 
   def loss(network, params):
     outputs, _ = network.apply(params, state, images, is_training=False)
@@ -226,7 +234,9 @@ WEIGHTS = {
 
 @pytest.mark.parametrize("family", PATCH_ENCODERS)
 def test_only_weights_are_decayed_and_adapted(family):
-  params, _ = shapes_of(make_network(image_size=8, **PATCH_ENCODERS[family]), 8)
+  params, _ = shapes_of(
+    make_network(image_shape=(8, 8), **PATCH_ENCODERS[family]), 8
+  )
   params = of_encoder(params)
   decayed = set()
   for module, names in optimizers.exclude_bias_and_norm(params).items():

@@ -16,7 +16,7 @@ def resize(image, boxes, size):
   begins = [(top, left, 0) for top, left, _, _ in boxes]
   sizes = [(height, width, -1) for _, _, height, width in boxes]
   return resizing.resize_boxes(
-    image, tf.constant(begins), tf.constant(sizes), size
+    image, tf.constant(begins), tf.constant(sizes), (size, size)
   )
 
 

@@ -158,7 +158,7 @@ def drawn(run):
 def stored(run, split):
   """The images and labels of a split in the order of its files."""
   (batch,) = eval_input.eval_batches(
-    run.source, split, source_lib.CentreCrop(8, 1.0), batch_size=99
+    run.source, split, source_lib.CentreCrop((8, 8), 1.0), batch_size=99
   )
   return batch["image"], batch["label"]
 

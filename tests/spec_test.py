@@ -58,4 +58,4 @@ def test_only_operations_that_some_view_asks_for_are_enabled():
   ("size", "radius"), [(19, 0), (20, 1), (32, 1), (64, 3), (224, 11)]
 )
 def test_blur_spans_a_tenth_of_the_image(size, radius):
-  assert spec.blur_radius(size) == radius
+  assert spec.blur_radius((size, size)) == radius

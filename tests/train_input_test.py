@@ -58,7 +58,7 @@ def test_views_are_two_views_of_seed_and_position(source):
   for i in range(10):
     crops_and_numbers = crops.two_random_crops(
       images[batch["label"][i]],
-      spec.Views(*PAPER.values(), 16),
+      spec.Views(*PAPER.values(), (16, 16)),
       np.array([5, 120 + i], np.int64),
     )
     for j in (0, 1):
@@ -101,7 +101,7 @@ def test_views_of_the_device_are_those_of_the_host_up_to_rounding(source):
     solarize_prob=0.5,
     blur_prob=0.5,
   )
-  changes = {"view1": view, "view2": view, "image_size": 24}
+  changes = {"view1": view, "view2": view, "image_shape": (24, 24)}
   (host,) = train_batches(source, 1, **changes)
   (device,) = train_batches(source, 1, **changes, placement="device")
   enabled = spec.enabled_ops(view)
@@ -128,13 +128,13 @@ def test_grey_views_have_one_channel(source, placement):
     assert difference.max() < 0.1
 
 
-@pytest.mark.parametrize(("count", "image_size"), [(7, 16), (5, 224), (1, 16)])
-def test_first_views_are_those_of_the_first_step(source, count, image_size):
-  views = VIEWS._replace(image_size=image_size)
+@pytest.mark.parametrize(("count", "side"), [(7, 16), (5, 224), (1, 16)])
+def test_first_views_are_those_of_the_first_step(source, count, side):
+  views = VIEWS._replace(image_shape=(side, side))
   originals, batch = train_input.first_views(
     source, views, OPTIONS, count=count, seed=3
   )
-  (first,) = train_batches(source, 1, seed=3, image_size=image_size)
+  (first,) = train_batches(source, 1, seed=3, image_shape=(side, side))
   assert len(originals) == count
   for name in ("view1", "view2"):
     np.testing.assert_allclose(batch[name], first[name][:count], atol=1e-6)
@@ -199,7 +199,7 @@ def store_unlabelled(folder, label_feature, unlabelled):
 
 def test_digits_come_with_three_channels(digits_dir):
   digits = loading.load("mnist_digits", digits_dir)
-  (batch,) = train_batches(digits, 1, image_size=28)
+  (batch,) = train_batches(digits, 1, image_shape=(28, 28))
   assert batch["view1"].shape == (10, 28, 28, 3)
   total = sum(len(b["label"]) for b in eval_batches(digits, "test"))
   assert total == 1000

@@ -8,7 +8,7 @@ on CPUs, and value by value, so that compilers fuse them.
 from collections.abc import Callable
 from typing import Any
 
-Planes = tuple[Any, ...]  # Red, green, blue, or other channels: [S, S] each.
+Planes = tuple[Any, ...]  # Red, green, blue, or other channels: [H, W] each.
 Means = Callable[[], Planes]  # Returns the mean of each plane.
 
 

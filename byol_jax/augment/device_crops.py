@@ -33,13 +33,15 @@ def random_crops(
     views: specification of both views.
 
   Returns:
-    Twice [B, image_size, image_size, C] of the same type, as the host makes them with
+    Twice [B, *views.image_shape, C] of the same type, as the host makes them with
     `augment.placement=device`. A value differs by at most 1 from the host's.
   """
 
   def boxes_of(size: chex.Array, u: chex.Array) -> sampling.Boxes:
     crops = (views.view1, views.view2)
-    return sampling.crop_boxes(jnp, size[:1], size[1:], u, crops)
+    return sampling.crop_boxes(
+      jnp, size[:1], size[1:], u, crops, views.image_shape
+    )
 
   boxes = jax.vmap(boxes_of)(
     sizes.astype(jnp.float32), sampling.crop_numbers(numbers)
@@ -47,7 +49,7 @@ def random_crops(
 
   def view(v: int) -> chex.Array:
     crops = resize(
-      pixels, jax.tree.map(lambda x: x[:, v], boxes), views.image_size
+      pixels, jax.tree.map(lambda x: x[:, v], boxes), views.image_shape
     )
     crops = jnp.clip(jnp.round(crops), 0, spec.white(pixels.dtype))
     return crops.astype(pixels.dtype)
@@ -56,24 +58,24 @@ def random_crops(
 
 
 def resize(
-  pixels: chex.Array, boxes: sampling.Boxes, image_size: int
+  pixels: chex.Array, boxes: sampling.Boxes, image_shape: tuple[int, int]
 ) -> chex.Array:
   """Returns a region of each image, resized by bicubic interpolation.
 
   Args:
     pixels: [B, H, W, C].
     boxes: the regions, [B] each.
-    image_size: side of the results, pixels.
+    image_shape: height and width of the results, pixels.
 
   Returns:
-    [B, image_size, image_size, C] float32, not clipped.
+    [B, *image_shape, C] float32, not clipped.
   """
 
   def resize_one(example: tuple[chex.Array, sampling.Boxes]) -> chex.Array:
     image, box = example
     height, width = image.shape[:2]
-    rows = resize_weights(jnp, box.top, box.height, height, image_size)
-    columns = resize_weights(jnp, box.left, box.width, width, image_size)
+    rows = resize_weights(jnp, box.top, box.height, height, image_shape[0])
+    columns = resize_weights(jnp, box.left, box.width, width, image_shape[1])
     # In fewer bits, as accelerators multiply by default, views would differ from
     # the host's by more than a rounding.
     with jax.default_matmul_precision("highest"):

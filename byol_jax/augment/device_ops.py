@@ -21,21 +21,24 @@ from byol_jax.augment.colours import Planes
 
 
 def blur(image: chex.Array, sigma: chex.Numeric) -> chex.Array:
-  """Blurs a square image [S, S, C] by a Gaussian of `sigma` pixels.
+  """Blurs an image [H, W, C] by a Gaussian of `sigma` pixels.
 
   Taps beyond the border are lost, so borders darken as in the reference.
   """
-  size = image.shape[0]
-  radius = spec.blur_radius(size)
-  pixels = jnp.arange(size)
-  offset = pixels[:, None] - pixels[None, :]
-  density = jnp.exp(-(offset.astype(jnp.float32) ** 2) / (2 * sigma**2))
+  radius = spec.blur_radius(image.shape[:2])
   steps = jnp.arange(-radius, radius + 1.0)
   total = jnp.sum(jnp.exp(-(steps**2) / (2 * sigma**2)))
-  kernel = jnp.where(jnp.abs(offset) <= radius, density / total, 0.0)
+
+  def kernel(size: int) -> chex.Array:
+    pixels = jnp.arange(size)
+    offset = pixels[:, None] - pixels[None, :]
+    density = jnp.exp(-(offset.astype(jnp.float32) ** 2) / (2 * sigma**2))
+    return jnp.where(jnp.abs(offset) <= radius, density / total, 0.0)
+
+  rows, columns = map(kernel, image.shape[:2])
   # Accelerators would multiply in fewer bits than the images have.
   with jax.default_matmul_precision("highest"):
-    return jnp.einsum("ij,jkc,lk->ilc", kernel, image, kernel)
+    return jnp.einsum("ij,jkc,lk->ilc", rows, image, columns)
 
 
 def _jitter(
@@ -106,12 +109,12 @@ def apply(
   """Returns views: crops with their augmentation parameters applied.
 
   Args:
-    crops: [N, S, S, C] uint8, uint16, or float32 in about [0, 255].
+    crops: [N, H, W, C] uint8, uint16, or float32 in about [0, 255].
     params: with a leading axis of N.
     enabled: operations that `params` may ask for.
 
   Returns:
-    [N, S, S, C] float32 in [0, 1], of grey crops [N, S, S, 3].
+    [N, H, W, C] float32 in [0, 1], of grey crops [N, H, W, 3].
   """
   return jax.vmap(lambda crop, one: _apply_to_one(crop, one, enabled))(
     crops, params
@@ -130,7 +133,7 @@ def apply_to_batch(
       and their augmentation parameters "params1" and "params2".
 
   Returns:
-    "view1" and "view2", [B, S, S, channels] float32 in [0, 1], and "label".
+    "view1" and "view2", [B, H, W, channels] float32 in [0, 1], and "label".
   """
   if views.placement == "host":
     return dict(batch)

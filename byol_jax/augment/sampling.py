@@ -4,6 +4,7 @@ The functions take the module that computes: `tensorflow` on the host, `jax.nump
 on the device. They use only what both spell alike.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -58,7 +59,12 @@ class Boxes(NamedTuple):
 
 
 def crop_boxes(
-  xp: Any, height: Any, width: Any, u: Any, crops: Sequence[spec.Crop]
+  xp: Any,
+  height: Any,
+  width: Any,
+  u: Any,
+  crops: Sequence[spec.Crop],
+  image_shape: tuple[int, int],
 ) -> Boxes:
   """Returns the regions of the random crops of an image.
 
@@ -72,9 +78,13 @@ def crop_boxes(
     width: likewise.
     u: [..., V, 4] in [0, 1), the random numbers `spec.CROP_NUMBERS` of each crop.
     crops: V specifications, whose area and aspect are used.
+    image_shape: height and width of the views. The aspect of a crop is relative to
+      theirs, so that wide views distort an image no more than square ones.
   """
+  rows, columns = image_shape
+  aspects = np.multiply([crop.crop_aspect for crop in crops], columns / rows)
   area_range = np.array([crop.crop_area for crop in crops], np.float32)
-  aspect_range = np.log([crop.crop_aspect for crop in crops]).astype(np.float32)
+  aspect_range = np.log(aspects).astype(np.float32)
   area = height * width * between(u[..., 0], *area_range.T)
   aspect = xp.exp(between(u[..., 1], *aspect_range.T))
   crop_width = _limited(xp, xp.round(xp.sqrt(area * aspect)), width)
@@ -84,6 +94,38 @@ def crop_boxes(
     left=xp.floor(u[..., 3] * (width - crop_width + 1)),
     height=crop_height,
     width=crop_width,
+  )
+
+
+def centre_box(
+  xp: Any,
+  height: Any,
+  width: Any,
+  fraction: float,
+  image_shape: tuple[int, int],
+) -> Boxes:
+  """Returns the central region of an image that evaluations show.
+
+  Args:
+    xp: the module that computes.
+    height: of the image, pixels, float32 of any shape.
+    width: likewise.
+    fraction: sides of the region over those of the largest one of its aspect, which
+      is that of `image_shape`.
+    image_shape: height and width that the region is resized to.
+  """
+  # In lowest terms, a square's ratio is 1:1, and its side has no rounding error.
+  common = math.gcd(*image_shape)
+  rows, columns = (float(length // common) for length in image_shape)
+  tallest = xp.minimum(height, width * rows / columns)
+  widest = xp.minimum(width, height * columns / rows)
+  box_height = _limited(xp, xp.floor(fraction * tallest), height)
+  box_width = _limited(xp, xp.floor(fraction * widest), width)
+  return Boxes(
+    top=xp.floor((height - box_height + 1) / 2),
+    left=xp.floor((width - box_width + 1) / 2),
+    height=box_height,
+    width=box_width,
   )
 
 

@@ -12,7 +12,7 @@ name to `OPS`, `View` (as `<name>_prob`), `AugmentParams`, `EnabledOps` and the 
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +25,8 @@ class Crop:
   """How a random crop is drawn; ranges are (low, high)."""
 
   crop_area: tuple[float, float] = (0.08, 1.0)  # Fraction, drawn uniformly.
-  crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)  # W / H, log-uniformly.
+  # W / H over that of the view, which is 1 for the paper's squares; log-uniformly.
+  crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
   flip_prob: float = 0.5
 
 
@@ -54,7 +55,7 @@ class Views(NamedTuple):
   Attributes:
     view1: how the first view is drawn.
     view2: how the second view is drawn.
-    image_size: side of a view, pixels.
+    image_shape: height and width of a view, pixels.
     channels: 3, 1 for grey views, or those of other images, which have no colours
       (`without_colours`).
     placement: where the operations after the crop happen: host or device.
@@ -62,7 +63,7 @@ class Views(NamedTuple):
 
   view1: View
   view2: View
-  image_size: int
+  image_shape: tuple[int, int]
   channels: int = 3
   placement: str = "host"
 
@@ -243,10 +244,10 @@ def white(dtype: Any) -> int:
   return 65_535 if dtype == np.uint16 else 255
 
 
-def blur_radius(size: int) -> int:
+def blur_radius(image_shape: Sequence[int]) -> int:
   """Returns the taps of the blur on either side of its centre.
 
-  The kernel spans a tenth of the side of an image of `size` pixels. Below 20
-  pixels the radius is 0, and blurring changes nothing.
+  The kernel spans a tenth of the side of an image, of the shorter one if it is not
+  square. Below 20 pixels the radius is 0, and blurring changes nothing.
   """
-  return int(size / 10 / 2)
+  return int(min(image_shape) / 10 / 2)

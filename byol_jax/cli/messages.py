@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from byol_jax.config import schema
 from byol_jax.data import source as source_lib
 from byol_jax.data.source import Source
 from byol_jax.evaluation import embed, protocols, splits
@@ -23,6 +24,7 @@ def say(message: str) -> None:
 def describe_data(run: Run) -> None:
   """Prints the images that the run trains on, and what was made of a folder."""
   data = run.config.data
+  height, width = schema.image_shape(data)
   part = ""
   if data.split or data.fraction < 1:
     total = sum(run.source.split_sizes().values())
@@ -30,7 +32,7 @@ def describe_data(run: Run) -> None:
   say(
     f"{run.plan.num_examples} images{part} to pretrain on,"
     f" {run.source.num_classes or 'no'} classes; views of"
-    f" {data.image_size}x{data.image_size}x{data.channels}; stem"
+    f" {height}x{width}x{data.channels}; stem"
     f" {run.config.model.encoder.stem}; mean {_numbers(data.mean)}, std"
     f" {_numbers(data.std)}."
   )
@@ -78,8 +80,8 @@ def warn_of_other_images(run: Run) -> None:
 def describe_network(run: Run) -> None:
   """Prints shapes and parameters, one line per part of the network."""
   config = run.config
-  side, channels = config.data.image_size, config.data.channels
-  shape = (config.train.batch_size, side, side, channels)
+  data = config.data
+  shape = (config.train.batch_size, *schema.image_shape(data), data.channels)
   network = build.build_network(config, run.num_classes)
   for row in describe.describe(network, shape):
     say("  {:12}{:>18} -> {:12}{:>14,} parameters".format(*row))

@@ -174,9 +174,10 @@ def _load_state(run: Run, options: Options) -> TrainState:
     return state
 
   state = processes.broadcast_from_primary(read)
+  height, width = schema.image_shape(run.config.data)
   messages.say(
     f"{options.encoder}: {run.config.model.encoder.name}, step {state.step}, for"
-    f" images of {run.config.data.image_size} pixels."
+    f" images of {height}x{width} pixels."
   )
   return state
 

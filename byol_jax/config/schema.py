@@ -42,9 +42,11 @@ class DataConfig:
   labels: str = "folders"
   test_share: float = 0.1
   max_broken: float = 0.05
-  image_size: int = 224  # Pixels, square; 0: from the images. [P] 3
+  image_size: int = 224  # Height of a view, pixels; 0: from the images. [P] 3
+  image_width: int = 0  # Pixels; 0: as image_size, for square views.
   channels: int = 3  # Or 1: views are grey. Others for dataset=arrays only.
-  # Evaluation crops this fraction of the short side, from the centre: 224 of 256.
+  # Evaluation crops this fraction of the sides of the largest region of a view's aspect,
+  # from the centre: of the short side for square views, 224 of 256.
   eval_crop: float = 0.875  # [P] 3
   # Normalisation, done inside the network; (): the data set's own. The defaults
   # are ImageNet's ([C] utils/dataset.py, for every data set there).
@@ -73,6 +75,14 @@ class DataConfig:
   decode_side: int = 0
   threads: int = 0  # For decoding and augmenting; 0: one per core.
   prefetch: int = 0  # Batches made ahead; 0: tf.data decides.
+
+
+def image_shape(data: DataConfig) -> tuple[int, int]:
+  """Returns height and width of a view in pixels.
+
+  It is no property, since a `ConfigDict` in the place of `data` would lack it.
+  """
+  return data.image_size, data.image_width or data.image_size
 
 
 @dataclasses.dataclass(slots=True)

@@ -2,12 +2,11 @@
 
 import math
 import re
-import typing
 from typing import Any
 
 from byol_jax import errors
 from byol_jax.augment import spec
-from byol_jax.config import convert, schema
+from byol_jax.config import convert, schema, value_types
 from byol_jax.config.convert import value_at
 
 _POSITIVE = (
@@ -47,6 +46,7 @@ _POSITIVE = (
 _NOT_NEGATIVE = (
   "seed",
   "data.image_size",
+  "data.image_width",
   "data.cache_bytes",
   "data.parts",
   "data.copy_side",
@@ -85,6 +85,7 @@ _BETWEEN_0_AND_1 = ("evaluation.holdout",)
 # `training.memory` compares what remains with the machine.
 _AT_MOST = {
   "data.image_size": 4096,
+  "data.image_width": 4096,
   "data.channels": 2**10,
   "data.threads": 2**12,
   "data.prefetch": 2**12,
@@ -105,10 +106,6 @@ _AT_MOST = {
   "evaluation.finetune.decay_count": 1000,
   "evaluation.finetune.batch_size": 2**20,
 }
-# Whole numbers are int32 in JAX, except for bytes, which only TensorFlow counts,
-# in int64, and the seed, which is uint32.
-_INT_BITS = {"data.shuffle_bytes": 63, "data.cache_bytes": 63, "seed": 32}
-_LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
 _ONE_OF: dict[str, tuple[Any, ...]] = {
   "data.placement": ("host", "device"),
   "data.copy_format": ("jpeg", "raw"),
@@ -146,7 +143,9 @@ def validate(config: schema.Config) -> None:
       " get_config return an edited byol_jax.config.default_config()."
     ) from error
   for key, kind in convert.key_types(schema.Config).items():
-    _check_type(key, value_at(config, key), kind)
+    value = value_at(config, key)
+    rule = value_types.broken_rule(key, value, kind)
+    _require(not rule, f"{key}={value!r} must be {rule}.")
   for key in _ON_DISK:
     path = value_at(config, key)
     _require(
@@ -168,43 +167,13 @@ def validate(config: schema.Config) -> None:
     " evaluation.every_epochs, which is 0; set it, such as to 1.",
   )
   _check_evaluation(config)
-  _check_view("augment.view1", config.augment.view1)
-  _check_view("augment.view2", config.augment.view2)
+  for key in ("augment.view1", "augment.view2"):
+    _check_view(key, value_at(config, key), config.data)
 
 
 def _require(condition: bool, message: str) -> None:
   if not condition:
     raise errors.UserError(message)
-
-
-def _check_type(key: str, value: Any, kind: Any) -> None:
-  """Raises `UserError` unless a value has its key's type and a finite size."""
-  if kind in (bool, str):
-    name = "True or False" if kind is bool else "text"
-    _require(isinstance(value, kind), f"{key}={value!r} must be {name}.")
-  elif typing.get_origin(kind) is tuple:
-    element = typing.get_args(kind)[0]
-    is_right = isinstance(value, list | tuple) and all(
-      _is_a(element, item) for item in value
-    )
-    name = "texts" if element is str else "finite numbers"
-    _require(is_right, f"{key}={value!r} must be a tuple of {name}.")
-  elif kind is float:
-    _require(_is_a(float, value), f"{key}={value!r} must be a finite number.")
-  elif value is not None or kind is int:
-    bits = _INT_BITS.get(key, 31)
-    _require(
-      type(value) is int and abs(value) < 2**bits,
-      f"{key}={value!r} must be a whole number below 2**{bits}.",
-    )
-
-
-def _is_a(kind: type, value: Any) -> bool:
-  """Returns whether a value is text, or a number that float32 can hold."""
-  if kind is str:
-    return isinstance(value, str)
-  is_number = isinstance(value, int | float) and not isinstance(value, bool)
-  return is_number and abs(value) <= _LARGEST_FLOAT32  # NaN is not.
 
 
 def _check_numbers(config: schema.Config) -> None:
@@ -245,7 +214,12 @@ def _check_loss(config: schema.Config) -> None:
 
 
 def _check_data(data: schema.DataConfig) -> None:
-  """Checks the normalisation."""
+  """Checks the shape of views and the normalisation."""
+  _require(
+    data.image_size > 0 or not data.image_width,
+    f"data.image_width={data.image_width} needs a height: set data.image_size, which"
+    f" is {data.image_size}.",
+  )
   for key, values in (("data.mean", data.mean), ("data.std", data.std)):
     _require(
       len(values) in (0, data.channels),
@@ -277,15 +251,21 @@ def _check_crop(key: str, crop: spec.Crop) -> None:
   _check_interval(f"{key}.flip_prob", crop.flip_prob, most=1)
 
 
-def _check_view(key: str, view: spec.View) -> None:
-  """Checks the probabilities and ranges of a view."""
+def _check_view(key: str, view: spec.View, data: schema.DataConfig) -> None:
+  """Checks the probabilities and ranges of a view, and that its turns fit."""
   _check_crop(key, view)
   for name in spec.OPS:
     _check_interval(f"{key}.{name}_prob", getattr(view, f"{name}_prob"), 1)
   for name, operation in spec.COLOUR_OPS.items():
     _check_interval(f"{key}.{name}", getattr(view, name), most=operation.most)
   _check_range(f"{key}.blur_sigma", view.blur_sigma)
-  spec.extra_probabilities(view, key)
+  height, width = schema.image_shape(data)
+  _require(
+    not spec.extra_probabilities(view, key)["rotate90"] or height == width,
+    f"{key}.rotate90_prob={view.rotate90_prob:g} must be 0 for views of"
+    f" {height}x{width} pixels, since a quarter turn exchanges height and width; set"
+    " it to 0, or data.image_width to 0 for square views.",
+  )
 
 
 def _check_evaluation(config: schema.Config) -> None:

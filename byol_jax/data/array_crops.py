@@ -31,13 +31,12 @@ def wide(positions: np.ndarray) -> device_random.Wide:
 
 
 def centres(images: Images, rows: np.ndarray, crop: CentreCrop) -> np.ndarray:
-  """Returns the central squares of images, as `crops.centre_crop` does."""
-  size = images.sizes[rows]
-  short = size.min(axis=1)
-  side = np.clip((np.float32(crop.fraction) * short).astype(np.int32), 1, short)
-  top, left = ((size - side[:, None] + 1) // 2).T
-  boxes = sampling.Boxes(*np.array([top, left, side, side], np.float32))
-  resized = _resize(images.pixels[rows], boxes, crop.image_size)
+  """Returns the central regions of images, as `crops.centre_crop` does."""
+  height, width = images.sizes[rows].astype(np.float32).T
+  boxes = sampling.centre_box(
+    np, height, width, crop.fraction, crop.image_shape
+  )
+  resized = _resize(images.pixels[rows], boxes, crop.image_shape)
   return np.clip(np.asarray(resized) / images.white, 0, 1)
 
 
@@ -53,10 +52,15 @@ def at_random(
   u = np.asarray(u)
   height, width = images.sizes[rows].astype(np.float32).T
   boxes = sampling.crop_boxes(
-    np, height[:, None], width[:, None], u[:, None, :4], [crop.region]
+    np,
+    height[:, None],
+    width[:, None],
+    u[:, None, :4],
+    [crop.region],
+    crop.image_shape,
   )
   boxes = sampling.Boxes(*(x[:, 0] for x in boxes))
-  crops = np.asarray(_resize(images.pixels[rows], boxes, crop.image_size))
+  crops = np.asarray(_resize(images.pixels[rows], boxes, crop.image_shape))
   flipped = (u[:, 4] < crop.region.flip_prob)[:, None, None, None]
   crops = np.where(flipped, crops[:, :, ::-1], crops)
   return np.clip(crops / images.white, 0, 1)

@@ -28,18 +28,18 @@ def random_crops(
   image: tf.Tensor,
   u: tf.Tensor,
   crops: Sequence[spec.Crop],
-  image_size: int,
+  image_shape: tuple[int, int],
 ) -> list[tf.Tensor]:
-  """Returns random crops of an image, resized to squares.
+  """Returns random crops of an image, resized.
 
   Args:
     image: [H, W, 1 or 3] uint8.
     u: [V, 4] in [0, 1), the random numbers `spec.CROP_NUMBERS` of each crop.
     crops: V specifications, whose area and aspect are used.
-    image_size: side of the results, pixels.
+    image_shape: height and width of the results, pixels.
 
   Returns:
-    V times [image_size, image_size, 3] float32 in about [0, 255]. Bicubic
+    V times [*image_shape, 3] float32 in about [0, 255]. Bicubic
     interpolation overshoots; clipping is left to `host_ops.apply` and
     `device_ops.apply`, which do it faster.
   """
@@ -47,14 +47,9 @@ def random_crops(
   # cropping a small image.
   height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
   regions = sampling.crop_boxes(
-    tf, height, width, tf.convert_to_tensor(u), crops
+    tf, height, width, tf.convert_to_tensor(u), crops, image_shape
   )
-  whole = tf.cast(tf.stack(regions, axis=1), tf.int32)
-  top, left, crop_height, crop_width = tf.unstack(whole, axis=1)
-  begins = tf.stack([top, left, tf.zeros_like(top)], axis=1)
-  sizes = tf.stack([crop_height, crop_width, -tf.ones_like(top)], axis=1)
-  resized = resizing.resize_boxes(image, begins, sizes, image_size)
-  return [_three_channels(crop) for crop in resized]
+  return _resized(image, regions, image_shape)
 
 
 def two_random_crops(
@@ -76,43 +71,42 @@ def two_random_crops(
     image,
     sampling.crop_numbers(numbers),
     (views.view1, views.view2),
-    views.image_size,
+    views.image_shape,
   )
   numbers1, numbers2 = tf.unstack(numbers)
   return crop1, crop2, numbers1, numbers2
 
 
 def centre_crop(
-  image: tf.Tensor, image_size: int, fraction: float
+  image: tf.Tensor, image_shape: tuple[int, int], fraction: float
 ) -> tf.Tensor:
-  """Returns the central square of an image, resized.
+  """Returns the central region of an image, resized.
 
   Args:
     image: [H, W, 1 or 3] uint8.
-    image_size: side of the result, pixels.
-    fraction: side of the square as a fraction of the image's short side.
+    image_shape: height and width of the result, pixels.
+    fraction: see `sampling.centre_box`.
 
   Returns:
-    [image_size, image_size, 3] float32 in [0, 1].
+    [*image_shape, 3] float32 in [0, 1].
   """
-  height, width = tf.unstack(tf.shape(image)[:2])
-  short = tf.minimum(height, width)
-  side = _whole_pixels(fraction * tf.cast(short, tf.float32), short)
-  top = (height - side + 1) // 2
-  left = (width - side + 1) // 2
-  (crop,) = resizing.resize_boxes(
-    image,
-    tf.stack([[top, left, 0]]),
-    tf.stack([[side, side, -1]]),
-    image_size,
-  )
-  return tf.clip_by_value(_three_channels(crop) / 255, 0.0, 1.0)
+  height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
+  box = sampling.centre_box(tf, height, width, fraction, image_shape)
+  boxes = sampling.Boxes(*(length[None] for length in box))
+  (crop,) = _resized(image, boxes, image_shape)
+  return tf.clip_by_value(crop / 255, 0.0, 1.0)
 
 
-def _three_channels(crop: tf.Tensor) -> tf.Tensor:
-  return crop if crop.shape[-1] == 3 else tf.repeat(crop, 3, axis=-1)
-
-
-def _whole_pixels(length: tf.Tensor, most: tf.Tensor) -> tf.Tensor:
-  """Returns a length in whole pixels, from 1 to `most`."""
-  return tf.clip_by_value(tf.cast(length, tf.int32), 1, most)
+def _resized(
+  image: tf.Tensor, boxes: sampling.Boxes, image_shape: tuple[int, int]
+) -> list[tf.Tensor]:
+  """Returns regions of an image, [V] each, resized and in three channels."""
+  whole = tf.cast(tf.stack(boxes, axis=1), tf.int32)
+  top, left, height, width = tf.unstack(whole, axis=1)
+  begins = tf.stack([top, left, tf.zeros_like(top)], axis=1)
+  sizes = tf.stack([height, width, -tf.ones_like(top)], axis=1)
+  resized = resizing.resize_boxes(image, begins, sizes, image_shape)
+  return [
+    crop if crop.shape[-1] == 3 else tf.repeat(crop, 3, axis=-1)
+    for crop in resized
+  ]

@@ -48,7 +48,7 @@ def eval_batches(
       full batches: the last batches are padded by the first example.
 
   Returns:
-    An iterator of `{"image": [b, S, S, channels] float32 in [0, 1], "label":
+    An iterator of `{"image": [b, H, W, channels] float32 in [0, 1], "label":
     [b] int32, -1 where unknown}`. Multi-label data sets have labels
     [b, classes] of 0 and 1.
 
@@ -60,7 +60,7 @@ def eval_batches(
 
   def example(unused_position, record):
     image, label = parse(record)
-    image = crops.centre_crop(image, crop.image_size, crop.fraction)
+    image = crops.centre_crop(image, crop.image_shape, crop.fraction)
     return {"image": image[..., : crop.channels], "label": label}
 
   files = records.split_files(source, split)
@@ -104,7 +104,7 @@ def labelled_batches(
     process: which slice of each batch to return; by default all of it.
 
   Returns:
-    An iterator of `{"image": [b, S, S, channels] float32 in [0, 1], "label"}`
+    An iterator of `{"image": [b, H, W, channels] float32 in [0, 1], "label"}`
     with labels as `eval_batches` returns them.
 
   Raises:
@@ -182,7 +182,7 @@ def _random_crop(
   """Returns a random crop in [0, 1], flipped at random."""
   u = tf.random.stateless_uniform([1, len(spec.CROP_NUMBERS) + 1], seed)
   (image,) = crops.random_crops(
-    image, u[:, :-1], [crop.region], crop.image_size
+    image, u[:, :-1], [crop.region], crop.image_shape
   )
   image = tf.where(u[0, -1] < crop.region.flip_prob, image[:, ::-1], image)
   return tf.clip_by_value(image[..., : crop.channels] / 255, 0.0, 1.0)

@@ -1,11 +1,12 @@
 """Applies sampled augmentation parameters to crops in TensorFlow, on the host.
 
 `augment.device_ops` does the same in JAX. The code here is written for XLA on
-CPUs. It works on planes, [S, S] of one channel, because these vectorise, and on
+CPUs. It works on planes, [H, W] of one channel, because these vectorise, and on
 many crops per call, because each call has a cost.
 """
 
 import functools
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -13,31 +14,32 @@ from byol_jax.augment import colours, extra_ops, spec
 from byol_jax.augment.colours import Planes
 
 
-def blur_taps(size: int, sigma: tf.Tensor) -> tf.Tensor:
+def blur_taps(image_shape: Sequence[int], sigma: tf.Tensor) -> tf.Tensor:
   """Returns the taps of a Gaussian of `sigma` pixels, which sum to 1.
 
   Args:
-    size: side of the image, pixels; decides where the Gaussian is cut off.
+    image_shape: height and width of the image, pixels; they decide where the
+      Gaussian is cut off.
     sigma: scalar float32.
   """
-  radius = spec.blur_radius(size)
+  radius = spec.blur_radius(image_shape)
   taps = tf.exp(-(tf.range(-radius, radius + 1.0) ** 2) / (2 * sigma**2))
   return taps / tf.reduce_sum(taps)
 
 
 def blur(planes: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
-  """Blurs square planes [..., S, S] by a Gaussian of `sigma` pixels.
+  """Blurs planes [..., H, W] by a Gaussian of `sigma` pixels.
 
   Taps beyond the border are lost, so borders darken as in the reference. Planes
-  below 20 pixels do not change, see `spec.blur_radius`.
+  with a side below 20 pixels do not change, see `spec.blur_radius`.
   """
-  taps = blur_taps(planes.shape[-1], sigma)
+  taps = blur_taps(planes.shape[-2:], sigma)
   return _blur_along(-2, _blur_along(-1, planes, taps), taps)
 
 
 def _blur_along(axis: int, planes: tf.Tensor, taps: tf.Tensor) -> tf.Tensor:
   """Blurs along the last axis or the one before it, by sums of shifted planes."""
-  size, radius = planes.shape[-1], taps.shape[0] // 2
+  size, radius = planes.shape[axis], taps.shape[0] // 2
   paddings = [[0, 0]] * planes.shape.rank
   paddings[axis] = [radius, radius]
   padded = tf.pad(planes, paddings)
@@ -89,12 +91,12 @@ def apply(
   """Returns views: crops with their augmentation parameters applied.
 
   Args:
-    crops: [N, S, S, 3] float32 in about [0, 255], from `crops.random_crops`.
+    crops: [N, H, W, 3] float32 in about [0, 255], from `crops.random_crops`.
     params: with a leading axis of N.
     enabled: operations that `params` may ask for.
 
   Returns:
-    [N, S, S, 3] float32 in [0, 1].
+    [N, H, W, 3] float32 in [0, 1].
   """
 
   def augment(crop, params):

@@ -5,11 +5,13 @@ numbers to 1e-6, and vectorise: each result is a weighted sum of four rows of th
 image, and then of four columns of that.
 """
 
+import math
+
 import numpy as np
 import tensorflow as tf
 
-# Below this side of the results, `tf.image.resize` is faster (measured).
-_LEAST_SIZE = 128
+# Below so many pixels of the results, `tf.image.resize` is faster (measured).
+_LEAST_PIXELS = 128**2
 # XLA compiles a program for each size of an image, so images are padded to one of
 # these sides. Our choice: two of them, because larger images take most of their
 # time to decode; `tf.image.resize` serves them as well.
@@ -19,9 +21,9 @@ _BLOCK = 16
 
 
 def resize_boxes(
-  image: tf.Tensor, begins: tf.Tensor, sizes: tf.Tensor, size: int
+  image: tf.Tensor, begins: tf.Tensor, sizes: tf.Tensor, shape: tuple[int, int]
 ) -> list[tf.Tensor]:
-  """Returns parts of an image, resized to squares.
+  """Returns parts of an image, resized.
 
   The kernel is that of `tf.image.resize`: Keys' cubic with a = -0.5, centred on
   half pixels. Pixels outside of the part do not count.
@@ -30,34 +32,34 @@ def resize_boxes(
     image: [H, W, C] uint8.
     begins, sizes: [V, 3] int32, the parts as `tf.slice` takes them: top, left and
       0; height, width and -1. They lie inside the image.
-    size: side of the results, pixels.
+    shape: height and width of the results, pixels.
 
   Returns:
-    V times [size, size, C] float32. They overshoot [0, 255].
+    V times [*shape, C] float32. They overshoot [0, 255].
   """
-  if size < _LEAST_SIZE:
-    return _resize_one_value_at_a_time(image, begins, sizes, size)
+  if math.prod(shape) < _LEAST_PIXELS:
+    return _resize_one_value_at_a_time(image, begins, sizes, shape)
   return tf.cond(
     tf.reduce_max(tf.shape(image)[:2]) <= _PADDED_SIDES[-1],
-    lambda: _resize_vectorised(image, begins, sizes, size),
-    lambda: _resize_one_value_at_a_time(image, begins, sizes, size),
+    lambda: _resize_vectorised(image, begins, sizes, shape),
+    lambda: _resize_one_value_at_a_time(image, begins, sizes, shape),
   )
 
 
 def _resize_one_value_at_a_time(
-  image: tf.Tensor, begins: tf.Tensor, sizes: tf.Tensor, size: int
+  image: tf.Tensor, begins: tf.Tensor, sizes: tf.Tensor, shape: tuple[int, int]
 ) -> list[tf.Tensor]:
   results = []
   for box in zip(tf.unstack(begins), tf.unstack(sizes), strict=True):
     part = tf.slice(image, *box)
     part = tf.ensure_shape(part, [None, None, image.shape[-1]])
     method = tf.image.ResizeMethod.BICUBIC
-    results.append(tf.image.resize(part, (size, size), method))
+    results.append(tf.image.resize(part, shape, method))
   return results
 
 
 def _resize_vectorised(
-  image: tf.Tensor, begins: tf.Tensor, sizes: tf.Tensor, size: int
+  image: tf.Tensor, begins: tf.Tensor, sizes: tf.Tensor, shape: tuple[int, int]
 ) -> list[tf.Tensor]:
   rows = _padded_rows(image)
   channels = image.shape[-1]
@@ -65,9 +67,9 @@ def _resize_vectorised(
   for begin, extent in zip(tf.unstack(begins), tf.unstack(sizes), strict=True):
     top, left, _ = tf.unstack(begin)
     height, width, _ = tf.unstack(extent)
-    mixed, total = _mix_rows(rows, top, height, size)
-    mixed = _mix_columns(mixed, total, left, width, size, channels)
-    results.append(tf.ensure_shape(mixed, [size, size, channels]))
+    mixed, total = _mix_rows(rows, top, height, shape[0])
+    mixed = _mix_columns(mixed, total, left, width, shape[1], channels)
+    results.append(tf.ensure_shape(mixed[: shape[0]], [*shape, channels]))
   return results
 
 
@@ -126,8 +128,11 @@ def _mix_columns(
     rows, total: results of `_mix_rows`.
     start: first of the columns to use.
     length: number of columns to use.
-    size: side of the result.
+    size: number of results of a row.
     channels: of the image.
+
+  Returns:
+    [P, size, channels] float32, for the P rows that `_mix_rows` returned.
   """
   indices, weights = _taps(tf.range(size), length, size)
   column_total = tf.reduce_sum(weights, 0)[:, None, None]
@@ -147,7 +152,7 @@ def _mix_columns(
     tf.reshape(total, [-1, _BLOCK]),
   )
   mixed = tf.map_fn(mix_block, blocks, fn_output_signature=tf.float32)
-  return tf.reshape(mixed, [-1, size, channels])[:size]
+  return tf.reshape(mixed, [-1, size, channels])
 
 
 def _weighted_sum(

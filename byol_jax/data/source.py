@@ -16,12 +16,12 @@ class CentreCrop(NamedTuple):
   """How an image is shown to an evaluation.
 
   Attributes:
-    image_size: side of the result, pixels.
-    fraction: side of the central square as a fraction of the short side.
+    image_shape: height and width of the result, pixels.
+    fraction: sides of the central region, see `sampling.centre_box`.
     channels: 3, 1 for grey images, or those that a file of arrays has.
   """
 
-  image_size: int
+  image_shape: tuple[int, int]
   fraction: float
   channels: int = 3
 
@@ -30,12 +30,12 @@ class RandomCrop(NamedTuple):
   """How an image is shown to a classifier in training.
 
   Attributes:
-    image_size: side of the result, pixels.
+    image_shape: height and width of the result, pixels.
     region: how the crop is drawn and how often it is flipped.
     channels: 3, 1 for grey images, or those that a file of arrays has.
   """
 
-  image_size: int
+  image_shape: tuple[int, int]
   region: spec.Crop
   channels: int = 3
 

@@ -13,6 +13,7 @@ makes views of its slice of every batch.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -66,7 +67,7 @@ def train_batches(
     process: which slice of each batch to return; by default all of it.
 
   Returns:
-    An iterator of `{"view1", "view2": [b, S, S, channels] float32 in [0, 1],
+    An iterator of `{"view1", "view2": [b, H, W, channels] float32 in [0, 1],
     "label": [b] int32, -1 where unknown}`, with b = batch_size / process.count.
     With placement device, views are uint8 crops, and "params1" and "params2"
     hold their `AugmentParams`.
@@ -168,7 +169,7 @@ def augment(
   def augment_one(position, record):
     return finish_chunk(*(part[None] for part in crop(position, record)))
 
-  chunk = min(_CHUNK_PIXELS // views.image_size**2, batch_size)
+  chunk = min(_CHUNK_PIXELS // math.prod(views.image_shape), batch_size)
   if chunk <= 1:  # Batching would only copy the image.
     return examples.map(augment_one, threads).rebatch(batch_size)
   chunks = examples.map(crop, threads).batch(chunk, drop_remainder=True)

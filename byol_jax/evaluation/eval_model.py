@@ -1,12 +1,14 @@
 """The encoders under evaluation: the trained one and its baselines."""
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import haiku as hk
 import numpy as np
 
+from byol_jax.config import schema
 from byol_jax.data.source import RandomCrop, Source
 from byol_jax.evaluation import feature_cache, features
 from byol_jax.evaluation import splits as splits_lib
@@ -78,7 +80,7 @@ class EvalModel:
         "data": source.location,
         "examples": source.contents_key(split),
         "label": source.dataset.label if source.num_classes else None,
-        "image_size": data.image_size,
+        "image_shape": schema.image_shape(data),
         "eval_crop": data.eval_crop,
         "channels": data.channels,
       },
@@ -133,7 +135,7 @@ class EvalModel:
     return self.source.labelled_batches(
       split,
       indices,
-      RandomCrop(data.image_size, region, data.channels),
+      RandomCrop(schema.image_shape(data), region, data.channels),
       data,
       batch_size=batch_size,
       seed=config.seed,
@@ -173,7 +175,7 @@ def baseline_names(run: runs.Run) -> list[str]:
   data = run.config.data
   if not run.config.evaluation.baselines:
     return []
-  if data.image_size**2 * data.channels > _MAX_PIXEL_VALUES:
+  if math.prod(schema.image_shape(data)) * data.channels > _MAX_PIXEL_VALUES:
     return [RANDOM]
   return [PIXELS, RANDOM]
 

@@ -59,7 +59,7 @@ def same_class(
 
 
 def flatten(images: np.ndarray) -> np.ndarray:
-  """Returns images [b, S, S, C] as vectors [b, S * S * C]."""
+  """Returns images [b, H, W, C] as vectors [b, H * W * C]."""
   return images.reshape(len(images), -1)
 
 

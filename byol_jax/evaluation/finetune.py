@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from byol_jax.config import convert
+from byol_jax.config import convert, schema
 from byol_jax.evaluation import classifiers, features, heads
 from byol_jax.evaluation.classifiers import Classifier
 from byol_jax.evaluation.features import Features
@@ -217,8 +217,8 @@ def finetuned(
     len(indices) / batch_size
   )
   fit = make_fit(build.build_network(config, model.run.num_classes))
-  side, channels = config.data.image_size, config.data.channels
-  image = np.zeros((1, side, side, channels), np.float32)
+  data = config.data
+  image = np.zeros((1, *schema.image_shape(data), data.channels), np.float32)
   num_features = model.encode(image).shape[1]
   head = heads.new_head(num_features, model.source.num_classes)
   for hparams in grid:

@@ -89,8 +89,8 @@ def check(
     config: of the network.
     *found: parameters and batch-norm statistics.
   """
-  side, channels = config.data.image_size, config.data.channels
-  images = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
+  shape = (1, *schema.image_shape(config.data), config.data.channels)
+  images = jax.ShapeDtypeStruct(shape, jnp.float32)
   wanted = jax.eval_shape(
     lambda key, x: network.init(key, x, is_training=True),
     jax.random.key(0),

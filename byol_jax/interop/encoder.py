@@ -25,9 +25,9 @@ _IMAGES_TOGETHER = 256
 class Encoder(NamedTuple):
   """A frozen encoder and the images that it expects.
 
-  `encode` and `feature_map` take images, [B, S, S, C], or one image, [S, S, C], as
+  `encode` and `feature_map` take images, [B, H, W, C], or one image, [H, W, C], as
   floats in [0, 1], or as uint8 or uint16, which they divide by 255 or 65,535. An
-  encoder of colours takes grey images, too, [B, S, S, 1]: all its channels get their
+  encoder of colours takes grey images, too, [B, H, W, 1]: all its channels get their
   values. NumPy arrays,
   and what `numpy.asarray` makes one of, are split into batches over the local devices
   and give NumPy arrays. JAX arrays give JAX arrays, also under `jit`, `vmap` and reverse-mode
@@ -36,7 +36,7 @@ class Encoder(NamedTuple):
 
   Attributes:
     encode: maps images to features, [B, D] float32, and one image to [D].
-    image_size: S.
+    image_size: H.
     channels: C.
     step: updates that it was trained for.
     feature_map: `feature_map(images, stage="final")` maps images to the feature map
@@ -63,6 +63,11 @@ class Encoder(NamedTuple):
   network: hk.TransformedWithState
   form: images_lib.Form
   about: About
+
+  @property
+  def image_width(self) -> int:
+    """W."""
+    return self.form.image_shape[1]
 
   @property
   def params(self) -> hk.Params:
@@ -129,7 +134,7 @@ def make_encoder(
 
   return Encoder(
     encode=lambda images: run(images),
-    image_size=form.image_size,
+    image_size=form.image_shape[0],
     channels=form.channels,
     step=step,
     feature_map=lambda images, stage="final": run(images, stage),

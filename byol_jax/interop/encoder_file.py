@@ -75,7 +75,11 @@ def load(path: str | pathlib.Path) -> Encoder:
   return make_encoder(
     network,
     variables,
-    Form(config.data.image_size, config.data.channels, config.data.eval_crop),
+    Form(
+      schema.image_shape(config.data),
+      config.data.channels,
+      config.data.eval_crop,
+    ),
     step=header.step,
     about=header.about,
   )
@@ -190,8 +194,8 @@ def _read_header(file: Any, path: str | pathlib.Path) -> Header:
 
 def _shapes(network: hk.TransformedWithState, config: schema.Config) -> Any:
   """Returns the shapes and types of a network's parameters and state."""
-  side, channels = config.data.image_size, config.data.channels
-  images = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
+  shape = (1, *schema.image_shape(config.data), config.data.channels)
+  images = jax.ShapeDtypeStruct(shape, jnp.float32)
   init = lambda key, x: network.init(key, x, is_training=True)  # noqa: E731
   return jax.eval_shape(init, jax.random.key(0), images)
 

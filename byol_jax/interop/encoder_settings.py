@@ -11,6 +11,7 @@ from byol_jax.training import build
 # Of the encoder's own section, only what decides initial values is not among them.
 _KEYS = (
   "data.image_size",
+  "data.image_width",
   "data.channels",
   "data.eval_crop",
   "data.mean",

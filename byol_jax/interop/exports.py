@@ -197,7 +197,7 @@ def _write_onnx(trained: Trained, folder: pathlib.Path) -> pathlib.Path:
 
 def _card(trained: Trained) -> hub_folder.Card:
   run, data = trained.run, trained.run.config.data
-  shape = (1, data.image_size, data.image_size, data.channels)
+  shape = (1, *schema.image_shape(data), data.channels)
   features = jax.eval_shape(
     lambda images: build.build_encoder(run.config).apply(
       *trained.variables, images, is_training=False

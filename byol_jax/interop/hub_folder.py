@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import byol_jax
+from byol_jax.config import schema
 from byol_jax.evaluation import results
 from byol_jax.interop import encoder_settings, timm_names, torch_files
 from byol_jax.training.runs import Run
@@ -47,7 +48,7 @@ def config_text(card: Card) -> str:
     "num_features": card.features,
     "global_pool": "avg",
     "pretrained_cfg": {
-      "input_size": [data.channels, data.image_size, data.image_size],
+      "input_size": [data.channels, *schema.image_shape(data)],
       "fixed_input_size": "img_size" in model.args,
       "interpolation": "bicubic",
       "crop_pct": data.eval_crop,
@@ -69,7 +70,7 @@ def card_text(card: Card) -> str:
   config = card.run.config
   encoder, dataset = config.model.encoder, card.run.source.dataset
   library = "timm" if torch_files.timm_name(config) else "byol_jax"
-  side, channels = config.data.image_size, config.data.channels
+  height, width = schema.image_shape(config.data)
   return f"""---
 license: {config.export.licence or "unknown"}
 library_name: {library}
@@ -96,7 +97,7 @@ This encoder maps an image to {card.features:,} features.
 
 ## Use it
 
-Run the code in this folder. `images` is an array of bytes, [B, {side}, {side}, {channels}].
+Run the code in this folder. `images` is an array of bytes, [B, {height}, {width}, {config.data.channels}].
 
 JAX, exactly as trained:
 
@@ -135,13 +136,14 @@ def _facts(card: Card) -> dict[str, str]:
   """Returns what is known of an encoder, by name."""
   run, config = card.run, card.run.config
   data, encoder = config.data, config.model.encoder
-  side, batch = data.image_size, config.train.batch_size
+  (height, width), batch = schema.image_shape(data), config.train.batch_size
   facts = {
     "architecture": f"{encoder.name}, width {encoder.width:g}, {encoder.version},"
     f" {encoder.stem} stem, {encoder.pooling} pooling",
     "parameters": f"{card.parameters:,}",
-    "images": f"{side} x {side} x {data.channels}; the central"
-    f" {data.eval_crop:.1%} of the short side, resized bicubically without antialiasing",
+    "images": f"{height} x {width} x {data.channels}; the central region of this"
+    f" aspect, {data.eval_crop:.1%} of the sides of the largest, resized bicubically"
+    " without antialiasing",
     "mean, std": f"{_numbers(data.mean)}; {_numbers(data.std)}",
     "padding": encoder.padding,
     "data": f"{_name(run.source.dataset.tfds_name)},"

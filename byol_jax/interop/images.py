@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from byol_jax import errors
-from byol_jax.augment import device_crops, spec
+from byol_jax.augment import device_crops, sampling, spec
 
 # Our choice: a third of a step between bytes, for rounding in another program.
 _TOLERANCE = 1e-3
@@ -20,13 +20,13 @@ class Form(NamedTuple):
   """The images that an encoder was trained on.
 
   Attributes:
-    image_size: side of its images, S pixels.
+    image_shape: height H and width W of its images, pixels.
     channels: of its images, C: 3, 1 for grey, or those of other images.
-    eval_crop: side of the central square that evaluations show to it, as a fraction
-      of the short side of an image.
+    eval_crop: sides of the central region that evaluations show to it, over those of
+      the largest one of its aspect.
   """
 
-  image_size: int
+  image_shape: tuple[int, int]
   channels: int
   eval_crop: float
 
@@ -40,8 +40,8 @@ def checked(images: Any, form: Form) -> tuple[Any, bool]:
   """Returns images as a batch of the right shape and type.
 
   Args:
-    images: [B, S, S, C] or one image, [S, S, C], with as many channels as the
-      encoder, or one where it takes colours. One grey image may be [S, S].
+    images: [B, H, W, C] or one image, [H, W, C], with as many channels as the
+      encoder, or one where it takes colours. One grey image may be [H, W].
     form: of the encoder.
 
   Returns:
@@ -51,15 +51,15 @@ def checked(images: Any, form: Form) -> tuple[Any, bool]:
     UserError: if they have another shape or type.
   """
   images = _array(images)
-  shape, side = images.shape, form.image_size
+  shape, (height, width) = images.shape, form.image_shape
   batch, is_one = _batch(images)
   if batch is None or batch.shape[1:] not in (
-    (side, side, form.channels),
-    (side, side, form.takes[0]),
+    (height, width, form.channels),
+    (height, width, form.takes[0]),
   ):
     raise errors.UserError(
-      f"The images have the shape {shape}; this encoder takes (number, {side},"
-      f" {side}, {form.channels}){_remedy(shape, form)}."
+      f"The images have the shape {shape}; this encoder takes (number, {height},"
+      f" {width}, {form.channels}){_remedy(shape, form)}."
     )
   return batch, is_one
 
@@ -102,11 +102,10 @@ def _batch(images: Any) -> tuple[Any, bool]:
 
 def _remedy(shape: tuple[int, ...], form: Form) -> str:
   """Says what to do about images of a wrong shape, if that is clear."""
-  side, channels = form.image_size, form.channels
-  if shape[-3:] == (channels, side, side):
+  if shape[-3:] == (form.channels, *form.image_shape):
     axes = "1, 2, 0" if len(shape) == 3 else "0, 2, 3, 1"
     return f"; the channels are first: give images.transpose({axes})"
-  if len(shape) == 3 and shape[1:] == (side, side):
+  if len(shape) == 3 and shape[1:] == form.image_shape:
     return "; give many grey images as images[..., None]"
   if len(shape) in (3, 4) and shape[-1] in form.takes:
     return "; give encoder.prepare(images), which crops and resizes them as evaluations do"
@@ -142,18 +141,17 @@ def check_range(images: Any) -> None:
 def prepared(images: Any, form: Form) -> np.ndarray:
   """Returns images of any size as evaluations show them to an encoder.
 
-  The central square of each, of `eval_crop` times the short side, is resized to
-  S x S pixels as `data.crops.centre_crop` does. Colours become grey for a grey
-  encoder, and grey images stay grey.
+  The central region of each is resized to H x W pixels as `data.crops.centre_crop`
+  does. Colours become grey for a grey encoder, and grey images stay grey.
 
   Args:
-    images: one image, [H, W, c] or [H, W], or a batch of one size, [B, H, W, c],
+    images: one image, [h, w, c] or [h, w], or a batch of one size, [B, h, w, c],
       where c is 1 or 3, or that of an encoder of other channels; as uint8, uint16 or
       floats in [0, 1].
     form: of the encoder.
 
   Returns:
-    One image, [S, S, c], or a batch, [B, S, S, c], float32 in [0, 1], where c is 1
+    One image, [H, W, c], or a batch, [B, H, W, c], float32 in [0, 1], where c is 1
     for a grey encoder and otherwise that of the images.
 
   Raises:
@@ -180,15 +178,21 @@ def prepared(images: Any, form: Form) -> np.ndarray:
 
 
 def _centre_crops(images: np.ndarray, form: Form) -> np.ndarray:
-  """Returns central squares, resized: [B, H, W, C] to [B, S, S, C] float32."""
+  """Returns central regions, resized: [B, h, w, C] to [B, H, W, C] float32."""
   height, width = images.shape[1:3]
-  short = min(height, width)
-  side = int(np.float32(form.eval_crop) * np.float32(short))
-  side = min(max(side, 1), short)
-  top, left = (height - side + 1) // 2, (width - side + 1) // 2
-  weights = device_crops.resize_weights(np, 0, side, side, form.image_size)
-  # Four pixels of a line make one of the result, so of a photo most are not read.
-  used = np.flatnonzero(weights.any(axis=0))
-  weights = weights[:, used]
-  pixels = images[:, top + used][:, :, left + used].astype(np.float32)
-  return np.einsum("sh,bhwc,tw->bstc", weights, pixels, weights, optimize=True)
+  box = sampling.centre_box(
+    np, np.float32(height), np.float32(width), form.eval_crop, form.image_shape
+  )
+
+  def weights_of(start: Any, length: Any, inputs: int, outputs: int) -> Any:
+    weights = device_crops.resize_weights(np, start, length, inputs, outputs)
+    # Four pixels of a line make one of the result, so of a photo most are not read.
+    used = np.flatnonzero(weights.any(axis=0))
+    return weights[:, used], used
+
+  rows, used_rows = weights_of(box.top, box.height, height, form.image_shape[0])
+  columns, used_columns = weights_of(
+    box.left, box.width, width, form.image_shape[1]
+  )
+  pixels = images[:, used_rows][:, :, used_columns].astype(np.float32)
+  return np.einsum("sh,bhwc,tw->bstc", rows, pixels, columns, optimize=True)

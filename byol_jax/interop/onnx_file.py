@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from byol_jax.config import schema
+from byol_jax.models import convolution
 
 # Our choice: versions of 2022, which every maintained runtime reads; later ones
 # change nothing that a ResNet needs.
 _OPSET, _IR = 17, 8
+
+Size = tuple[int, int]  # Rows and columns of a map.
 
 
 def serialized(
@@ -20,7 +22,7 @@ def serialized(
 ) -> bytes:
   """Returns a model from images as bytes to features, for any ONNX runtime.
 
-  It maps `images`, [B, S, S, C] uint8, to `features`, [B, D] float32, for any B,
+  It maps `images`, [B, H, W, C] uint8, to `features`, [B, D] float32, for any B,
   normalises the images and holds the parameters.
 
   Args:
@@ -32,15 +34,16 @@ def serialized(
 
   data = config.data
   graph = _Graph(arrays, config)
-  features = graph.encoder("images", data.image_size)
-  side, channels = data.image_size, data.channels
+  features = graph.encoder("images", schema.image_shape(data))
   model = helper.make_model(
     helper.make_graph(
       graph.nodes,
       "encoder",
       [
         helper.make_tensor_value_info(
-          "images", TensorProto.UINT8, ["batch", side, side, channels]
+          "images",
+          TensorProto.UINT8,
+          ["batch", *schema.image_shape(data), data.channels],
         )
       ],
       [
@@ -58,6 +61,12 @@ def serialized(
   return model.SerializeToString()
 
 
+def _after(size: Size, stride: int) -> Size:
+  """Returns rows and columns after a layer of a stride."""
+  rows, columns = (-(-length // stride) for length in size)
+  return rows, columns
+
+
 class _Graph:
   """The nodes of a ResNet; each method adds some and returns their output.
 
@@ -72,7 +81,7 @@ class _Graph:
     self._arrays = arrays
     self._config = config
 
-  def encoder(self, images: str, side: int) -> str:
+  def encoder(self, images: str, size: Size) -> str:
     """Adds the whole network; its output is called `features`."""
     data, options = self._config.data, self._config.model.encoder
     from onnx import TensorProto
@@ -84,20 +93,20 @@ class _Graph:
     x = self._add("Sub", x, self._constant("shift", data.mean / std))
     x = self._add("Transpose", x, perm=[0, 3, 1, 2])
     is_imagenet = options.stem == "imagenet"
-    x, side = self._conv(x, side, "conv1", 2 if is_imagenet else 1)
+    x, size = self._conv(x, size, "conv1", 2 if is_imagenet else 1)
     x = self._add("Relu", self._norm(x, "bn1"))
     if is_imagenet:
-      pads = self._pads(side, 3, 2)
+      pads = self._pads(size, 3, 2)
       x = self._add(
         "MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=pads
       )
-      side = -(-side // 2)
+      size = _after(size, 2)
     for group in (1, 2, 3, 4):
       place = f"layer{group}."
       names = {n.split(".")[1] for n in self._arrays if n.startswith(place)}
       for i in range(len(names)):
         stride = 2 if group > 1 and i == 0 else 1
-        x, side = self._block(x, side, f"{place}{i}", stride)
+        x, size = self._block(x, size, f"{place}{i}", stride)
     if options.pooling == "mean":
       x = self._add("GlobalAveragePool", x)
     else:
@@ -105,11 +114,11 @@ class _Graph:
     return self._add("Flatten", x, output="features")
 
   def _block(
-    self, x: str, side: int, place: str, stride: int
-  ) -> tuple[str, int]:
-    shortcut, y, size = x, x, side
+    self, x: str, size: Size, place: str, stride: int
+  ) -> tuple[str, Size]:
+    shortcut, y = x, x
     if f"{place}.downsample.0.weight" in self._arrays:
-      shortcut, _ = self._conv(x, side, f"{place}.downsample.0", stride)
+      shortcut, _ = self._conv(x, size, f"{place}.downsample.0", stride)
       shortcut = self._norm(shortcut, f"{place}.downsample.1")
     is_bottleneck = f"{place}.conv3.weight" in self._arrays
     strides = (1, stride, 1) if is_bottleneck else (stride, 1)
@@ -121,16 +130,18 @@ class _Graph:
       y = self._add("Relu", y)
     return y, size
 
-  def _conv(self, x: str, side: int, name: str, stride: int) -> tuple[str, int]:
+  def _conv(
+    self, x: str, size: Size, name: str, stride: int
+  ) -> tuple[str, Size]:
     w = self._arrays[f"{name}.weight"]
     y = self._add(
       "Conv",
       x,
       self._constant(f"{name}.weight", w),
       strides=[stride, stride],
-      pads=self._pads(side, w.shape[2], stride),
+      pads=self._pads(size, w.shape[2], stride),
     )
-    return y, -(-side // stride)
+    return y, _after(size, stride)
 
   def _norm(self, x: str, name: str) -> str:
     leaves = ("weight", "bias", "running_mean", "running_var")
@@ -139,14 +150,12 @@ class _Graph:
     eps = self._config.model.batch_norm.eps
     return self._add("BatchNormalization", x, *constants, epsilon=eps)
 
-  def _pads(self, side: int, kernel: int, stride: int) -> list[int]:
+  def _pads(self, size: Size, kernel: int, stride: int) -> list[int]:
     """Returns the padding before rows and columns, then that after them."""
-    before = after = kernel // 2
-    if self._config.model.encoder.padding == "same":
-      ((before, after),) = jax.lax.padtype_to_pads(
-        (side,), (kernel,), (stride,), "SAME"
-      )
-    return [before, before, after, after]
+    is_same = self._config.model.encoder.padding == "same"
+    padding = "SAME" if is_same else convolution.symmetric(kernel)
+    pads = convolution.pixels_around(size, kernel, stride, padding)
+    return [before for before, _ in pads] + [after for _, after in pads]
 
   def _add(self, op: str, *inputs: str, output: str = "", **attributes) -> str:
     from onnx import helper

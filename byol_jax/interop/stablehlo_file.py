@@ -20,13 +20,13 @@ def serialized(
 ) -> bytes:
   """Returns a program from images as bytes to features, for `jax.export`.
 
-  It maps [B, S, S, C] uint8 to [B, D] float32 for any B, normalises the images and
+  It maps [B, H, W, C] uint8 to [B, D] float32 for any B, normalises the images and
   holds the parameters. All platforms get the plain form of each operation.
 
   Args:
     network: from `networks.make_encoder`.
     variables: its parameters and batch-norm statistics.
-    data: says what S and C are.
+    data: says what H, W and C are.
   """
 
   def encode(images: jax.Array) -> jax.Array:
@@ -34,7 +34,7 @@ def serialized(
     return network.apply(*variables, x, is_training=False)[0].embedding
 
   (batch,) = export.symbolic_shape("batch")
-  shape = (batch, data.image_size, data.image_size, data.channels)
+  shape = (batch, *schema.image_shape(data), data.channels)
   with platforms.assume("any"):
     program = export.export(jax.jit(encode), platforms=_PLATFORMS)(
       jax.ShapeDtypeStruct(shape, jnp.uint8)

@@ -64,7 +64,7 @@ def model(config: schema.Config) -> Model | None:
   if of_vit := encoders.VITS.get(encoder.name):
     size = vit.channels_of(of_vit, encoder)
     args = {
-      "img_size": config.data.image_size,
+      "img_size": schema.image_shape(config.data),
       "patch_size": patches.side_of(encoder, vit.PATCHES),
       "in_chans": channels,
       "embed_dim": size,
@@ -126,8 +126,11 @@ def to_timm(arrays: Mapping[str, np.ndarray], config: schema.Config) -> Arrays:
     theirs[f"{place}.{their_leaf}"] = _in_torch(array, module, config)
   if is_vit:
     count, _, size = theirs["patch_embed.proj.weight"].shape[:3]
-    side = config.data.image_size // size
-    theirs["pos_embed"] = vit.positions(side, side, count).reshape(1, -1, count)
+    rows, columns = (
+      length // size for length in schema.image_shape(config.data)
+    )
+    positions = vit.positions(rows, columns, count)
+    theirs["pos_embed"] = positions.reshape(1, -1, count)
   return theirs
 
 

@@ -116,13 +116,14 @@ def channels_of(
   return max(1, round(architecture.channels * config.width))
 
 
-def check(config: schema.EncoderConfig, image_size: int) -> None:
+def check(config: schema.EncoderConfig, image_shape: tuple[int, int]) -> None:
   """Raises `UserError` if the options do not suit the encoder and its images."""
-  patches.check(config, image_size, PATCHES)
+  patches.check(config, image_shape, PATCHES)
   side = patches.side_of(config, PATCHES)
   least = side * 2**3  # Three groups halve the map.
-  if image_size < least:
-    raise errors.UserError(
-      f"data.image_size={image_size} must be at least {least} for {config.name} with"
-      f" patches of {side}; set a smaller model.encoder.patch or a larger image size."
-    )
+  for key, length in patches.lengths(image_shape):
+    if length < least:
+      raise errors.UserError(
+        f"{key}={length} must be at least {least} for {config.name} with patches of"
+        f" {side}; set a smaller model.encoder.patch or a larger image size."
+      )

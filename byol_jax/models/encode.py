@@ -8,7 +8,7 @@ import numpy as np
 
 from byol_jax.runtime import devices
 
-Encode = Callable[[np.ndarray], np.ndarray]  # [b, S, S, C] to [b, D] float32.
+Encode = Callable[[np.ndarray], np.ndarray]  # [b, H, W, C] to [b, D] float32.
 
 
 def make_embed(
@@ -23,7 +23,7 @@ def make_embed(
 
   Returns:
     A function from parameters and batch-norm statistics, and images
-    [b, S, S, C] in [0, 1], for any b, to features [b, D].
+    [b, H, W, C] in [0, 1], for any b, to features [b, D].
   """
 
   def embed(variables, images):

@@ -46,11 +46,11 @@ class Encoder(NamedTuple):
   Attributes:
     build: makes the module.
     check: raises `UserError` if the options do not suit this encoder, or images of
-      this side.
+      this height and width.
   """
 
   build: Builder
-  check: Callable[[schema.EncoderConfig, int], None]
+  check: Callable[[schema.EncoderConfig, tuple[int, int]], None]
 
 
 _BASIC = (64, 128, 256, 512)
@@ -117,12 +117,12 @@ ENCODERS: dict[str, Encoder] = (
 )
 
 
-def find(config: schema.EncoderConfig, image_size: int) -> Encoder:
+def find(config: schema.EncoderConfig, image_shape: tuple[int, int]) -> Encoder:
   """Returns the entry of an encoder.
 
   Args:
     config: names it.
-    image_size: side of its images in pixels.
+    image_shape: height and width of its images in pixels.
 
   Raises:
     UserError: if the name is unknown, or the options or the images do not suit the
@@ -131,5 +131,5 @@ def find(config: schema.EncoderConfig, image_size: int) -> Encoder:
   if config.name not in ENCODERS:
     raise errors.unknown_name("model.encoder.name", config.name, ENCODERS)
   encoder = ENCODERS[config.name]
-  encoder.check(config, image_size)
+  encoder.check(config, image_shape)
   return encoder

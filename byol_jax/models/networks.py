@@ -31,7 +31,8 @@ class NetworkConfig:
   Attributes:
     model: encoder, heads and batch norm.
     num_classes: outputs of the online classifier.
-    image_size: side of the images in pixels, which some encoders must divide.
+    image_shape: height and width of the images in pixels, which some encoders must
+      divide.
     mean: [channels], subtracted from the images' channels.
     std: [channels], by which the channels are then divided.
     precision: a name in `PRECISIONS`.
@@ -40,7 +41,7 @@ class NetworkConfig:
 
   model: schema.ModelConfig
   num_classes: int
-  image_size: int
+  image_shape: tuple[int, int]
   mean: Sequence[float]
   std: Sequence[float]
   precision: str = "float32"
@@ -124,7 +125,7 @@ def make_encoder(config: NetworkConfig) -> hk.TransformedWithState:
 
 
 def _check_names(config: NetworkConfig) -> None:
-  encoders.find(config.model.encoder, config.image_size)
+  encoders.find(config.model.encoder, config.image_shape)
   predictors.find(config.model)
   for head in ("projector", "predictor"):
     norm = getattr(config.model, head).norm
@@ -170,7 +171,7 @@ def _encode(
   axis_name: str | None,
 ) -> Encoded:
   """Builds the encoder and applies it to [V, B, H, W, C]."""
-  encoder = encoders.find(config.model.encoder, config.image_size).build(
+  encoder = encoders.find(config.model.encoder, config.image_shape).build(
     config.model.encoder,
     bn_settings=_bn_settings(config, axis_name),
     remat=config.remat,

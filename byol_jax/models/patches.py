@@ -1,6 +1,7 @@
 """What the encoders that divide an image into patches share."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 
 import chex
 import haiku as hk
@@ -70,13 +71,15 @@ def side_of(config: schema.EncoderConfig, of_stem: Mapping[str, int]) -> int:
 
 
 def check(
-  config: schema.EncoderConfig, image_size: int, of_stem: Mapping[str, int]
+  config: schema.EncoderConfig,
+  image_shape: tuple[int, int],
+  of_stem: Mapping[str, int],
 ) -> None:
   """Raises `UserError` for options that suit no encoder of patches.
 
   Args:
     config: of the encoder.
-    image_size: side of the images.
+    image_shape: height and width of the images.
     of_stem: see `side_of`.
   """
   for key, known in (("stem", of_stem), ("pooling", layers.POOLINGS)):
@@ -91,10 +94,19 @@ def check(
         f" {fitting[0]} for {config.name}."
       )
   side = side_of(config, of_stem)
-  if image_size % side:
-    sides = (n for n in range(1, image_size + 1) if image_size % n == 0)
-    raise errors.UserError(
-      f"data.image_size={image_size} must be a multiple of {side}, the side of the"
-      f" patches of {config.name}; set model.encoder.patch to one of"
-      f" {', '.join(map(str, sides))}, or another image size."
-    )
+  common = math.gcd(*image_shape)
+  for key, length in lengths(image_shape):
+    if length % side:
+      sides = (n for n in range(1, common + 1) if common % n == 0)
+      raise errors.UserError(
+        f"{key}={length} must be a multiple of {side}, the side of the patches of"
+        f" {config.name}; set model.encoder.patch to one of"
+        f" {', '.join(map(str, sides))}, or another image size."
+      )
+
+
+def lengths(image_shape: tuple[int, int]) -> Iterator[tuple[str, int]]:
+  """Yields height and width of the images, each after the key that sets it."""
+  yield from zip(
+    ("data.image_size", "data.image_width"), image_shape, strict=True
+  )

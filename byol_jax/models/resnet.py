@@ -259,8 +259,9 @@ def scaled(channels: int, width: float) -> int:
   return max(4, round(channels * width))
 
 
-def check(config: schema.EncoderConfig, image_size: int) -> None:
-  """Raises `UserError` if the options do not suit a ResNet and its images."""
+def check(config: schema.EncoderConfig, image_shape: tuple[int, int]) -> None:
+  """Raises `UserError` if the options do not suit a ResNet, which takes any images."""
+  del image_shape
   for key, value, known in (
     ("version", config.version, _BLOCKS),
     ("stem", config.stem, _STEMS),

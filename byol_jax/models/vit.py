@@ -151,10 +151,12 @@ def channels_of(
 
 
 def check(
-  architecture: Architecture, config: schema.EncoderConfig, image_size: int
+  architecture: Architecture,
+  config: schema.EncoderConfig,
+  image_shape: tuple[int, int],
 ) -> None:
   """Raises `UserError` if the options do not suit the encoder and its images."""
-  patches.check(config, image_size, PATCHES)
+  patches.check(config, image_shape, PATCHES)
   channels = channels_of(architecture, config)
   head = architecture.head_size
   if not channels or channels % head:

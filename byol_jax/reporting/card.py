@@ -2,6 +2,7 @@
 
 import pathlib
 
+from byol_jax.config import schema
 from byol_jax.reporting import style, summary, tables
 from byol_jax.reporting.facts import Facts
 from byol_jax.runtime import files
@@ -24,6 +25,7 @@ def write(run: runs.Run, facts: Facts) -> pathlib.Path:
 
 def _text(run: runs.Run, facts: Facts) -> str:
   config, plan = run.config, run.plan
+  height, width = schema.image_shape(config.data)
   classes = (
     f"{run.source.num_classes} classes"
     if run.source.num_classes
@@ -38,7 +40,7 @@ def _text(run: runs.Run, facts: Facts) -> str:
     summary.progress(facts, plan.total_steps),
     "## Data",
     f"{plan.num_examples:,} images of {run.source.dataset.pretrain}, {classes}."
-    f" Views of {config.data.image_size} x {config.data.image_size} x"
+    f" Views of {height} x {width} x"
     f" {config.data.channels}. Labels train nothing but the online classifier.",
     "## Budget",
     f"{plan.total_steps:,} steps of {plan.batch_size} images, {epochs:.3g} epochs,"
@@ -55,7 +57,7 @@ def _text(run: runs.Run, facts: Facts) -> str:
     "    from byol_jax.interop import encoder_file\n\n"
     f'    encoder = encoder_file.load("{run.workdir}/encoder/encoder.safetensors")\n'
     "    vectors = encoder.encode(images)  #"
-    f" [B, {config.data.image_size}, {config.data.image_size},"
+    f" [B, {height}, {width},"
     f" {config.data.channels}] in [0, 1]",
     "## Made by",
     "\n".join(

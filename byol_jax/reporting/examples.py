@@ -40,7 +40,7 @@ class Evaluated(NamedTuple):
 
   Attributes:
     split: of the images.
-    images: [N, S, S, 3 or 1] in [0, 1].
+    images: [N, H, W, 3 or 1] in [0, 1].
     vectors: [N, D].
     names: [N], the classes of the images, empty where unknown.
   """
@@ -56,7 +56,7 @@ class Map(NamedTuple):
 
   Attributes:
     split: of the images.
-    images: [N, S, S, 3 or 1] in [0, 1].
+    images: [N, H, W, 3 or 1] in [0, 1].
     points: [N, 2].
     explained: the fractions of the variance that the two components hold.
     labels: [N], -1 where an image has no class or several.
@@ -73,7 +73,7 @@ class Found(NamedTuple):
   """The nearest neighbours of some images by one encoder.
 
   Attributes:
-    images: [R, K, S, S, 3 or 1], the nearest first.
+    images: [R, K, H, W, 3 or 1], the nearest first.
     agree: [R, K] bool, whether a neighbour shares a class with its query; None
       without labels.
     names: [R, K], the classes of the neighbours.
@@ -88,7 +88,7 @@ class Neighbours(NamedTuple):
   """Images with their neighbours before and after training.
 
   Attributes:
-    images: [R, S, S, 3 or 1] in [0, 1].
+    images: [R, H, W, 3 or 1] in [0, 1].
     names: [R], the classes of the images.
     after: by the trained encoder.
     before: by the untrained one; None if its features were not kept.

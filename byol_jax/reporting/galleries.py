@@ -15,7 +15,7 @@ def views(
 
   Args:
     originals: images [H, W, 3 or 1] of any sizes, uint8 or in [0, 1].
-    view1: [N, S, S, 3 or 1] in [0, 1], one for each original.
+    view1: [N, H, W, 3 or 1] in [0, 1], one for each original.
     view2: likewise.
   """
   triples = "".join(

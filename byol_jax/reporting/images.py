@@ -14,7 +14,7 @@ class Images(NamedTuple):
   """Examples in the form that evaluations see.
 
   Attributes:
-    images: [..., S, S, 3 or 1] in [0, 1].
+    images: [..., H, W, 3 or 1] in [0, 1].
     labels: [...], -1 where unknown; for multi-label data, [..., C] of 0 and 1.
   """
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 
 from byol_jax.reporting import style
 
@@ -81,18 +82,18 @@ def sprite(pixels: np.ndarray, side: int, columns: int) -> str:
 
 
 def sheet(pixels: np.ndarray, side: int, columns: int) -> PIL.Image.Image:
-  """Returns one picture with images [N, S, S, 3 or 1] row by row.
+  """Returns one picture with images [N, H, W, 3 or 1] row by row.
 
   Args:
     pixels: in [0, 1].
-    side: of each image in it.
+    side: of the square that each image has in it, and fills unless it is no square.
     columns: of images.
   """
   rows = -(-len(pixels) // columns)
   whole = PIL.Image.new("RGB", (columns * side, rows * side))
   for i, one in enumerate(pixels):
     place = (i % columns * side, i // columns * side)
-    whole.paste(_to_picture(one).resize((side, side)), place)
+    whole.paste(PIL.ImageOps.pad(_to_picture(one), (side, side)), place)
   return whole
 
 

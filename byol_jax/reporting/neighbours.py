@@ -92,8 +92,8 @@ def draw(
   """Draws images with their nearest neighbours, below the cosines.
 
   Args:
-    queries: [R, S, S, 3] in [0, 1].
-    neighbours: [R, K, S, S, 3], the nearest first.
+    queries: [R, H, W, 3] in [0, 1].
+    neighbours: [R, K, H, W, 3], the nearest first.
     cosines: [R, at least K].
     path: of the PNG.
     agree: [R, K] bool, whether a neighbour has its query's label: it is framed

@@ -21,7 +21,7 @@ class Views(NamedTuple):
 
   Attributes:
     originals: images [H, W, 3] of any sizes, uint8 or in [0, 1].
-    view1: [N, S, S, 3] in [0, 1], one for each original.
+    view1: [N, H, W, 3] in [0, 1], one for each original.
     view2: likewise.
   """
 
@@ -69,7 +69,7 @@ def draw(
 
   Args:
     originals: at most 8 images [H, W, 3] of any sizes, uint8 or in [0, 1].
-    view1: [N, S, S, 3] in [0, 1], one for each original.
+    view1: [N, H, W, 3] in [0, 1], one for each original.
     view2: likewise.
     path: of the PNG.
     settings: `view1` and `view2`, each a mapping of the same names to values.

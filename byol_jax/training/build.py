@@ -51,7 +51,7 @@ def _network_config(
   return networks.NetworkConfig(
     model=config.model,
     num_classes=num_classes,
-    image_size=config.data.image_size,
+    image_shape=schema.image_shape(config.data),
     mean=config.data.mean,
     std=config.data.std,
     precision=config.train.precision,
@@ -67,7 +67,7 @@ def make_views(config: schema.Config) -> spec.Views:
   return spec.Views(
     view1=augment.view1,
     view2=augment.view2,
-    image_size=config.data.image_size,
+    image_shape=schema.image_shape(config.data),
     channels=config.data.channels,
     placement="device" if on_device else "host",
   )

@@ -115,7 +115,7 @@ def eval_batches(
   data = config.data
   return source.eval_batches(
     split,
-    CentreCrop(data.image_size, data.eval_crop, data.channels),
+    CentreCrop(schema.image_shape(data), data.eval_crop, data.channels),
     batch_size=batch_size or config.evaluation.batch_size,
     indices=indices,
     process=this_process() if spread else WHOLE_BATCH,

@@ -23,10 +23,12 @@ def check_batch(config: schema.Config) -> None:
   images = train.batch_size // jax.process_count()
   on_device = config.augment.placement == "device"
   bytes_per_value = 1 if on_device else 4  # Crops are uint8, views float32.
+  height, width = schema.image_shape(data)
   _check(
-    f"train.batch_size={train.batch_size} with data.image_size={data.image_size}",
+    f"train.batch_size={train.batch_size} with data.image_size={height} and"
+    f" data.image_width={width}",
     "a batch of two views",
-    2 * images * data.image_size**2 * data.channels * bytes_per_value,
+    2 * images * height * width * data.channels * bytes_per_value,
   )
 
 

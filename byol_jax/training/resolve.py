@@ -54,7 +54,7 @@ def resolved(
       spec.without_colours, (views.view1, views.view2)
     )
   if encoder.stem == "auto":
-    small = data.image_size <= _CIFAR_STEM_UP_TO
+    small = min(schema.image_shape(data)) <= _CIFAR_STEM_UP_TO
     encoder.stem = "cifar" if small else "imagenet"
   return config
 

@@ -48,8 +48,7 @@ class Run(NamedTuple):
   def initial_state(self) -> TrainState:
     """Returns the state before the first update, a function of the seed."""
     data = self.config.data
-    shape = (1, data.image_size, data.image_size, data.channels)
-    image = np.zeros(shape, np.float32)
+    image = np.zeros((1, *schema.image_shape(data), data.channels), np.float32)
     return self.learner.init(
       jax.random.PRNGKey(self.config.seed), {"view1": image, "view2": image}
     )
