@@ -7,6 +7,7 @@ import textwrap
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy import ndimage
 
 from byol_jax import errors
 from byol_jax.augment import device_random, extra_ops, sampling, spec
@@ -125,6 +126,34 @@ def test_a_view_takes_an_operation_of_the_other_with_its_own_probability(
     for row, view in zip(numbers, views, strict=True)
   ]
   assert occurs == [[True, False], [False, True]]
+
+
+@both_placements
+def test_a_slant_moves_rows_and_a_turn_turns(placement):
+  """Computed by SciPy, which interpolates and repeats borders likewise."""
+  image = noise(9, 12).astype(np.float32)
+  enabled = spec.enabled_ops(plain_view(extra=("slant=1",)))
+  apply = applier(placement, enabled)
+
+  def found(turn, slant):
+    numbers = np.zeros((1, spec.EXTRA_NUMBERS), np.float32)
+    numbers[0, :2] = (turn + 1) / 2, (slant + 1) / 2
+    params = params_of(1, extra=np.ones(1, bool), extra_numbers=numbers)
+    return np.asarray(apply(image[None], params))[0]
+
+  def sheared(pixels, amount, axis):
+    matrix = np.eye(3)
+    matrix[axis, 1 - axis] = amount
+    middle = (np.array(pixels.shape) - 1) / 2 * [1, 1, 0]
+    return ndimage.affine_transform(
+      pixels, matrix, middle - matrix @ middle, order=1, mode="nearest"
+    )
+
+  np.testing.assert_allclose(found(0, 0), image / 255, atol=1e-6)
+  slanted = sheared(image / 255, 0.4, axis=1)
+  np.testing.assert_allclose(found(0, 1), slanted, atol=1e-5)
+  turned = sheared(sheared(image / 255, 0.25, axis=1), -0.25, axis=0)
+  np.testing.assert_allclose(found(-1, 0), turned, atol=1e-5)
 
 
 @both_placements

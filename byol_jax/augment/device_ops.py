@@ -93,7 +93,9 @@ def _apply_to_one(
     solarized = colours.solarize(jnp, image)
     image = jnp.where(params.solarize, solarized, image)
   for i, name in enumerate(enabled.extra):
-    changed = extra_ops.EXTRA_OPS[name](jnp, image, params.extra_numbers[i])
+    # Accelerators would multiply in fewer bits than the images have.
+    with jax.default_matmul_precision("highest"):
+      changed = extra_ops.EXTRA_OPS[name](jnp, image, params.extra_numbers[i])
     image = jnp.where(params.extra[i], changed, image)
   # The taps of the blur may sum to a rounding error above 1.
   return colours.clip(jnp, image)
