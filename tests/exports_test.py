@@ -246,6 +246,41 @@ def test_timms_vits_and_convnexts_give_the_same_features(
   assert_same(found, in_jax(cfg, state, images))
 
 
+@needs_extra
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("kind", "encoder"),
+  [
+    ("torchvision", {"name": "ResNet18", "padding": "same"}),
+    ("onnx", {"name": "ResNet18", "padding": "same"}),
+    ("timm", {"name": "ResNet50", "padding": "torch"}),
+    ("timm", PATCH_ENCODERS["ViT"]),
+    ("timm", PATCH_ENCODERS["ConvNeXt"]),
+  ],
+  ids=str,
+)
+def test_wide_views_give_the_same_features(prepared, tmp_path, kind, encoder):
+  import onnxruntime
+  import timm
+  import torch
+
+  cfg = settings(24, kind, **encoder)
+  cfg.data.image_width = 56
+  state = export(prepared, tmp_path, cfg)
+  images = random_images(56, 3)[:, :24]
+  folder = tmp_path / "encoder" / kind
+  with torch.inference_mode():
+    if kind == "torchvision":
+      found = load_module(folder).load()(channels_first(images)).numpy()
+    elif kind == "timm":
+      model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+      found = model(channels_first(normalised(images))).numpy()
+    else:
+      session = onnxruntime.InferenceSession(folder.parent / "encoder.onnx")
+      (found,) = session.run(["features"], {"images": images})
+  assert_same(found, in_jax(cfg, state, images))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
   ("family", "stages"),
