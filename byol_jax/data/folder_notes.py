@@ -72,7 +72,7 @@ def _untrained_classes(files: Sequence[File]) -> list[str]:
     }
 
   return [
-    f"No image to train on has {len(missing)} of the classes of {split}, such as"
+    f"Note: no image to train on has {len(missing)} of the classes of {split}, such as"
     f" {missing[0]}: no classifier can learn them."
     for split in ("validation", "test")
     if (missing := sorted(classes(split) - classes("train")))
