@@ -18,7 +18,7 @@ from byol_jax.evaluation import monitor, results
 from byol_jax.interop import warm_start
 from byol_jax.learning import verdict
 from byol_jax.learning.learner import TrainState
-from byol_jax.runtime import cpu, files, processes
+from byol_jax.runtime import console, cpu, files, processes
 from byol_jax.training import health, loop, runs, sessions
 from byol_jax.training.runs import Run
 
@@ -35,7 +35,7 @@ _TENSORFLOW = {
 def open_run(
   config: schema.Config,
   workdir: str | os.PathLike,
-  tell: Callable[[str], None] = print,
+  tell: Callable[[str], None] = console.say,
 ) -> Run:
   """Opens the data and the workdir of a run, and sets up JAX and TensorFlow for it.
 
@@ -46,7 +46,8 @@ def open_run(
     config: such as `config.default_config()`, edited.
     workdir: a folder or a bucket, `gs://...` or `s3://...`. It may be missing, or hold
       an earlier part of the same run.
-    tell: is called with each line that the user should see.
+    tell: is called with each line that the user should see; by default, `log.level`
+      chooses which are printed.
 
   Returns:
     The run, with the settings that depend on the data.
@@ -57,6 +58,7 @@ def open_run(
   """
   config_lib.validate(config)
   config = presets.with_augment_preset(config)
+  console.configure(config.log.level)
   _set_up(config, tell)
   workdir = files.to_path(workdir)
   settings = processes.broadcast_from_primary(
@@ -97,7 +99,7 @@ def _keep_compiled_programs(folder: str, tell: Callable[[str], None]) -> None:
 
 def pretrain(
   run: Run,
-  tell: Callable[[str], None] = print,
+  tell: Callable[[str], None] = console.say,
   on_start: Callable[[Run, int], None] = lambda run, step: None,
 ) -> tuple[TrainState, bool]:
   """Trains a run to its end, and says whether training was healthy.
@@ -107,7 +109,8 @@ def pretrain(
 
   Args:
     run: from `open_run`.
-    tell: is called with each line that the user should see.
+    tell: is called with each line that the user should see; by default, `log.level`
+      chooses which are printed.
     on_start: is called with the run and the step to train on from, unless that is
       the last one.
 

@@ -2,29 +2,24 @@
 
     python -m byol_jax.main --config=experiments/cifar10.py
 
-solo-learn reports 92.6% for its online classifier with these hyper-parameters
-(LARS at 1.0 x batch/256, trust coefficient 0.02, tau from 0.99, 1000 epochs).
-We have not run this experiment to the end. It takes a few hours on one GPU.
-tfds downloads the data.
+Theirs, as we have run neither preset to the end:
+
+- without a preset, LARS for 1000 epochs of batches of 256: solo-learn reports 92.6%
+  for its online classifier. There, the rate of a layer is the smaller of LARS' and
+  the schedule's, here it is their product.
+- `cifar10.py:sgd`, for 200 epochs of batches of 128: lightly reports 86.9% by 200
+  nearest neighbours, which this preset evaluates, too; the best of all epochs. There,
+  biases and batch norms decay as well.
+
+A run takes a few hours on one GPU. tfds downloads the data.
 """
 
-from byol_jax.config import default_config
+from byol_jax.config import cifar_config
 
 
-def get_config():
-  config = default_config()
+def get_config(preset="lars"):
+  config = cifar_config(preset)
   config.data.dataset = "cifar10"
-  config.data.image_size = 32
-  config.data.mean = ()
-  config.data.std = ()
-  config.data.eval_crop = 1.0
-  for view in (config.augment.view1, config.augment.view2):
-    view.blur_prob = 0.0  # There is little to blur at 32 pixels.
-  config.model.encoder.name = "ResNet18"
-  config.model.encoder.stem = "cifar"
-  config.ema.base = 0.99
-  config.optimizer.base_learning_rate = 1.0
-  config.optimizer.weight_decay = 1e-5
-  config.optimizer.trust_coefficient = 0.02
-  config.train.batch_size = 256
+  if preset == "sgd":
+    config.evaluation.expected = ("knn/top1=0.869",)
   return config

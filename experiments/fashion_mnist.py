@@ -2,11 +2,12 @@
 
     python -m byol_jax.main --config=experiments/fashion_mnist.py
 
-No accuracy of BYOL on this data set is published. The experiment takes minutes
+There is no published number of BYOL on this data set. The experiment takes minutes
 on a GPU. tfds downloads the data.
 
-The preset `:short` is for two cores. It runs six of the seven protocols; see
-docs/results.md.
+The preset `:short` is for two cores. It runs six of the seven protocols. Ours, the
+mean of three seeds: 0.837 by kNN, 0.867 by a linear classifier; see docs/results.md,
+which also has kNN after ten epochs of the longer run.
 """
 
 from byol_jax.config import preset as find
@@ -30,6 +31,7 @@ def get_config(preset=""):
     config.optimizer.warmup_epochs = 0.1
     config.train.epochs = 1
     evaluation = config.evaluation
+    evaluation.expected = ("knn/top1=0.837", "linear/top1=0.867")
     evaluation.protocols = (
       "knn",
       "linear",

@@ -2,7 +2,7 @@
 
     python -m byol_jax.main --config=experiments/quickstart.py
 
-The run takes three to six minutes on two cores. With seed 0, a linear probe
+The run takes three to six minutes on two cores. Ours, with seed 0: a linear probe
 reaches 0.97 on the encoder, 0.89 on raw pixels and 0.90 on the encoder before
 training.
 """

@@ -214,7 +214,7 @@ def test_a_run_on_four_bands_from_arrays_to_features(tmp_path, capsys):
   config.validate(cfg)
   run = runs.prepare(cfg, tmp_path / "run")
   messages.describe_data(run)
-  assert "Note: 4 channels have no colours" in capsys.readouterr().out
+  assert "Note: 4 channels have no colours" in capsys.readouterr().err
   state, _ = loop.pretrain(run)
   assert int(state.step) == 2
   found = runner.evaluate(run, state)

@@ -11,7 +11,7 @@ from pyarrow import parquet
 from byol_jax import errors
 from byol_jax.evaluation import embedding_files
 from byol_jax.evaluation.features import Features
-from byol_jax.runtime import progress
+from byol_jax.runtime import console
 
 NAMES = ("cat", "dog")
 
@@ -109,7 +109,7 @@ def test_a_format_that_cannot_be_written_is_one_line(monkeypatch):
 
 
 def test_the_time_left_is_shown_of_what_takes_long(capsys, monkeypatch):
-  with progress.images(100, "Features", is_shown=True) as bar:
+  with console.images(100, "Features", is_shown=True) as bar:
     bar.update(60)
     assert not capsys.readouterr().err
     now = bar._time()
@@ -119,6 +119,6 @@ def test_the_time_left_is_shown_of_what_takes_long(capsys, monkeypatch):
       "80% Features: 80/100 images [00:31<00:07]" in capsys.readouterr().err
     )
   capsys.readouterr()
-  with progress.images(100, "Features", is_shown=False) as bar:
+  with console.images(100, "Features", is_shown=False) as bar:
     bar.update(100)
   assert not capsys.readouterr().err

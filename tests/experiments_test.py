@@ -1,8 +1,12 @@
 """The experiments on data in the form that tfds gives them."""
 
 import gzip
+import importlib
 import json
 import pathlib
+import re
+import subprocess
+import types
 
 import jax
 import numpy as np
@@ -12,14 +16,20 @@ from sklearn import datasets as sklearn_datasets
 
 from byol_jax import config, errors
 from byol_jax.config import convert
+from byol_jax.data import registry
 from byol_jax.models import encoders
-from byol_jax.training import build, plan
-from tests import command_line, network_cases
+from byol_jax.training import build, plan, resolve
+from tests import command_line, image_folders, network_cases
 from tests.experiment_configs import experiment_config
 
 EXPERIMENTS = sorted(
   path.stem for path in (command_line.ROOT / "experiments").glob("*.py")
 )
+# Those of small data sets, which docs/recipes.md lists.
+SMALL = [
+  *("quickstart", "mnist", "fashion_mnist", "cifar10", "cifar100", "stl10"),
+  *("tiny_imagenet", "imagenette"),
+]
 # Debian's package dataset-fashion-mnist.
 FASHION = pathlib.Path("/usr/share/datasets/fashion-mnist")
 
@@ -27,6 +37,121 @@ FASHION = pathlib.Path("/usr/share/datasets/fashion-mnist")
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_is_a_valid_configuration(name):
   config.validate(experiment_config(name))
+
+
+def source_of(settings):
+  """What decides open values: the data set's statistics, without its images."""
+  known = registry.DATASETS.get(settings.data.dataset)
+  folder = registry.Statistics((0.5, 0.4, 0.3), (0.2, 0.2, 0.2), 64)
+  dataset = known or registry.Dataset("folder", folder)
+  return types.SimpleNamespace(dataset=dataset)
+
+
+@pytest.mark.parametrize(
+  "name", [name for name in EXPERIMENTS if name != "continue_training"]
+)
+def test_every_experiment_makes_the_network_of_its_data_set(name):
+  """Views and state have shapes, without any image. `auto` needs an encoder."""
+  settings = experiment_config(name)
+  resolved = resolve.resolved(settings, source_of(settings), None)
+  data = resolved.data
+  assert len(data.mean) == len(data.std) == data.channels
+  side = data.image_size
+  views = jax.ShapeDtypeStruct((2, side, side, data.channels), np.float32)
+  batch = {"view1": views, "view2": views, "label": np.zeros(2, int)}
+  built = build.build_learner(resolved, plan.make_plan(resolved, 50_000), 10)
+  state = jax.eval_shape(built.init, jax.random.key(0), batch)
+  heads = {name.split("/")[0] for name in state.online_params}
+  assert {"projector", "predictor", "classifier"} <= heads
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_the_recipes_for_cifar_differ_as_their_sources_do(name):
+  lars, sgd = (
+    convert.typed(experiment_config(name, *given)) for given in ((), ("sgd",))
+  )
+  for settings in (lars, sgd):
+    config.validate(settings)
+    assert settings.data.dataset == name
+    assert settings.model.encoder.name == "ResNet18"
+    assert settings.augment == lars.augment
+  assert (lars.optimizer.name, sgd.optimizer.name) == ("lars", "sgd")
+  assert (lars.train.batch_size, lars.train.epochs) == (256, 1000)
+  assert (sgd.train.batch_size, sgd.train.epochs) == (128, 200)
+  assert (lars.ema.schedule, sgd.ema.schedule) == ("cosine", "constant")
+  assert lars.model.predictor.hidden_size == 4096
+  assert sgd.model.predictor.hidden_size == 1024
+  # lightly's gradient is a quarter of ours, see `presets.cifar_config`.
+  rate = plan.make_plan(sgd, 50_000).peak_learning_rate
+  np.testing.assert_allclose(4 * rate, 0.06)
+  np.testing.assert_allclose(rate * sgd.optimizer.weight_decay, 0.06 * 5e-4)
+  assert plan.make_plan(lars, 50_000).peak_learning_rate == 1.0
+  with pytest.raises(errors.UserError, match="lars, sgd"):
+    experiment_config(name, "adam")
+
+
+@pytest.mark.parametrize(
+  ("name", "preset", "expected", "quoted"),
+  [
+    ("quickstart", (), "linear/top1=0.970", "0.97"),
+    ("fashion_mnist", ("short",), "linear/top1=0.867", "0.867"),
+    ("cifar10", ("sgd",), "knn/top1=0.869", "86.9%"),
+    ("imagenet", ("300",), "linear/top1=0.725", "72.5"),
+  ],
+)
+def test_an_expected_number_is_quoted_with_its_source(
+  name, preset, expected, quoted
+):
+  assert expected in experiment_config(name, *preset).evaluation.expected
+  assert quoted in importlib.import_module(f"experiments.{name}").__doc__
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_recipe_says_whose_numbers_it_quotes(name):
+  opening = importlib.import_module(f"experiments.{name}").__doc__
+  said = ("Ours", "Theirs", "no published number")
+  assert any(words in " ".join(opening.split()) for words in said)
+  page = (command_line.ROOT / "docs" / "recipes.md").read_text()
+  assert f"`{name}" in page
+
+
+def tiny_imagenet(root):
+  """The published layout in miniature; returns its root."""
+  classes = ("n01", "n02", "n03")
+  names = [f"train/{c}/images/{c}_{i}.png" for c in classes for i in range(4)]
+  names += [f"val/images/val_{i}.png" for i in range(3)]
+  names += [f"test/images/test_{i}.png" for i in range(2)]
+  files = image_folders.tree(*names)
+  boxes = "".join(
+    f"val_{i}.png\t{c}\t0\t0\t8\t8\n" for i, c in enumerate(classes)
+  )
+  files |= {"val/val_annotations.txt": boxes.encode(), "wnids.txt": b"n01\n"}
+  files |= {f"train/{c}/{c}_boxes.txt": b"0\n" for c in classes}
+  return image_folders.fill(root, files)
+
+
+def test_the_command_of_tiny_imagenet_sorts_its_images(tmp_path):
+  root = tiny_imagenet(tmp_path / "tiny-imagenet-200")
+  published = image_folders.load(root, max_broken=0.5)
+  # Nobody is to evaluate on it by accident.
+  for split in ("validation", "test"):
+    assert any(f"{split}, such as images:" in x for x in published.notes)
+  module = importlib.import_module("experiments.tiny_imagenet")
+  _, command = module.__doc__.split("\n    cd DIR && ")
+  command = re.sub(r"\\\n +", "", command.split("\n\n")[0])
+  assert command in (command_line.ROOT / "docs" / "recipes.md").read_text()
+  subprocess.run(command, shell=True, cwd=root, check=True)
+  sorted_in = image_folders.load(root, max_broken=0.5)
+  assert image_folders.labels_of(sorted_in, "validation") == {
+    f"val/n0{i + 1}/val_{i}.png": f"n0{i + 1}" for i in range(3)
+  }
+  assert len(image_folders.stored(sorted_in, "train")) == 12
+  assert len(image_folders.stored(sorted_in, "test_unlabelled")) == 2
+  assert (
+    "Splits: train/ trains the network, val/ tests, test/ has no labels."
+    in sorted_in.notes
+  )
+  assert not any("such as" in note for note in sorted_in.notes[1:])
 
 
 def test_the_options_of_a_small_pytorch_implementation():

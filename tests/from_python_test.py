@@ -5,11 +5,18 @@ import json
 import re
 import textwrap
 import threading
+import types
 
+import jax
 import numpy as np
 import pytest
 
-from tests import command_line
+from byol_jax import config
+from byol_jax.config import convert
+from byol_jax.models import encoders
+from byol_jax.runtime import devices
+from byol_jax.training import build, plan, runs
+from tests import command_line, network_cases
 
 # Smaller and shorter than the page's run.
 TINY = """
@@ -66,3 +73,34 @@ def test_the_page_trains_in_a_thread_with_a_running_loop(
   images = np.zeros((2, 16, 16, 3), np.uint8)
   assert np.all(np.isfinite(names["encoder"].encode(images)))
   assert np.isfinite(names["metrics"]["loss"])
+  assert names["update"]._cache_size() == 1  # It is compiled once.
+
+
+def test_a_loop_of_ones_own_compiles_the_update_once(monkeypatch):
+  """As on the page, on all devices that the tests have."""
+  monkeypatch.setitem(encoders.ENCODERS, "Patches", network_cases.PATCHES)
+  settings = convert.updated(
+    convert.typed(config.small_grey_config()),
+    {
+      "model.encoder.name": "Patches",
+      "model.projector.hidden_size": 16,
+      "model.projector.output_size": 6,
+      "model.predictor.hidden_size": 16,
+      "data.image_size": 8,
+      "data.mean": (0.5,) * 3,
+      "data.std": (0.5,) * 3,
+    },
+  )
+  plans = plan.make_plan(settings, 256)
+  learner = build.build_learner(settings, plans, 10)
+  source = types.SimpleNamespace(num_classes=10)
+  run = runs.Run(settings, None, source, plans, learner)
+  images = np.random.RandomState(0).rand(2, 8, 8, 8, 3).astype(np.float32)
+  examples = {"view1": images[0], "view2": images[1], "label": np.zeros(8, int)}
+  state = run.initial_state()
+  update = jax.jit(run.learner.update)
+  for batch in devices.prefetch([examples] * 3):
+    batch = jax.tree.map(lambda x: x[0], batch)
+    state, metrics = update(state, batch)
+  assert np.isfinite(metrics["loss"])
+  assert update._cache_size() == 1

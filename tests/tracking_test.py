@@ -62,7 +62,7 @@ def test_a_new_run_gets_what_was_measured_before(opened, capsys):
   assert made[0].results == {"linear/top1": 0.9}
   assert made[0].is_closed
   assert ids == ["new"]
-  assert capsys.readouterr().err == "wandb: somewhere\n"
+  assert capsys.readouterr().out == "wandb: somewhere\n"
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_tracker_that_fails_is_one_line(opened, capsys):
   writer.flush()
   writer.close()
   assert [step for step, _ in made[0].steps] == [10]
-  _, note = capsys.readouterr().err.splitlines()
+  (note,) = capsys.readouterr().err.splitlines()
   assert note.startswith(
     "Note: wandb failed (no route to host); the run goes on"
   )

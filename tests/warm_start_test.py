@@ -21,7 +21,7 @@ from byol_jax.interop import (
   warm_start,
 )
 from byol_jax.models import networks
-from byol_jax.runtime import packing, writers
+from byol_jax.runtime import console, packing, writers
 from byol_jax.training import (
   build,
   data_streams,
@@ -285,7 +285,7 @@ def test_a_run_starts_from_a_file_and_is_trained_on_after_its_end(
 
   def train():
     run = open_run(cfg, workdir)
-    start = functools.partial(warm_start.start, tell=messages.say)
+    start = functools.partial(warm_start.start, tell=console.say)
     state, _ = loop.pretrain(run, start, messages.describe_start)
     runner.evaluate(run, state)
     return run

@@ -12,11 +12,11 @@ from absl import app, logging
 
 from byol_jax import config as config_lib
 from byol_jax import errors, program
-from byol_jax.cli import flags, messages, modes
+from byol_jax.cli import flags, modes
 from byol_jax.config import presets, schema
 from byol_jax.evaluation import embedding_files
 from byol_jax.interop import encoder_file
-from byol_jax.runtime import cpu, processes, shutdown
+from byol_jax.runtime import console, cpu, processes, shutdown
 
 _EXIT_MISTAKE = 1
 _EXIT_CTRL_C = 128 + signal.SIGINT  # As shells report it.
@@ -41,7 +41,8 @@ def main(argv: Sequence[str]) -> None:
     _fail(f"Error: {error}", _EXIT_MISTAKE)
   except shutdown.Interrupted as interrupted:
     shutdown.ignore_signals()
-    messages.say(str(interrupted))
+    if processes.is_primary():
+      print(interrupted, flush=True)  # Why it ended shows at every level.
     by_queue = interrupted.signum == signal.SIGTERM
     processes.exit_process(
       processes.EXIT_RESUMABLE if by_queue else _EXIT_CTRL_C
@@ -83,13 +84,14 @@ def _run_mode(argv: Sequence[str]) -> None:
   config_lib.validate(config)
   config = presets.with_augment_preset(config, flags.given_keys())
   _set_up_jax(config, options)
-  messages.say(f"Workdir: {options.workdir}")
+  console.configure(config.log.level)
+  console.say(f"Workdir: {options.workdir}")
   if options.mode in modes.MODES_WITHOUT_DATA:
     modes.MODES_WITHOUT_DATA[options.mode](config, options)
   else:
-    run = program.open_run(config, options.workdir, messages.say)
+    run = program.open_run(config, options.workdir, console.say)
     modes.MODES[options.mode](run, options)
-  messages.say(f"Done: {options.workdir}")
+  console.say(f"Done: {options.workdir}")
 
 
 def _set_up_jax(config: schema.Config, options: flags.Options) -> None:

@@ -16,7 +16,7 @@ from byol_jax.interop import (
   reference_run,
 )
 from byol_jax.learning.learner import TrainState
-from byol_jax.runtime import claim, files, processes
+from byol_jax.runtime import claim, console, files, processes
 from byol_jax.training import (
   arrays,
   outputs,
@@ -39,12 +39,12 @@ def _pretrain(run: Run, options: Options) -> None:
   messages.describe_network(run)
   messages.describe_plan(run)
   state, was_finished = program.pretrain(
-    run, messages.say, messages.describe_start
+    run, console.say, messages.describe_start
   )
   if was_finished and processes.broadcast_from_primary(
     lambda: results.is_complete(run, selection.names)
   ):
-    messages.say("This run was already finished.")
+    console.say("This run was already finished.")
     for name, result in results.read(run.workdir).items():
       messages.show_result(name, result)
   else:
@@ -52,7 +52,7 @@ def _pretrain(run: Run, options: Options) -> None:
   if processes.is_primary():
     from byol_jax.reporting import report
 
-    messages.say(f"Written: {report.write(run)}")
+    console.say(f"Written: {report.write(run)}")
     found = results.read(run.workdir)
     values = {name: result["value"] for name, result in found.items()}
     outputs.conclude(run, int(state.step), values, report.figures(run.workdir))
@@ -66,9 +66,9 @@ def _evaluate(run: Run, options: Options) -> None:
     return
   # A mistake shows before the first checkpoint.
   selection = processes.primary_first(lambda: protocols.selected(run))
-  messages.say(f"Waiting for checkpoints in {run.workdir}; Ctrl-C ends it.")
+  console.say(f"Waiting for checkpoints in {run.workdir}; Ctrl-C ends it.")
   for state in restore.watch(run):
-    messages.say(f"Step {int(state.step)}:")
+    console.say(f"Step {int(state.step)}:")
     runner.evaluate(run, state, messages.show_result, selection=selection)
     run.config.evaluation.baselines = False  # They do not change.
 
@@ -85,8 +85,8 @@ def _export(run: Run, options: Options) -> None:
   exports.check(run.config)
   state = restore.restore(run, options.step)
   if processes.is_primary():
-    for path in exports.write(run, state, messages.say):
-      messages.say(f"Written: {path}")
+    for path in exports.write(run, state, console.say):
+      console.say(f"Written: {path}")
 
 
 def _arrays(run: Run, options: Options) -> None:
@@ -95,7 +95,7 @@ def _arrays(run: Run, options: Options) -> None:
   messages.describe_data(run)
   if processes.is_primary():
     path, size = arrays.write(run)
-    messages.say(f"Written: {path}, {size / 1e6:,.0f} MB")
+    console.say(f"Written: {path}, {size / 1e6:,.0f} MB")
 
 
 def _report(run: Run, options: Options) -> None:
@@ -111,17 +111,17 @@ def _report(run: Run, options: Options) -> None:
     write, workdirs = tables.write, tables.find_workdirs(folder)
   others = [files.to_path(name) for name in options.compare]
   if not workdirs:
-    program.show_health(run, messages.say)
-    messages.say(f"Written: {report.write(run, others)}")
+    program.show_health(run, console.say)
+    console.say(f"Written: {report.write(run, others)}")
     return
   page = report.write_together(folder, [*workdirs, *others])
-  messages.say(f"Written: {page}")
+  console.say(f"Written: {page}")
   if not tables.with_results(workdirs):
-    messages.say("No run has results yet; see log.txt in its workdir.")
+    console.say("No run has results yet; see log.txt in its workdir.")
     return
   path = write(folder)
-  messages.say(path.read_text())
-  messages.say(f"Written: {path}")
+  console.say(path.read_text())
+  console.say(f"Written: {path}")
 
 
 def _views(run: Run, options: Options) -> None:
@@ -131,7 +131,7 @@ def _views(run: Run, options: Options) -> None:
   if processes.is_primary():
     from byol_jax.reporting import views
 
-    messages.say(f"Drawn: {views.write(run)}")
+    console.say(f"Drawn: {views.write(run)}")
 
 
 MODES: Mapping[str, Callable[[Run, Options], None]] = {
@@ -149,7 +149,7 @@ def _import(config: schema.Config, options: Options) -> None:
   """Makes a run of a checkpoint that the reference wrote."""
   processes.broadcast_from_primary(
     lambda: reference_run.write(
-      config, options.import_from, options.workdir, messages.say
+      config, options.import_from, options.workdir, console.say
     )
   )
 
@@ -175,7 +175,7 @@ def _load_state(run: Run, options: Options) -> TrainState:
 
   state = processes.broadcast_from_primary(read)
   height, width = schema.image_shape(run.config.data)
-  messages.say(
+  console.say(
     f"{options.encoder}: {run.config.model.encoder.name}, step {state.step}, for"
     f" images of {height}x{width} pixels."
   )

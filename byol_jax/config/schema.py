@@ -258,8 +258,11 @@ class CheckpointConfig:
 
 @dataclasses.dataclass(slots=True)
 class LogConfig:
-  """When metrics are written, and where to."""
+  """What is told, when metrics are written, and where to."""
 
+  # What the program prints beside errors: info, all it does, its progress and results;
+  # warning, only what may be wrong; error, nothing. For the whole process.
+  level: str = "info"
   every_steps: int = 10
   # Beside metrics.jsonl: names in `training.outputs`: tensorboard, wandb, mlflow.
   writers: tuple[str, ...] = ("tensorboard",)

@@ -112,6 +112,7 @@ _ONE_OF: dict[str, tuple[Any, ...]] = {
   "augment.placement": ("host", "device"),
   "model.batch_norm.precision": ("float32", "bfloat16"),
   "evaluation.linear.crops": ("random", "centre"),
+  "log.level": ("info", "warning", "error"),
 }
 # Unlike a workdir, an encoder or `data.data_dir`, these are read from a disk only.
 _ON_DISK = ("data.root", "data.labels", "evaluation.root")

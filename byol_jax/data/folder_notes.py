@@ -1,12 +1,13 @@
 """Tells in a few lines what the program made of a folder of images."""
 
 import os
+from collections.abc import Sequence
 
 import tensorflow_datasets as tfds
 
 from byol_jax.data.folder_layout import UNLABELLED
 from byol_jax.data.folder_listing import Listing
-from byol_jax.data.folder_scan import valid_unicode
+from byol_jax.data.folder_scan import File, valid_unicode
 
 _USES = {
   "train": "trains the network",
@@ -34,14 +35,16 @@ def describe(
   if listing.folders:
     notes.append(_describe_splits(listing, has_labels=has_labels))
   sizes = {name: split.num_examples for name, split in info.splits.items()}
-  if not has_labels:
+  if has_labels:
+    notes.extend(_untrained_classes(listing.files))
+  else:
     notes.extend(_why_no_labels(listing))
-  elif listing.test_share and "test" in sizes:
+  if has_labels and listing.test_share and "test" in sizes:
     notes.append(
       f"{sizes['test']} of {sizes['test'] + sizes['train']} labelled images are"
       f" held out for testing (data.test_share={listing.test_share})."
     )
-  elif listing.test_share:
+  elif has_labels and listing.test_share:
     notes.append(
       "No image is held out for testing, because no class has two; add images"
       " or a folder test."
@@ -55,6 +58,25 @@ def describe(
     if size:
       notes.append(f"{size} images of {split} have no label; they {use}.")
   return notes
+
+
+def _untrained_classes(files: Sequence[File]) -> list[str]:
+  """Returns a line for each split with classes that train lacks."""
+
+  def classes(split: str) -> set[str]:
+    labels = [file.label for file in files if file.split == split]
+    return {
+      name
+      for label in labels
+      for name in ([label] if isinstance(label, str) else label)
+    }
+
+  return [
+    f"Note: no image to train on has {len(missing)} of the classes of {split}, such as"
+    f" {missing[0]}: no classifier can learn them."
+    for split in ("validation", "test")
+    if (missing := sorted(classes(split) - classes("train")))
+  ]
 
 
 def _why_no_labels(listing: Listing) -> list[str]:
@@ -85,7 +107,7 @@ def _describe_splits(listing: Listing, *, has_labels: bool) -> str:
       file.split for file in listing.files if file.path.startswith(start)
     }
     use = _USES[split] if split in final else "has no labels"
-    if split == "validation" and "test" not in listing.folders:
+    if split == "validation" and all(x.split != "test" for x in listing.files):
       use = _USES["test"]
     if not has_labels and split != "train":
       use = "is read by evaluations that need no labels and by --mode=embed"

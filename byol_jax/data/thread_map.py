@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from typing import TypeVar
 
-import tqdm
+from byol_jax.runtime import console
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -29,7 +29,7 @@ def thread_map(
   pending: collections.deque[futures.Future[Result]] = collections.deque()
   with (
     futures.ThreadPoolExecutor(workers) as pool,
-    tqdm.tqdm(desc=title, total=len(items), unit="file", disable=None) as bar,
+    console.files(len(items), title) as bar,
   ):
     for i, item in enumerate(items):
       while len(pending) < 4 * workers and i + len(pending) < len(items):

@@ -15,7 +15,7 @@ from byol_jax.evaluation import splits as splits_lib
 from byol_jax.evaluation.features import Features
 from byol_jax.learning.learner import TrainState
 from byol_jax.models.encode import Encode, make_encode
-from byol_jax.runtime import files, processes, progress
+from byol_jax.runtime import console, files, processes
 from byol_jax.training import build, data_streams, runs
 
 ONLINE, PIXELS, RANDOM = "online", "pixels", "random"
@@ -98,7 +98,7 @@ class EvalModel:
       split: tfds split expression.
     """
     count = self.source.num_examples(split)
-    with progress.images(
+    with console.images(
       count, f"Features of {split}", is_shown=processes.is_primary()
     ) as bar:
       for batch in features.extract(

@@ -4,10 +4,16 @@ XLA computes it by slow loops on CPUs, a hundred times slower than memory would 
 So this module forms the sums of `jax.lax.conv_general_dilated` in another order:
 
 - the results, and the gradient by the images, are a sum of shifted images, one for
-  each element of the kernel, which XLA computes in one pass;
+  each element of the kernel. XLA adds a row of the kernel in one pass. In one pass
+  over all rows it would compile longer and compute the sum again in each reader;
 - the gradient by a row of the kernel is a matrix product of columns with columns for
-  each channel, of which only the diagonals count.
+  each channel, of which only the diagonals count. A loop over the rows compiles them
+  once.
+
+benchmarks/README.md compares these forms with others.
 """
+
+import functools
 
 import chex
 import jax
@@ -61,11 +67,14 @@ def _padded(x, shape):
 def _outputs(x, w):
   _, height, width, _ = x.shape
   x, w = _padded(x, w.shape), at_least_float32(w)
-  return sum(
-    x[:, i : i + height, j : j + width] * w[i, j].reshape(1, 1, 1, -1)
+  rows = (
+    sum(
+      x[:, i : i + height, j : j + width] * w[i, j].reshape(1, 1, 1, -1)
+      for j in range(w.shape[1])
+    )
     for i in range(w.shape[0])
-    for j in range(w.shape[1])
   )
+  return functools.reduce(lambda total, row: computed_once(total) + row, rows)
 
 
 def _weight_gradient(x, dy, shape):
@@ -74,8 +83,10 @@ def _weight_gradient(x, dy, shape):
   # Column `v` of the results takes column `v + j` of the images by element `j`.
   column = np.arange(width)
   shifted = column + np.arange(shape[1])[:, None]
-  rows = []
-  for i in range(shape[0]):
-    products = jnp.einsum("bhuc,bhvc->cuv", x[:, i : i + height], dy)
-    rows.append(jnp.sum(products[:, shifted, column], axis=-1).T)
-  return jnp.stack(rows)
+
+  def row(i: chex.Array) -> chex.Array:
+    rows = jax.lax.dynamic_slice_in_dim(x, i, height, axis=1)
+    products = jnp.einsum("bhuc,bhvc->cuv", rows, dy)
+    return jnp.sum(products[:, shifted, column], axis=-1).T
+
+  return jax.lax.map(row, jnp.arange(shape[0]))

@@ -11,15 +11,13 @@ import pathlib
 import queue
 import re
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-import tqdm
-
 from byol_jax import errors
+from byol_jax.runtime import console
 
 _PROJECT = "byol_jax"  # Of runs whose project no environment variable names.
 # How long the end of a training waits for a tracker. Our choice: a picture is sent in
@@ -251,7 +249,7 @@ class Tracking:
       tracker = TRACKERS[self._name](about)
       if not about.run_id:
         save_id(tracker.run_id)
-      self._tell(f"{self._name}: {tracker.place}")
+      console.say(f"{self._name}: {tracker.place}")
       while task := self._tasks.get():
         task(tracker)
       tracker.close()
@@ -260,10 +258,7 @@ class Tracking:
       self._note(f"failed ({reason})")
 
   def _note(self, what: str) -> None:
-    self._tell(
+    console.say(
       f"Note: {self._name} {what}; the run goes on without it, and the next start"
       " sends what it lacks."
     )
-
-  def _tell(self, line: str) -> None:
-    tqdm.tqdm.write(line, file=sys.stderr)

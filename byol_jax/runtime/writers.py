@@ -11,17 +11,15 @@ import json
 import math
 import os
 import pathlib
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import PIL.Image
-import tqdm
 from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2, summary_pb2
 
-from byol_jax.runtime import files, growing, progress
+from byol_jax.runtime import console, files, growing
 
 # A fraction of the time that is worth a hint: without the wait, training would
 # be a quarter faster. Our choice.
@@ -195,7 +193,7 @@ class ProgressBar:
 
   def __init__(self, total: int, initial: int):
     self._latest: dict[str, float] = {}  # Of scalars that not every write has.
-    self._bar = progress.steps(total, initial, _COMPILING)
+    self._bar = console.steps(total, initial, _COMPILING)
 
   def update(self, step: int) -> None:
     """Moves the bar to `step` steps done."""
@@ -243,10 +241,9 @@ class DataWaitHint:
     wait = scalars["train/data_wait"]
     # The buffers fill during the first interval.
     if self._writes > 1 and wait > _MUCH_WAIT and not self._was_shown:
-      tqdm.tqdm.write(
+      console.say(
         f"Note: at step {step}, training spent {wait:.0%} of the time waiting"
-        f" for data; {self._advice}.",
-        file=sys.stderr,
+        f" for data; {self._advice}."
       )
       self._was_shown = True
 

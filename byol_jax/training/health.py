@@ -1,19 +1,17 @@
 """Diagnoses a run at intervals while it trains, and says what it means."""
 
 import math
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
-import tqdm
 
 from byol_jax.learning import diagnostics, verdict
 from byol_jax.learning.diagnostics import Evidence
 from byol_jax.learning.verdict import Verdict
-from byol_jax.runtime import devices, processes, writers
+from byol_jax.runtime import console, devices, processes, writers
 from byol_jax.training import workdir_files
 from byol_jax.training.runs import Run
 
@@ -113,9 +111,7 @@ class Note:
     found = verdict.judge(numbers, self._start)
     if found.verdict not in self._told:
       self._told.add(found.verdict)
-      tqdm.tqdm.write(
-        f"Note: at step {step}, {verdict.describe(found)}", file=sys.stderr
-      )
+      console.say(f"Note: at step {step}, {verdict.describe(found)}")
 
   def flush(self) -> None:
     """Does nothing."""

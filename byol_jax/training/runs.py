@@ -46,12 +46,17 @@ class Run(NamedTuple):
     return _num_outputs(self.source)
 
   def initial_state(self) -> TrainState:
-    """Returns the state before the first update, a function of the seed."""
+    """Returns the state before the first update, a function of the seed.
+
+    It lies on the local devices as the batches do, and so as updates return it:
+    otherwise `jax.jit` would compile an update again at its second call.
+    """
     data = self.config.data
     image = np.zeros((1, *schema.image_shape(data), data.channels), np.float32)
-    return self.learner.init(
+    state = self.learner.init(
       jax.random.PRNGKey(self.config.seed), {"view1": image, "view2": image}
     )
+    return devices.replicate(state)
 
   def open_checkpoints(self, *others: Any) -> checkpoints.Checkpoints:
     """Opens the checkpoints of the run; `others` as for `Checkpoints`."""
