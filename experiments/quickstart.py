@@ -15,6 +15,11 @@ def get_config():
   config.data.dataset = "mnist_digits"
   config.data.mean = (0.1303, 0.1303, 0.1303)  # Measured on the train split.
   config.data.std = (0.3077, 0.3077, 0.3077)
+  # Chosen on held-out training digits (docs/results.md#quickstart).
+  config.data.image_size = 20
+  for view in (config.augment.view1, config.augment.view2):
+    view.crop_area = (0.5, 1.0)
+    view.extra = ("slant=1.0",)
   config.model.encoder.name = "ResNet10"
   config.model.encoder.width = 0.25
   # A short run needs many small steps, and a target that follows within a few
@@ -23,6 +28,6 @@ def get_config():
   config.ema.base = 0.9
   config.optimizer.base_learning_rate = 0.2
   config.train.batch_size = 64
-  config.train.epochs = 12
-  config.evaluation.expected = ("linear/top1=0.970", "knn/top1=0.940")
+  config.train.epochs = 16
+  config.evaluation.expected = ("linear/top1=0.970", "knn/top1=0.955")
   return config

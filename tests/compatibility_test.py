@@ -22,6 +22,13 @@ from tests import command_line
 _ARCHIVE = pathlib.Path(__file__).parent / "workdirs" / "before_packages.zip"
 _SETTINGS = (
   *command_line.TINY,
+  # The quickstart's settings of that time.
+  "--config.train.epochs=12",
+  *(
+    f"--config.augment.{view}.{setting}"
+    for view in ("view1", "view2")
+    for setting in ("crop_area=0.3,1.0", "extra=()")
+  ),
   "--config.model.projector.hidden_size=16",
   "--config.model.projector.output_size=8",
   "--config.model.predictor.hidden_size=16",

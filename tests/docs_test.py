@@ -107,10 +107,10 @@ def test_the_quickstart_learns_and_its_encoder_can_be_used(
     *EXPORT.split(), f"--workdir={workdir}", data_dir=digits_dir
   )
   assert done.returncode == 0, done.stderr
-  scope = {"images": np.full((3, 28, 28, 3), 0.5, np.float32)}
+  scope = {"images": np.full((3, 20, 20, 3), 0.5, np.float32)}
   for page in ("README.md", "docs/encoder.md"):
     run_code(page, scope)
-    assert scope["vectors"].shape == (3, 2048)
+    assert scope["vectors"].shape == (3, 1152)
     assert np.all(np.isfinite(scope["vectors"]))
   sizes = [np.abs(x).max() for x in jax.tree.leaves(scope["gradient"])]
   assert np.all(np.isfinite(sizes))

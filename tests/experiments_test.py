@@ -240,6 +240,7 @@ def test_imagenet_trains_two_real_steps(tmp_path):
     "--config.train.batch_size=4",
     "--config.train.steps=2",
     "--config.log.diagnose=False",
+    "--config.evaluation.baselines=False",
     "--config.evaluation.knn.k=3",
     "--config.evaluation.linear.epochs=1",
   )

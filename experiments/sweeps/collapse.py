@@ -2,8 +2,9 @@
 
     python launch/sweep.py --sweep=experiments/sweeps/collapse.py
 
-The network and the images are as small as they can be for the runs to differ: on
-images of 14 pixels, training without a predictor collapses within 200 updates.
+The network and the images are small, so that a run takes minutes. The projections have
+16 dimensions, as a closed-form predictor needs far more pairs than dimensions, and the
+encoder's features are pooled to 64, from which an untrained encoder tells little.
 """
 
 from collections.abc import Mapping
@@ -35,6 +36,7 @@ def get_sweep():
       (66.6, 0.0),
     ),
     "group norm": (_GROUP_NORM, None),
+    "group norm, encoder": ({"model.encoder.norm": "group"}, None),
   }
   return Sweep(
     experiment="experiments/quickstart.py",
@@ -44,9 +46,16 @@ def get_sweep():
     },
     seeds=(0, 1),
     overrides={
+      "augment.view1.crop_area": (0.3, 1.0),
+      "augment.view2.crop_area": (0.3, 1.0),
+      "augment.view1.extra": (),
+      "augment.view2.extra": (),
       "data.image_size": 14,
-      "model.encoder.name": "TinyResNet",
-      "train.epochs": 16,
+      "model.encoder.pooling": "mean",
+      "model.encoder.width": 0.125,
+      "model.projector.output_size": 16,
+      "train.batch_size": 128,
+      "train.steps": 800,
       "evaluation.baselines": False,
       "evaluation.protocols": ("knn", "linear", "geometry"),
     },

@@ -37,9 +37,11 @@ def get_sweep():
     overrides={
       "data.image_size": 14,
       "data.split": "train[:12000]",
-      "model.encoder.name": "TinyResNet",
-      "train.batch_size": 64,
-      "train.epochs": 6,
+      "model.encoder.name": "ResNet10",
+      "model.encoder.pooling": "mean",
+      "model.encoder.width": 0.125,
+      "train.batch_size": 128,
+      "train.steps": 800,
       # This and the rate: the quickstart's, for short runs.
       "ema.base": 0.9,
       "optimizer.base_learning_rate": 0.2,
