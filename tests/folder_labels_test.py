@@ -130,7 +130,7 @@ def test_rows_without_a_file_are_counted(root):
   rows = "gone.png,a\n../up.png,b\n1.png,a\nx/2.png,b\nx/3.png,a\n4.png,a\n"
   folder = load(root, labels=write(root, "file,label\n" + rows))
   (note,) = folder.notes
-  assert note.startswith("2 rows of ")
+  assert note.startswith("Note: 2 rows of ")
   assert note.endswith(f"name no usable image in {root}, such as gone.png.")
 
 

@@ -56,7 +56,7 @@ def test_splits_may_lie_further_down():
     "validation": "data/set/val",
   }
   (note,) = layout.notes
-  assert note.startswith("1 files outside of the folders of splits")
+  assert note.startswith("Note: 1 files outside of the folders of splits")
   assert "README" in note
 
 
@@ -83,7 +83,9 @@ def test_a_class_with_the_name_of_a_split_is_told(names):
   assert {label for _, label in placed(layout).values()} == set(names)
   (note,) = layout.notes
   (taken,) = (name for name in names if folder_layout.split_of(name))
-  assert note.startswith(f"A folder that is called {taken} counts as a class")
+  assert note.startswith(
+    f"Note: a folder that is called {taken} counts as a class"
+  )
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,9 @@ def test_folders_can_be_the_splits(tmp_path, test, split):
   folder = load(
     fill(tmp_path / "root", tree(*train, *held_out, *others)), test_share=0.9
   )
-  assert folder.notes[0].startswith("2 files outside of the folders of splits")
+  assert folder.notes[0].startswith(
+    "Note: 2 files outside of the folders of splits"
+  )
   assert folder.builder.info.features["label"].names == ["a", "b", "c"]
   assert set(stored(folder, "train")) == set(train)
   assert labels_of(folder, split) == dict(zip(held_out, "bc", strict=True))
@@ -194,7 +198,9 @@ def test_folders_without_an_image_are_no_splits_or_classes(tmp_path):
 def test_missing_labels_are_explained(tmp_path, names, reason):
   folder = load(fill(tmp_path / "root", tree(*names)))
   assert "label" not in folder.builder.info.features
-  (note,) = (x for x in folder.notes if x.startswith("There are no labels"))
+  (note,) = (
+    x for x in folder.notes if x.startswith("Note: there are no labels")
+  )
   assert reason in note
 
 

@@ -105,7 +105,7 @@ def test_classes_of_one_image_are_told(tmp_path):
   )
   assert split_names(folder) == {"train"}
   (note,) = folder.notes
-  assert note.startswith("No image is held out for testing")
+  assert note.startswith("Note: no image is held out for testing")
 
 
 @pytest.mark.parametrize(

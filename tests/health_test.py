@@ -104,6 +104,15 @@ def test_the_median_of_the_last_tenth_of_the_steps_is_judged(tmp_path):
   assert found.numbers["projection_std"] == 0.1
 
 
+def test_a_collapse_at_the_very_end_is_seen_among_many_diagnoses(tmp_path):
+  rows = [
+    row(step, projection_std=0.8 if step < 998 else 0.01)
+    for step in range(900, 1001)
+  ]
+  found = health.of_run(run_with(tmp_path, row(0), *rows))
+  assert found.verdict == verdict.COLLAPSED
+
+
 def test_a_run_of_an_earlier_version_is_judged_by_what_it_has(tmp_path):
   assert (
     health.of_run(run_with(tmp_path, {"step": 5, "train/loss": 1.0})) is None

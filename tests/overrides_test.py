@@ -15,10 +15,15 @@ from byol_jax.cli import flags, overrides
       "model.encoder.weights=x",
       "--config.model.encoder.weights=x is unknown; model.encoder has: name, ",
     ),
-    ("train.batch_sise=3", "did you mean batch_size? train has: batch_size,"),
+    (
+      "train.batch_sise=3",
+      "did you mean --config.train.batch_size? train has: batch_size,",
+    ),
+    ("optimiser.name=sgd", "did you mean --config.optimizer.name? "),
+    ("batch_size=8", "did you mean --config.train.batch_size? "),
     (
       "nosuch.x=1",
-      "--config.nosuch.x=1 is unknown; The configuration has: seed",
+      "--config.nosuch.x=1 is unknown; the configuration has: seed",
     ),
     ("train.steps=abc", "wrong type; train.steps must be a whole number."),
     ("train.epochs=1.5", "wrong type; train.epochs must be a whole number."),

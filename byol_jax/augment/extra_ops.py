@@ -32,9 +32,8 @@ def _rotate90(xp: Any, image: Any, u: Any) -> Any:
   )
 
 
-# The most that `_slant` shears rows by, and turns by, in pixels a pixel. Our choice: with
-# both, held-out digits were told apart better than with crops alone
-# (docs/results.md#quickstart).
+# The most that `_slant` shears rows by, and turns by, in pixels a pixel. Our choice, for
+# digits; docs/results.md#quickstart has what it gave.
 _SLANT, _TURN = 0.4, 0.25
 
 

@@ -83,8 +83,8 @@ def _run_mode(argv: Sequence[str]) -> None:
       config.data.split, config.data.fraction = "", 1.0
   config_lib.validate(config)
   config = presets.with_augment_preset(config, flags.given_keys())
-  _set_up_jax(config, options)
   console.configure(config.log.level)
+  _set_up_jax(config, options)
   console.say(f"Workdir: {options.workdir}")
   if options.mode in modes.MODES_WITHOUT_DATA:
     modes.MODES_WITHOUT_DATA[options.mode](config, options)

@@ -39,7 +39,7 @@ def describe_data(run: Run) -> None:
     console.say(note)
   if run.source.broken and processes.is_primary():
     path = workdir_files.write_broken_files(run.workdir, run.source.broken)
-    console.say(f"{_num_broken(run.source)} cannot be used; see {path}.")
+    console.say(f"Note: {_num_broken(run.source)} cannot be used; see {path}.")
 
 
 def describe_splits(run: Run, selection: protocols.Selection) -> None:
@@ -58,7 +58,7 @@ def describe_embeddings(written: embed.Embeddings) -> None:
   if source.broken:
     path, reason = source.broken[0]
     console.say(
-      f"{_num_broken(source)} cannot be used, such as {path} ({reason})."
+      f"Note: {_num_broken(source)} cannot be used, such as {path} ({reason})."
     )
 
 

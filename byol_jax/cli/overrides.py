@@ -53,7 +53,9 @@ def mistake(key: str, value: str | None) -> str | None:
     kinds = typing.get_type_hints(kind)
     if name not in kinds:
       close = difflib.get_close_matches(name, kinds, n=1)
-      meant = [".".join(filter(None, (place, x))) for x in close] or like(key)
+      before, _, after = key.partition(name)
+      meant = [f"{before}{x}{after}" for x in close] + like(key)
+      meant = [x for x in meant if x in _leaves(schema.Config)]
       hint = f"did you mean --config.{meant[0]}? " if meant else ""
       return (
         f"{given} is unknown; {hint}{place or 'the configuration'} has:"

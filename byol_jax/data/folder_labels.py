@@ -85,7 +85,7 @@ def label_files(layout: Layout, root: str, table: Table) -> Layout:
     notes.append(f"The splits are those of the column split of {shown}.")
   if missing:
     notes.append(
-      f"{len(missing)} rows of {shown} name no usable image in"
+      f"Note: {len(missing)} rows of {shown} name no usable image in"
       f" {valid_unicode(root)}{example}."
     )
   several = sum(len(names) > 1 for names in labels.values())

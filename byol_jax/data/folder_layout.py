@@ -152,7 +152,7 @@ def _by_split(
   notes = []
   if outside:
     notes.append(
-      f"{len(outside)} files outside of the folders of splits are left out,"
+      f"Note: {len(outside)} files outside of the folders of splits are left out,"
       f" such as {valid_unicode(outside[0].path)}."
     )
   return Layout(kept, {split: folders[split] for split in splits}, notes)
@@ -167,7 +167,7 @@ def _class_notes(base: Sequence[str], names: Sequence[str]) -> list[str]:
   taken = [name for name in names if split_of(name)]
   if taken and len(names) > 1:
     notes.append(
-      f"A folder that is called {_joined(taken)} counts as a class: only train"
+      f"Note: a folder that is called {_joined(taken)} counts as a class: only train"
       " beside val or test are splits."
     )
   return notes

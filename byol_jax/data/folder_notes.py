@@ -46,7 +46,7 @@ def describe(
     )
   elif has_labels and listing.test_share:
     notes.append(
-      "No image is held out for testing, because no class has two; add images"
+      "Note: no image is held out for testing, because no class has two; add images"
       " or a folder test."
     )
   for split, use in (
@@ -71,11 +71,12 @@ def _untrained_classes(files: Sequence[File]) -> list[str]:
       for name in ([label] if isinstance(label, str) else label)
     }
 
+  trained = classes("train")
   return [
     f"Note: no image to train on has {len(missing)} of the classes of {split}, such as"
     f" {missing[0]}: no classifier can learn them."
     for split in ("validation", "test")
-    if (missing := sorted(classes(split) - classes("train")))
+    if (missing := sorted(classes(split) - trained))
   ]
 
 
@@ -92,10 +93,10 @@ def _why_no_labels(listing: Listing) -> list[str]:
   ]
   if outside:
     return [
-      f"There are no labels, because {len(outside)} images are outside of the"
+      f"Note: there are no labels, because {len(outside)} images are outside of the"
       f" folders of classes, such as {valid_unicode(outside[0].path)}."
     ]
-  return ["There are no labels, because all images have the same."]
+  return ["Note: there are no labels, because all images have the same."]
 
 
 def _describe_splits(listing: Listing, *, has_labels: bool) -> str:

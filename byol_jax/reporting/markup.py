@@ -86,7 +86,7 @@ def sheet(pixels: np.ndarray, side: int, columns: int) -> PIL.Image.Image:
 
   Args:
     pixels: in [0, 1].
-    side: of the square that each image has in it, and fills unless it is no square.
+    side: of the square for each image; images that are not square get black bars.
     columns: of images.
   """
   rows = -(-len(pixels) // columns)

@@ -42,13 +42,15 @@ def say(line: str) -> None:
   """Prints a line in the primary process, above a bar.
 
   Args:
-    line: a note, for stderr and the level warning, if it begins with "Note: ".
+    line: goes to stderr, and shows at the level warning as well, if it begins with
+      "Note: ".
   """
   is_note = line.startswith(_NOTE)
   if processes.is_primary() and _shows("warning" if is_note else "info"):
     stream = sys.stderr if is_note else sys.stdout
-    tqdm.tqdm.write(line, file=stream)
-    stream.flush()
+    if stream:  # None where the stream is closed.
+      tqdm.tqdm.write(line, file=stream)
+      stream.flush()
 
 
 def steps(total: int, initial: int, text: str) -> tqdm.tqdm:
@@ -79,7 +81,7 @@ def images(total: int, title: str, *, is_shown: bool) -> tqdm.tqdm:
     "{desc}: {n_fmt}/{total_fmt} images [{elapsed}<{remaining}]",
     total,
     desc=title,
-    delay=_SHORT_SECONDS if sys.stderr.isatty() else _SECONDS_PER_LINE,
+    delay=_SHORT_SECONDS if _is_terminal() else _SECONDS_PER_LINE,
     disable=not is_shown,
   )
 
@@ -99,6 +101,11 @@ def _shows(level: str) -> bool:
   return _LEVELS[level] >= _level
 
 
+def _is_terminal() -> bool:
+  """Returns whether stderr is a terminal; it is None where it is closed."""
+  return sys.stderr is not None and sys.stderr.isatty()
+
+
 def _is_logged(record: python_logging.LogRecord) -> bool:
   return record.levelno >= python_logging.ERROR or _shows("warning")
 
@@ -106,7 +113,7 @@ def _is_logged(record: python_logging.LogRecord) -> bool:
 def _bar(text: str, total: int, **options: Any) -> tqdm.tqdm:
   """Returns a bar of tqdm; where there is no terminal, it writes lines."""
   is_shown = _shows("info")
-  terminal = is_shown and sys.stderr.isatty()
+  terminal = is_shown and _is_terminal()
   return tqdm.tqdm(
     total=total,
     file=sys.stderr if terminal else _Lines(is_shown),
@@ -125,8 +132,9 @@ class _Lines:
     self._is_shown = is_shown
 
   def write(self, text: str) -> None:
-    if self._is_shown and (text := text.strip()):
+    if self._is_shown and sys.stderr and (text := text.strip()):
       sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
 
   def flush(self) -> None:
-    sys.stderr.flush()
+    if sys.stderr:
+      sys.stderr.flush()

@@ -22,9 +22,10 @@ _SHARE = 0.02
 # The steps between which the time of a step is measured, counted from the first
 # one, which compiles. Our choice: enough to average over.
 _TIMED = (3, 13)
-# The fraction of the steps whose diagnoses the verdict on a run is about. Our choice:
-# a run changes little in its last tenth.
-_LATEST = 0.1
+# The verdict on a run is about its diagnoses in this last fraction of the steps, and at
+# most so many. Our choice: a run changes little in its last tenth, and a collapse at its
+# very end shows in three diagnoses of five.
+_LATEST, _MOST = 0.1, 5
 
 # What differs between the devices of `devices.pmap_update`: the outputs.
 EVIDENCE_AXES = Evidence(None, 0, 0)  # type: ignore[arg-type]
@@ -123,8 +124,8 @@ class Note:
 def of_run(run: Run) -> Verdict | None:
   """Returns the verdict on a run so far; None before its first diagnosis.
 
-  It judges the median of each number over the diagnoses in the last `_LATEST` of the
-  steps, as the numbers of a run that fails may waver from one step to the next.
+  It judges the median of each number over the latest diagnoses, as the numbers of a run
+  that fails may waver from one step to the next.
   """
   rows = _read_rows(run)
   found = [(row["step"], _diagnostics(row)) for row in rows if row["step"]]
@@ -133,7 +134,9 @@ def of_run(run: Run) -> Verdict | None:
     return None
   last_step, last = found[-1]
   latest = [
-    numbers for step, numbers in found if step > (1 - _LATEST) * last_step
+    numbers
+    for step, numbers in found[-_MOST:]
+    if step > (1 - _LATEST) * last_step
   ]
   medians = {
     name: float(np.median([numbers.get(name, value) for numbers in latest]))

@@ -24,9 +24,11 @@ def check_batch(config: schema.Config) -> None:
   on_device = config.augment.placement == "device"
   bytes_per_value = 1 if on_device else 4  # Crops are uint8, views float32.
   height, width = schema.image_shape(data)
+  size = f"data.image_size={data.image_size}"
+  if data.image_width:
+    size += f" and data.image_width={data.image_width}"
   _check(
-    f"train.batch_size={train.batch_size} with data.image_size={height} and"
-    f" data.image_width={width}",
+    f"train.batch_size={train.batch_size} with {size}",
     "a batch of two views",
     2 * images * height * width * data.channels * bytes_per_value,
   )

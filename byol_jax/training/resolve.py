@@ -48,6 +48,8 @@ def resolved(
     data.image_size = data.image_size or _image_size(own.side)
     data.mean = data.mean or _per_channel(own.mean, data.channels)
     data.std = data.std or _per_channel(own.std, data.channels)
+  if data.image_width == data.image_size:
+    data.image_width = 0  # The same square views.
   if data.channels not in (1, 3):
     views = config.augment
     views.view1, views.view2 = map(
