@@ -2,9 +2,10 @@
 
     python -m byol_jax.main --config=experiments/quickstart.py
 
-The run takes three to six minutes on two cores. Ours, with seed 0: a linear probe
-reaches 0.97 on the encoder, 0.89 on raw pixels and 0.90 on the encoder before
-training.
+The run takes under three minutes on two cores. Ours, with seeds 0 to 4: a linear probe
+reaches 0.971 to 0.979 on the encoder, 0.901 to 0.902 on raw pixels and 0.846 to 0.905
+on the encoder before training; nearest neighbours 0.949 to 0.968,
+0.940 and 0.836 to 0.872.
 """
 
 from byol_jax.config import small_grey_config
@@ -29,5 +30,5 @@ def get_config():
   config.optimizer.base_learning_rate = 0.2
   config.train.batch_size = 64
   config.train.epochs = 16
-  config.evaluation.expected = ("linear/top1=0.970", "knn/top1=0.955")
+  config.evaluation.expected = ("linear/top1=0.975", "knn/top1=0.960")
   return config
