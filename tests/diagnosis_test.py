@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from byol_jax import errors
-from byol_jax.data import measure, train_input
+from byol_jax.data import diagnosis, measure, train_input
 from tests.input_cases import (
   OPTIONS,
   SIZE,
@@ -158,3 +158,12 @@ def test_a_record_that_does_not_fit_is_reported_with_its_file(
   message = reading_error(reader, source)
   assert f"{files[3]} holds a record that does not fit" in message
   assert len(message) < 600
+
+
+def test_a_stream_that_is_open_when_a_program_ends_closes_in_silence(
+  monkeypatch,
+):
+  stream = diagnosis.explain_errors(iter([1, 2]), None, "train")
+  assert next(stream) == 1
+  monkeypatch.setattr(diagnosis, "tf", None)  # As Python leaves the module.
+  stream.close()

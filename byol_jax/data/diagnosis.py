@@ -19,9 +19,11 @@ def explain_errors(
   Raises:
     UserError: if TensorFlow fails; names the file at fault.
   """
+  # When a program ends, Python clears the names of modules before it closes streams.
+  failure = tf.errors.OpError
   try:
     yield from iterator
-  except tf.errors.OpError as error:
+  except failure as error:
     raise errors.UserError(_diagnose(source, split, error)) from error
 
 
