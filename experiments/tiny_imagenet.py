@@ -13,8 +13,8 @@ images to test on into folders of classes, and leaves those without a class in n
 The settings are those of Ermolov et al. 2021 (arXiv 2007.06346; htdt/self-supervised
 at d9662c8) for 1000 epochs of Adam, but for the end of the schedule, where our rate
 falls over the last fifth and theirs in two steps in the last twentieth, and for the
-stem, where theirs also pools. We know no number of theirs (table 1 of the paper has
-it), and have not run this experiment.
+stem, where theirs also pools. There is no published number that we could check (table 1
+of the paper has one), and we have not run this experiment.
 """
 
 from byol_jax.config import default_config
