@@ -73,7 +73,7 @@ def test_what_batch_norms_share_is_told_from_gradients():
     encoder="TinyResNet",
     stem="imagenet",
     width=1.0,
-    image_shape=(16, 16),
+    image_size=16,
     batch_size=4,
     microbatches=1,
     precision="float32",
