@@ -139,6 +139,6 @@ def pretrain(
 def show_health(run: Run, tell: Callable[[str], None]) -> None:
   """Tells whether training was healthy, and adds it to `results.json`."""
   if processes.is_primary() and (found := health.of_run(run)):
-    is_ill = found.verdict not in (verdict.HEALTHY, verdict.BARELY_STARTED)
-    tell(f"{'Note: ' if is_ill else ''}Health: {verdict.describe(found)}")
+    note = "" if found.verdict in verdict.FINE else "Note: "
+    tell(f"{note}Health: {verdict.describe(found)}")
     results.add_health(run.workdir, verdict.to_json(found))

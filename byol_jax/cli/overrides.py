@@ -8,7 +8,7 @@ from typing import Any
 
 from absl import flags
 
-from byol_jax.config import schema
+from byol_jax.config import convert, schema
 
 # How a value of each type is read and described. Tuples are checked later.
 _TYPES: dict[type, tuple[flags.ArgumentParser, str]] = {
@@ -21,19 +21,9 @@ _TYPES: dict[type, tuple[flags.ArgumentParser, str]] = {
 def like(key: str) -> list[str]:
   """Returns the dotted keys of the configuration that end as a key does."""
   last = key.rpartition(".")[-1]
-  known = _leaves(schema.Config)
+  known = convert.key_types(schema.Config)
   return [x for x in known if x == key] or [
     x for x in known if x.rpartition(".")[-1] == last
-  ]
-
-
-def _leaves(kind: Any, section: str = "") -> list[str]:
-  if not dataclasses.is_dataclass(kind):
-    return [section]
-  return [
-    key
-    for name, each in typing.get_type_hints(kind).items()
-    for key in _leaves(each, f"{section}.{name}" if section else name)
   ]
 
 
@@ -54,8 +44,9 @@ def mistake(key: str, value: str | None) -> str | None:
     if name not in kinds:
       close = difflib.get_close_matches(name, kinds, n=1)
       before, _, after = key.partition(name)
-      meant = [f"{before}{x}{after}" for x in close] + like(key)
-      meant = [x for x in meant if x in _leaves(schema.Config)]
+      known = convert.key_types(schema.Config)
+      meant = [x for n in close if (x := f"{before}{n}{after}") in known]
+      meant = meant or like(key)
       hint = f"did you mean --config.{meant[0]}? " if meant else ""
       return (
         f"{given} is unknown; {hint}{place or 'the configuration'} has:"

@@ -89,16 +89,9 @@ def check(
     config: of the network.
     *found: parameters and batch-norm statistics.
   """
-  shape = (1, *schema.image_shape(config.data), config.data.channels)
-  images = jax.ShapeDtypeStruct(shape, jnp.float32)
-  wanted = jax.eval_shape(
-    lambda key, x: network.init(key, x, is_training=True),
-    jax.random.key(0),
-    images,
-  )
-  ours = _shapes(wanted)
+  ours = _by_name(shapes(network, config))
   encoder = config.model.encoder
-  for theirs in map(_shapes, found):
+  for theirs in map(_by_name, found):
     for name in sorted(theirs.keys() | ours.keys()):
       there, here = theirs.get(name, "absent"), ours.get(name, "absent")
       if there != here:
@@ -108,7 +101,17 @@ def check(
         )
 
 
-def _shapes(trees: tuple[Tree, Tree]) -> dict[str, str]:
+def shapes(network: hk.TransformedWithState, config: schema.Config) -> Any:
+  """Returns the shapes and types of a network's parameters and state."""
+  shape = (1, *schema.image_shape(config.data), config.data.channels)
+  return jax.eval_shape(
+    lambda key, images: network.init(key, images, is_training=True),
+    jax.random.key(0),
+    jax.ShapeDtypeStruct(shape, jnp.float32),
+  )
+
+
+def _by_name(trees: tuple[Tree, Tree]) -> dict[str, str]:
   """Returns the shapes of parameters and statistics by their names in files."""
   return {
     f"{kind}/{module}/{name}": str(tuple(leaf.shape))

@@ -22,7 +22,7 @@ import safetensors.numpy
 
 from byol_jax import errors
 from byol_jax.config import convert, presets, schema
-from byol_jax.interop import encoder_arrays, encoder_header
+from byol_jax.interop import architecture, encoder_arrays, encoder_header
 from byol_jax.interop.encoder import Encoder, Variables, make_encoder
 from byol_jax.interop.encoder_header import Header
 from byol_jax.interop.images import Form
@@ -129,7 +129,8 @@ def restore(
     UserError: if `write` did not make the file, or it is damaged.
   """
   header, variables = read(path, config)
-  whole = _shapes(build.build_network(config, num_classes), config)
+  network = build.build_network(config, num_classes)
+  whole = architecture.shapes(network, config)
   params, state = (
     {
       module: jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), leaves)
@@ -192,14 +193,6 @@ def _read_header(file: Any, path: str | pathlib.Path) -> Header:
     raise _refusal(path, error) from error
 
 
-def _shapes(network: hk.TransformedWithState, config: schema.Config) -> Any:
-  """Returns the shapes and types of a network's parameters and state."""
-  shape = (1, *schema.image_shape(config.data), config.data.channels)
-  images = jax.ShapeDtypeStruct(shape, jnp.float32)
-  init = lambda key, x: network.init(key, x, is_training=True)  # noqa: E731
-  return jax.eval_shape(init, jax.random.key(0), images)
-
-
 def _read_variables(
   file: Any,
   header: Header,
@@ -208,7 +201,7 @@ def _read_variables(
   path: str | pathlib.Path,
 ) -> Variables:
   """Returns an encoder's variables, after all their shapes are found right."""
-  params, state = _shapes(encoder, config)
+  params, state = architecture.shapes(encoder, config)
   by_name = encoder_arrays.by_name
   leaves = by_name("params", params) | by_name("state", state)
   wanted = {name: f"{x.shape} {x.dtype}" for name, x in leaves.items()}

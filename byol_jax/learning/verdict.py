@@ -9,6 +9,8 @@ BARELY_STARTED = "barely started"
 PARTIAL_COLLAPSE = "partial collapse"
 COLLAPSED = "collapsed"
 DIVERGING = "diverging"
+# The verdicts that nobody need be warned of.
+FINE = (HEALTHY, BARELY_STARTED)
 
 Numbers = Mapping[str, float]
 

@@ -100,7 +100,7 @@ class Note:
   def __init__(self, run: Run):
     self._run = run
     self._start: Mapping[str, float] | None = _start(_read_rows(run))
-    self._told = {verdict.HEALTHY, verdict.BARELY_STARTED}
+    self._told = {*verdict.FINE}
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     """Judges the diagnostics among the scalars."""
@@ -128,8 +128,11 @@ def of_run(run: Run) -> Verdict | None:
   that fails may waver from one step to the next.
   """
   rows = _read_rows(run)
-  found = [(row["step"], _diagnostics(row)) for row in rows if row["step"]]
-  found = [(step, numbers) for step, numbers in found if numbers]
+  found = [
+    (row["step"], numbers)
+    for row in rows
+    if row["step"] and (numbers := _diagnostics(row))
+  ]
   if not found:
     return None
   last_step, last = found[-1]
