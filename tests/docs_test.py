@@ -15,7 +15,7 @@ from byol_jax import config
 from byol_jax.config import convert
 from byol_jax.models import encoders
 from byol_jax.training import build
-from tests import command_line
+from tests import command_line, pages
 
 ROOT = command_line.ROOT
 PAGES = ("README.md", *sorted(f"docs/{p.name}" for p in ROOT.glob("docs/*.md")))
@@ -120,11 +120,8 @@ def test_the_quickstart_learns_and_its_encoder_can_be_used(
 
 def code_blocks(page):
   """The indented blocks of a page that use the package from Python."""
-  blocks = re.findall(
-    r"(?:^    .*\n|^\n(?=    ))+", (ROOT / page).read_text(), re.M
-  )
-  code = ["\n".join(x[4:] for x in block.splitlines()) for block in blocks]
-  return [block for block in code if "import byol_jax\n" in block]
+  blocks = pages.code((ROOT / page).read_text())
+  return [block for block in blocks if "import byol_jax\n" in block]
 
 
 def run_code(page, scope):
@@ -181,7 +178,8 @@ def test_the_example_of_an_encoder_builds_a_network(monkeypatch):
   page = (ROOT / "docs" / "variants.md").read_text()
   section = page.split("### An encoder of your own")[1].split("\n##")[0]
   scope = {}
-  exec("\n".join(re.findall(r"^(?:    (.*)|)$", section, re.M)), scope)
+  (block,) = pages.code(section)
+  exec(block, scope)
   cfg = convert.typed(scope["get_config"]())
   cfg.data.mean = cfg.data.std = (0.5,)
   cfg.data.channels = 1

@@ -5,7 +5,6 @@ import json
 import re
 import subprocess
 import sys
-import textwrap
 
 import jax
 import jax.export
@@ -28,7 +27,7 @@ from byol_jax.interop import (
 )
 from byol_jax.learning.learner import TrainState
 from byol_jax.training import build
-from tests import command_line, encoder_cases, eval_cases
+from tests import command_line, encoder_cases, eval_cases, pages
 from tests.network_cases import IMAGENET_MEAN, IMAGENET_STD, PATCH_ENCODERS
 from tests.torch_cases import needs_extra
 
@@ -440,9 +439,7 @@ def test_the_recipe_for_pytorch_loads_the_encoder(
   prepared, tmp_path, monkeypatch
 ):
   page = (command_line.ROOT / "docs" / "encoder.md").read_text()
-  (block,) = re.findall(
-    r"^    import sys\n(?:    .*\n|\n(?=    ))*", page, re.M
-  )
+  (block,) = (x for x in pages.code(page) if "import torch_encoder" in x)
   cfg = settings(224, "torchvision", name="TinyResNet")
   state = export(prepared, tmp_path / "runs" / "folder", cfg)
   images = photographs(224)[:1]
@@ -451,7 +448,7 @@ def test_the_recipe_for_pytorch_loads_the_encoder(
   monkeypatch.setattr(sys, "path", [*sys.path])
   monkeypatch.delitem(sys.modules, "torch_encoder", raising=False)
   scope = {}
-  exec(textwrap.dedent(block).replace("0.875", "1.0"), scope)
+  exec(block.replace("0.875", "1.0"), scope)
   assert scope["features"].shape == (1, 8)
   stored = np.asarray(PIL.Image.open("query.jpg"))[None]
   assert_same(scope["features"].numpy(), in_jax(cfg, state, stored))

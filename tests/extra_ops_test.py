@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import textwrap
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from byol_jax.augment import device_random, extra_ops, sampling, spec
 from byol_jax.config import convert, schema
 from byol_jax.data import crops
 from byol_jax.training import build
-from tests import command_line
+from tests import command_line, pages
 from tests.augment_cases import (
   applier,
   both_placements,
@@ -185,8 +184,8 @@ def test_an_unknown_operation_lists_the_known_ones():
 def example():
   """The experiment file of docs/variants.md."""
   page = (command_line.ROOT / "docs" / "variants.md").read_text()
-  block = page.partition("an image of the same shape:\n")[2]
-  return textwrap.dedent(block.partition("\n## ")[0])
+  section = page.partition("an image of the same shape:\n")[2]
+  return "\n".join(pages.code(section.partition("\n## ")[0] + "\n"))
 
 
 @both_placements

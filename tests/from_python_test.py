@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import re
-import textwrap
 import threading
 import types
 
@@ -11,12 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from byol_jax import config
-from byol_jax.config import convert
 from byol_jax.models import encoders
 from byol_jax.runtime import devices
 from byol_jax.training import build, plan, runs
-from tests import command_line, network_cases
+from tests import command_line, network_cases, pages
 
 # Smaller and shorter than the page's run.
 TINY = """
@@ -36,8 +32,7 @@ settings.evaluation.baselines = False
 
 def python_blocks():
   page = (command_line.ROOT / "docs" / "from_python.md").read_text()
-  blocks = re.findall(r"(?:^    .*\n|^\n(?=    ))+", page, re.M)
-  return [textwrap.dedent(x) for x in blocks if "jupyter lab" not in x]
+  return [x for x in pages.code(page) if "jupyter lab" not in x]
 
 
 @pytest.mark.slow
@@ -79,18 +74,7 @@ def test_the_page_trains_in_a_thread_with_a_running_loop(
 def test_a_loop_of_ones_own_compiles_the_update_once(monkeypatch):
   """As on the page, on all devices that the tests have."""
   monkeypatch.setitem(encoders.ENCODERS, "Patches", network_cases.PATCHES)
-  settings = convert.updated(
-    convert.typed(config.small_grey_config()),
-    {
-      "model.encoder.name": "Patches",
-      "model.projector.hidden_size": 16,
-      "model.projector.output_size": 6,
-      "model.predictor.hidden_size": 16,
-      "data.image_size": 8,
-      "data.mean": (0.5,) * 3,
-      "data.std": (0.5,) * 3,
-    },
-  )
+  settings = network_cases.settings_of_patches({})
   plans = plan.make_plan(settings, 256)
   learner = build.build_learner(settings, plans, 10)
   source = types.SimpleNamespace(num_classes=10)

@@ -1,9 +1,13 @@
 """Networks for tests, from a few changed options."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import haiku as hk
 import jax.numpy as jnp
 
-from byol_jax.config import schema
+from byol_jax import config
+from byol_jax.config import convert, schema
 from byol_jax.models import encoders, networks
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -76,3 +80,30 @@ PATCH_ENCODERS = {
 
 # An encoder that compiles in a moment.
 PATCHES = encoders.Encoder(_Patches, lambda config, image_shape: None)
+
+
+def settings_of_patches(overrides: Mapping[str, Any]) -> schema.Config:
+  """Returns settings of a network that compiles in a moment.
+
+  Args:
+    overrides: dotted key to value. The encoder is `PATCHES`, which tests enter as
+      Patches.
+  """
+  settings = convert.updated(
+    convert.typed(config.small_grey_config()),
+    {
+      "model.encoder.name": "Patches",
+      "model.projector.hidden_size": 16,
+      "model.projector.output_size": 6,
+      "model.predictor.hidden_size": 16,
+      "data.image_size": 8,
+      "data.mean": (0.5, 0.5, 0.5),
+      "data.std": (0.3, 0.3, 0.3),
+      "train.batch_size": 8,
+      "train.steps": 20,
+      "optimizer.warmup_epochs": 0.5,
+      **overrides,
+    },
+  )
+  config.validate(settings)
+  return settings

@@ -5,13 +5,15 @@ import jax
 import numpy as np
 import pytest
 
-from byol_jax import config
-from byol_jax.config import convert
 from byol_jax.learning import learner, losses, optimizers, schedules
 from byol_jax.models import encoders
 from byol_jax.runtime import devices, platforms
 from byol_jax.training import build, plan
-from tests.network_cases import PATCH_ENCODERS, PATCHES
+from tests.network_cases import (
+  PATCH_ENCODERS,
+  PATCHES,
+  settings_of_patches,
+)
 
 VARIANTS = {
   "layer norm in the loss": {"loss.normalization": "layer"},
@@ -65,28 +67,6 @@ def make_batch():
   images = rng.rand(2, 8, 8, 8, 3).astype(np.float32)
   labels = np.arange(8, dtype=np.int32) % 4
   return {"view1": images[0], "view2": images[1], "label": labels}
-
-
-def settings_of_patches(overrides):
-  """Settings of a network that compiles in a moment."""
-  settings = convert.updated(
-    convert.typed(config.small_grey_config()),
-    {
-      "model.encoder.name": "Patches",
-      "model.projector.hidden_size": 16,
-      "model.projector.output_size": 6,
-      "model.predictor.hidden_size": 16,
-      "data.image_size": 8,
-      "data.mean": (0.5, 0.5, 0.5),
-      "data.std": (0.3, 0.3, 0.3),
-      "train.batch_size": 8,
-      "train.steps": 20,
-      "optimizer.warmup_epochs": 0.5,
-    }
-    | overrides,
-  )
-  config.validate(settings)
-  return settings
 
 
 def make_learner(settings):
