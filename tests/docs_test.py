@@ -52,7 +52,7 @@ def arguments_of(command):
   return tuple(
     part
     for part in shlex.split(command)
-    if not re.search(r"\b(DIR|FILE|NAME|VALUE)\b", part)
+    if not re.search(r"\b(DIR|FILE|IMAGES|NAME|VALUE)\b", part)
     and not part.startswith(("--workdir", "--step"))
   )
 

@@ -452,6 +452,12 @@ def test_the_recipe_for_pytorch_loads_the_encoder(
   assert scope["features"].shape == (1, 8)
   stored = np.asarray(PIL.Image.open("query.jpg"))[None]
   assert_same(scope["features"].numpy(), in_jax(cfg, state, stored))
+  readme = (command_line.ROOT / "README.md").read_text()
+  (block,) = (x for x in pages.code(readme) if "import torch_encoder" in x)
+  exec(block, again := {})
+  assert_same(
+    again["network"](scope["batch"]).detach().numpy(), scope["features"].numpy()
+  )
 
 
 def test_a_card_without_another_padding_says_that_all_loaders_agree(prepared):
