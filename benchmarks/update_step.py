@@ -49,7 +49,7 @@ def main() -> None:
   from benchmarks import measuring
   from byol_jax.models import cpu_convolution
   from byol_jax.runtime import devices
-  from byol_jax.training import plan
+  from byol_jax.training import health, plan
 
   if options.plain:
     cpu_convolution.conv = cpu_convolution.lax_conv  # type: ignore[assignment]
@@ -70,10 +70,20 @@ def main() -> None:
   state, _ = jax.block_until_ready(update(state, on_devices))
   first_seconds = time.perf_counter() - started
 
+  observed_update = devices.pmap_update(
+    build.build_observed_update(config, learner),
+    out_axes=(None, None, health.EVIDENCE_AXES),
+  )
+
   def step():
     nonlocal state
     state, metrics = update(state, on_devices)
     return state, metrics
+
+  def observed_step():
+    nonlocal state
+    state, *told = observed_update(state, on_devices)
+    return state, told
 
   # The parts and the step are timed in alternation, so that no part absorbs a
   # drift of the machine's speed. With micro-batches the parts are not timed,
@@ -82,11 +92,11 @@ def main() -> None:
   passes = []
   if options.microbatches == 1:
     passes = _passes(network, state, jax.device_put(batch))
+    passes.append(observed_step)
   *of_parts, seconds = measuring.seconds(options.steps, *passes, step)
   whole = statistics.median(seconds)
   if of_parts:
-    once, both = map(statistics.median, of_parts)
-    _tell_parts(once, both, whole)
+    _tell_parts(*map(statistics.median, of_parts), whole)
   rate = _matmul_rate()
   print(
     json.dumps(
@@ -110,12 +120,16 @@ def main() -> None:
   )
 
 
-def _tell_parts(once: float, both: float, whole: float) -> None:
+def _tell_parts(
+  once: float, both: float, observed: float, whole: float
+) -> None:
   """Prints the time of each part.
 
   Args:
     once: seconds of a forward pass of one network.
     both: seconds of the gradient, with the forward passes of both networks.
+    observed: seconds of a step that also tells what diagnoses need, as with
+      `log.diagnose`.
     whole: seconds of a step.
   """
   parts = {
@@ -123,6 +137,7 @@ def _tell_parts(once: float, both: float, whole: float) -> None:
     "forward, target": once,
     "backward": both - 2 * once,
     "optimizer, EMA, metrics": whole - both,
+    "evidence, on top": observed - whole,
   }
   for name, part in parts.items():
     print(f"{name:26}{part * 1e3:9.1f} ms {part / whole:6.1%}")

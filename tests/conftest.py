@@ -29,6 +29,13 @@ jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def fresh_memory():
+  """Forgets the compiled programs of a file, which would add up to gigabytes."""
+  yield
+  jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def digits_dir(tmp_path_factory) -> str:
   """A data_dir of this session, in which the digits are prepared once."""
@@ -63,8 +70,8 @@ def copied(sharded_dir, tmp_path):
   return source, sorted(tmp_path.glob("copied/cifar10/*/*.tfrecord*"))
 
 
-# The files that take minutes, the longest first: each of two workers takes a
-# file at a time, and the last file should be a short one.
+# The files that take minutes, the longest first: each worker takes a file
+# at a time, and the last file should be a short one.
 _LONG_FILES = (
   "multiprocess_test.py",
   "docs_test.py",
