@@ -14,7 +14,7 @@ from byol_jax import errors
 from byol_jax.augment import spec
 from byol_jax.config import schema
 from byol_jax.data import array_file, array_source, images
-from byol_jax.data.source import CentreCrop, RandomCrop
+from byol_jax.data.source import CentreCrop, Pairs, RandomCrop
 from tests import command_line, input_cases
 
 SMALL = np.zeros((3, 4, 5), np.uint8)
@@ -112,6 +112,23 @@ def test_classifiers_train_on_the_same_crops(source, arrays, indices):
   for a, b in zip(ours, theirs, strict=True):
     np.testing.assert_array_equal(a["label"], b["label"])
     np.testing.assert_allclose(a["image"], b["image"], atol=1e-4)
+
+
+def test_batches_compile_nothing_after_the_first(arrays, compiled):
+  """Small operations one by one took thirty times as long as a whole batch."""
+  views = spec.Views(spec.View(), spec.View(), (12, 12))
+  options = schema.DataConfig()
+  crop = RandomCrop((12, 12), spec.Crop())
+  each = {"batch_size": 10, "seed": 3}
+  for batches in (
+    arrays.labelled_batches("train", range(60), crop, options, **each),
+    arrays.many_views("train", views, options, pairs=Pairs(20, 2), **each),
+  ):
+    next(batches)
+    before = len(compiled)
+    for _ in range(8):  # More than an epoch.
+      next(batches)
+    assert len(compiled) == before
 
 
 def test_arrays_of_different_sizes_are_joined(tmp_path):

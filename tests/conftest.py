@@ -70,6 +70,20 @@ def copied(sharded_dir, tmp_path):
   return source, sorted(tmp_path.glob("copied/cifar10/*/*.tfrecord*"))
 
 
+@pytest.fixture
+def compiled():
+  """The compilations since the test began, one entry each."""
+  events = []
+
+  def listen(event, *_, **__):
+    if "compile" in event:
+      events.append(event)
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  yield events
+  jax.monitoring.unregister_event_duration_listener(listen)
+
+
 # The files that take minutes, the longest first: each worker takes a file
 # at a time, and the last file should be a short one.
 _LONG_FILES = (

@@ -197,20 +197,6 @@ def test_views_finished_on_the_device_train_as_those_of_the_host(
   np.testing.assert_allclose(losses["device"], losses["host"], rtol=0.01)
 
 
-@pytest.fixture
-def compiled():
-  """The compilations since the test began, one entry each."""
-  events = []
-
-  def listen(event, *_, **__):
-    if "compile" in event:
-      events.append(event)
-
-  jax.monitoring.register_event_duration_secs_listener(listen)
-  yield events
-  jax.monitoring.unregister_event_duration_listener(listen)
-
-
 @pytest.mark.slow
 def test_nothing_compiles_after_the_first_step(
   tmp_path, digits_dir, monkeypatch, compiled

@@ -1,5 +1,6 @@
 """Crops of images in memory, as `crops` and `eval_input` make them of records."""
 
+import functools
 from typing import Any
 
 import jax
@@ -13,13 +14,8 @@ from byol_jax.data.source import CentreCrop, RandomCrop
 
 def shuffled(seeds: Any, positions: np.ndarray, size: int) -> np.ndarray:
   """Returns the indices at positions of an endless stream of shuffled epochs."""
-  epochs = jnp.asarray(positions // size, jnp.uint32)
-  order = device_random.shuffle(
-    jnp.asarray(positions % size, jnp.uint32),
-    device_random.epoch_seeds(seeds, epochs),
-    size,
-  )
-  return np.asarray(order)
+  epochs, places = (x.astype(np.uint32) for x in divmod(positions, size))
+  return np.asarray(_shuffled(seeds, epochs, places, size))
 
 
 def wide(positions: np.ndarray) -> device_random.Wide:
@@ -48,8 +44,7 @@ def at_random(
   seed: int,
 ) -> np.ndarray:
   """Returns random crops, flipped at random, as `eval_input` makes them."""
-  u = device_random.uniform((device_random.wide(seed), wide(positions)), 5)
-  u = np.asarray(u)
+  u = np.asarray(_uniform((device_random.wide(seed), wide(positions)), 5))
   height, width = images.sizes[rows].astype(np.float32).T
   boxes = sampling.crop_boxes(
     np,
@@ -66,4 +61,14 @@ def at_random(
   return np.clip(crops / images.white, 0, 1)
 
 
+# Compiled, since they are hundreds of small operations for each batch.
 _resize = jax.jit(device_crops.resize, static_argnums=2)
+_uniform = jax.jit(device_random.uniform, static_argnums=1)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _shuffled(
+  seeds: Any, epochs: jax.Array, places: jax.Array, size: int
+) -> jax.Array:
+  seeds_of_epochs = device_random.epoch_seeds(seeds, epochs)
+  return device_random.shuffle(places, seeds_of_epochs, size)

@@ -4,6 +4,7 @@ The images are decoded, so training needs neither tfds nor TensorFlow. Order and
 crops are those of the same images in tfds, see `augment.device_random`.
 """
 
+import functools
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -223,13 +224,12 @@ class ArraySource(NamedTuple):
   ) -> Iterator[dict[str, Any]]:
     del options
     table = self.decode(split, views.channels)
+    draw = jax.jit(functools.partial(device_batches.views_of, views, seed))
     for turn in itertools.count(process.index, process.count):
       positions = turn * batch_size + np.arange(batch_size)
       rows = positions // pairs.each % pairs.images
       chosen = Images(*(x[rows] for x in table))._asdict()
-      yield device_batches.views_of(
-        views, seed, chosen, array_crops.wide(positions)
-      )
+      yield draw(chosen, array_crops.wide(positions))
 
   def labelled_batches(  # noqa: D102
     self,
