@@ -13,9 +13,10 @@ torch and safetensors, in an environment of its own, and nothing of byol_jax.
 
 import argparse
 import copy
-import importlib.util
+import importlib
 import json
 import pathlib
+import sys
 import time
 
 import numpy as np
@@ -37,11 +38,8 @@ def untrained_encoder(
 
   The second result is the metadata of the exported file, such as the padding.
   """
-  spec = importlib.util.spec_from_file_location(
-    "torch_encoder", folder / "torch_encoder.py"
-  )
-  torch_encoder = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(torch_encoder)
+  sys.path.insert(0, str(folder))
+  torch_encoder = importlib.import_module("torch_encoder")
   with safetensors.safe_open(folder / "model.safetensors", "pt") as file:
     metadata = file.metadata()
     settings = json.loads(metadata["config"])

@@ -96,7 +96,8 @@ def main() -> None:
   *of_parts, seconds = measuring.seconds(options.steps, *passes, step)
   whole = statistics.median(seconds)
   if of_parts:
-    _tell_parts(*map(statistics.median, of_parts), whole)
+    once, both, observed = map(statistics.median, of_parts)
+    _tell_parts(once, both, observed, whole)
   rate = _matmul_rate()
   print(
     json.dumps(
