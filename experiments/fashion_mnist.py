@@ -10,7 +10,8 @@ mean of three seeds: 0.837 by kNN, 0.867 by a linear classifier; see docs/result
 which also has kNN after ten epochs of the longer run.
 
 The preset `:compared` is what results.md compares with lightly's BYOL, with supervised
-training and with other encoders.
+training and with other encoders: 0.853 by kNN, 0.877 by a linear classifier, the mean of
+three seeds.
 """
 
 from byol_jax.config import preset as find
@@ -57,6 +58,7 @@ def _compared(config):
   config.data.image_size = 20
   config.train.epochs = 2
   evaluation = config.evaluation
+  evaluation.expected = ("knn/top1=0.853", "linear/top1=0.877")
   evaluation.linear.epochs = 20.0
   evaluation.linear.batch_size = 256
   # From an untrained encoder, it is supervised training with as many images.

@@ -38,7 +38,7 @@ EXPORT = f"{QUICKSTART} --mode=export"
 # the others need several processes, the folder of a sweep, more images, or a file.
 ELSEWHERE = re.compile(
   rf"^{re.escape(QUICKSTART)}$|^{re.escape(EXPORT)}$"
-  r"|--coordinator|--compare|\$seed|runs/sweeps|fashion_mnist.py:short|runs/h200|--import_from"
+  r"|--coordinator|--compare|\$seed|runs/sweeps|fashion_mnist.py:(short|compared)|runs/h200|--import_from"
 )
 
 
