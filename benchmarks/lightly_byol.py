@@ -2,10 +2,10 @@
 
     python benchmarks/lightly_byol.py WORKDIR --seed=0 --out=lightly.safetensors
 
-WORKDIR is a finished run with `data.dataset=arrays` and SGD, whose encoder was exported
-with `--config.export.formats=torchvision`. Network, heads, views, batch, length, rates
-and tau are read there. Its weights are not: training starts from torchvision's initial
-values. The result has torchvision's names, so that `model.encoder.init_from` reads it.
+WORKDIR is a finished run on grey images with `data.dataset=arrays` and SGD, whose encoder
+was exported with `--config.export.formats=torchvision`. Network, heads, views, batch,
+length, rates and tau are read there. Its weights are not: training starts from
+torchvision's initial values. The result has torchvision's names, so that `model.encoder.init_from` reads it.
 
 Heads, loss, transform, schedules and the moving average are lightly's. It needs lightly,
 torch and safetensors, in an environment of its own, and nothing of byol_jax.
@@ -164,6 +164,11 @@ def main() -> None:
   args = parser.parse_args()
   torch.manual_seed(args.seed)
   config = json.loads((args.workdir / "config.json").read_text())
+  if (config["data"]["dataset"], config["optimizer"]["name"]) != (
+    "arrays",
+    "sgd",
+  ):
+    parser.error(f"{args.workdir} is no run with data.dataset=arrays and SGD.")
   folder = args.workdir / "encoder" / "torchvision"
   encoder, metadata = untrained_encoder(folder)
   train(config, encoder, args.workers)
