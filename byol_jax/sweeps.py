@@ -54,6 +54,20 @@ class Sweep(NamedTuple):
   source: str = ""
 
 
+def named_points(
+  settings: Mapping[str, tuple[Mapping[str, Any], tuple[float, float] | None]],
+) -> dict[str, Point]:
+  """Returns points that are in no order on an axis, for the scale `names`.
+
+  Args:
+    settings: name to the overrides and the paper's number of a `Point`.
+  """
+  return {
+    name: Point(x, overrides, paper)
+    for x, (name, (overrides, paper)) in enumerate(settings.items())
+  }
+
+
 class Member(NamedTuple):
   """One run of a sweep.
 

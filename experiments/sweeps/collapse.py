@@ -10,7 +10,7 @@ encoder's features are pooled to 64, from which an untrained encoder tells littl
 from collections.abc import Mapping
 from typing import Any
 
-from byol_jax.sweeps import Point, Sweep
+from byol_jax.sweeps import Sweep, named_points
 
 _COPY = {"ema.base": 0.0, "ema.schedule": "constant"}  # A tau of 0.
 _NO_PREDICTOR = {"model.predictor.kind": "none"}
@@ -40,10 +40,7 @@ def get_sweep():
   }
   return Sweep(
     experiment="experiments/quickstart.py",
-    points={
-      name: Point(x, overrides, paper)
-      for x, (name, (overrides, paper)) in enumerate(settings.items())
-    },
+    points=named_points(settings),
     seeds=(0, 1),
     overrides={
       "augment.view1.crop_area": (0.3, 1.0),

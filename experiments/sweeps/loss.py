@@ -11,7 +11,7 @@ normalise predictions and projections in another way.
 from collections.abc import Mapping
 from typing import Any
 
-from byol_jax.sweeps import Point, Sweep
+from byol_jax.sweeps import Sweep, named_points
 
 _NEGATIVES = {"loss.beta": 1.0}
 _NO_PREDICTOR = {"model.predictor.kind": "none"}
@@ -34,10 +34,7 @@ def get_sweep():
   }
   return Sweep(
     experiment="experiments/quickstart.py",
-    points={
-      name: Point(x, overrides, paper)
-      for x, (name, (overrides, paper)) in enumerate(settings.items())
-    },
+    points=named_points(settings),
     title="Loss",
     axis="what differs from BYOL",
     scale="names",

@@ -77,10 +77,7 @@ _POINTS: dict[str, tuple[Mapping[str, Any], tuple[float, float] | None]] = {
 def get_sweep():
   return sweeps.Sweep(
     experiment=_COLLAPSE.experiment,
-    points={
-      name: sweeps.Point(x, overrides, paper)
-      for x, (name, (overrides, paper)) in enumerate(_POINTS.items())
-    },
+    points=sweeps.named_points(_POINTS),
     seeds=_COLLAPSE.seeds,
     overrides=_COLLAPSE.overrides,
     title="Variants of BYOL",
