@@ -5,7 +5,8 @@
 WORKDIR is a finished run on grey images with `data.dataset=arrays` and SGD, whose encoder
 was exported with `--config.export.formats=torchvision`. Network, heads, views, batch,
 length, rates and tau are read there. Its weights are not: training starts from
-torchvision's initial values. The result has torchvision's names, so that `model.encoder.init_from` reads it.
+torchvision's initial values. The result has torchvision's names, so that
+`model.encoder.init_from` reads it.
 
 Heads, loss, transform, schedules and the moving average are lightly's. It needs lightly,
 torch and safetensors, in an environment of its own, and nothing of byol_jax.
@@ -14,6 +15,7 @@ torch and safetensors, in an environment of its own, and nothing of byol_jax.
 import argparse
 import copy
 import importlib
+import itertools
 import json
 import pathlib
 import sys
@@ -124,34 +126,33 @@ def train(config: dict, encoder: nn.Module, workers: int) -> None:
     momentum=optimizer["momentum"],
     weight_decay=optimizer["weight_decay"] / 4,
   )
-  step, start = 0, time.time()
-  while step < steps:
-    for view1, view2 in loader:
-      if step == steps:
-        break
-      for group in sgd.param_groups:
-        group["lr"] = rate * scheduler.cosine_warmup_schedule(
-          step, steps, 1.0, 0.0, warmup, 0.0
-        )
-      tau = scheduler.cosine_schedule(step, steps, config["ema"]["base"], 1.0)
-      with torch.no_grad():
-        projections = target(view1), target(view2)
-      predictions = predictor(online(view1)), predictor(online(view2))
-      loss = 0.5 * (
-        criterion(predictions[0], projections[1])
-        + criterion(predictions[1], projections[0])
+  start = time.time()
+  epochs = itertools.repeat(loader)
+  batches = itertools.islice(itertools.chain.from_iterable(epochs), steps)
+  for step, (view1, view2) in enumerate(batches):
+    for group in sgd.param_groups:
+      group["lr"] = rate * scheduler.cosine_warmup_schedule(
+        step, steps, 1.0, 0.0, warmup, 0.0
       )
-      sgd.zero_grad()
-      loss.backward()
-      sgd.step()
-      utils.update_momentum(online, target, m=tau)
-      step += 1
-      if step % 50 == 0 or step == steps:
-        done = step * batch / (time.time() - start)
-        print(
-          f"step {step}/{steps} loss {4 + 4 * loss.item():.2f} {done:.0f} img/s",
-          flush=True,
-        )
+    tau = scheduler.cosine_schedule(step, steps, config["ema"]["base"], 1.0)
+    with torch.no_grad():
+      projections = target(view1), target(view2)
+    predictions = predictor(online(view1)), predictor(online(view2))
+    loss = 0.5 * (
+      criterion(predictions[0], projections[1])
+      + criterion(predictions[1], projections[0])
+    )
+    sgd.zero_grad()
+    loss.backward()
+    sgd.step()
+    utils.update_momentum(online, target, m=tau)
+    done = step + 1
+    if done % 50 == 0 or done == steps:
+      speed = done * batch / (time.time() - start)
+      print(
+        f"step {done}/{steps} loss {4 + 4 * loss.item():.2f} {speed:.0f} img/s",
+        flush=True,
+      )
 
 
 def main() -> None:

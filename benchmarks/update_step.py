@@ -74,16 +74,7 @@ def main() -> None:
     build.build_observed_update(config, learner),
     out_axes=(None, None, health.EVIDENCE_AXES),
   )
-
-  def step():
-    nonlocal state
-    state, metrics = update(state, on_devices)
-    return state, metrics
-
-  def observed_step():
-    nonlocal state
-    state, *told = observed_update(state, on_devices)
-    return state, told
+  step, observed_step = _steps(state, on_devices, update, observed_update)
 
   # The parts and the step are timed in alternation, so that no part absorbs a
   # drift of the machine's speed. With micro-batches the parts are not timed,
@@ -119,6 +110,20 @@ def main() -> None:
       }
     )
   )
+
+
+def _steps(state, batch, *updates) -> list[Callable[[], Any]]:
+  """Returns one program for each update, all of which go on from the last state."""
+
+  def program(update):
+    def step():
+      nonlocal state
+      state, *told = update(state, batch)
+      return state, told
+
+    return step
+
+  return [program(update) for update in updates]
 
 
 def _tell_parts(
